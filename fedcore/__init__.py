@@ -1,0 +1,1 @@
+"""The learning core: neurons, blocks, training, fleets, probes, learning dynamics."""

@@ -1,0 +1,97 @@
+"""From shares to blocks: which neurons each machine trains and sees in this round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedcore.blocks import Block
+from fedcore.neurons import Layer, NeuronMap
+
+
+def trained_count(share: float, neurons: int) -> int:
+    """Neurons of a layer that a share stands for: round half up, at least one for any share above 0."""
+    return 0 if share <= 0 else max(1, min(neurons, int(np.floor(share * neurons + 0.5))))
+
+
+def context_count(context: float, share: float, layer: Layer) -> int:
+    """Neurons of a layer that are seen but not trained."""
+    rest = layer.neurons - trained_count(share, layer.neurons)
+    return rest if layer.always_visible else int(np.floor(context * rest + 0.5))
+
+
+def _order_random(layer: Layer, round_index: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    return rng.permutation(layer.neurons)
+
+
+def _order_rolling(layer: Layer, round_index: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    # One step of the smallest power of two above n/3 per round: windows wander over the whole layer (FedRolex rolls by
+    # one neuron; that leaves a window nearly where it was for tens of rounds).
+    step = max(1, layer.neurons // 3)
+    return np.roll(np.arange(layer.neurons), -(round_index * step + round_index // 3))
+
+
+def _order_fixed(layer: Layer, round_index: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    return np.arange(layer.neurons)
+
+
+RULES = {"random": _order_random, "rolling": _order_rolling, "fixed": _order_fixed}
+"""How the ring of neurons is ordered before machines take their segments of it."""
+
+
+def allocate(
+    neuron_map: NeuronMap,
+    shares: Sequence[float],
+    context: float,
+    rule: str,
+    round_index: int,
+    rng: np.random.Generator,
+) -> list[Block | None]:
+    """Turn shares into blocks.
+
+    Every layer's neurons are laid on a ring in the rule's order and each machine takes the segment after the
+    previous machine's. So blocks are disjoint while the shares sum to at most 1, and beyond that the coverage of any
+    two neurons differs by at most one.
+
+    Args:
+        neuron_map: the model.
+        shares: share in [0, 1] of each machine; 0 sits this round out.
+        context: fraction in [0, 1] of the other neurons that each machine sees.
+        rule: a name in `RULES`.
+        round_index: for the rolling rule.
+        rng: for the random rule, and for which context is seen.
+
+    Returns:
+        One block per machine, None where the share is 0.
+    """
+    trained: list[dict[str, torch.Tensor]] = [{} for _ in shares]
+    seen: list[dict[str, torch.Tensor]] = [{} for _ in shares]
+    for layer in neuron_map.layers:
+        order = RULES[rule](layer, round_index, rng)
+        start = 0
+        for k, share in enumerate(shares):
+            if share <= 0:
+                continue
+            count = trained_count(share, layer.neurons)
+            ring = np.roll(order, -start)
+            rest = ring[count:]
+            n_seen = context_count(context, share, layer)
+            if n_seen < len(rest):
+                rest = rng.choice(rest, n_seen, replace=False)
+            trained[k][layer.name] = torch.from_numpy(np.sort(ring[:count]))
+            seen[k][layer.name] = torch.from_numpy(np.sort(rest))
+            start = (start + count) % layer.neurons
+    return [Block(t, c) if t else None for t, c in zip(trained, seen, strict=True)]
+
+
+def coverage(neuron_map: NeuronMap, blocks: Sequence[Block | None]) -> dict[str, NDArray[np.int64]]:
+    """How many machines train each neuron: layer name -> (n_l,) counts; 0 means that it rests this round."""
+    out = {layer.name: np.zeros(layer.neurons, dtype=np.int64) for layer in neuron_map.layers}
+    for block in blocks:
+        if block is not None:
+            for name, index in block.trained.items():
+                out[name][index.numpy()] += 1
+    return out

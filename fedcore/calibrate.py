@@ -1,0 +1,254 @@
+"""Fit the learning-dynamics model to recorded real rounds: `python -m fedcore.calibrate`.
+
+Plays random decisions on real federated training over fleets of several sizes, records every round, fits, and writes
+`fedcore/calibrations/NAME.json`. Each run is kept as it ends, so that an interrupted calibration resumes.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.dynamics import FOLDER, Calibration, Dynamics
+from fedcore.files import cache_folder, write_text
+from scenarios.schema import Device, Fleet, Group, Link, Scenario, Workload
+
+TARGET_ROUNDS = 40
+"""Progress 1 is what equal half shares and H = 10 reach on six machines after this many rounds."""
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """Fit the learning-dynamics model to recorded real rounds.
+
+    Attributes:
+        name: of the calibration file.
+        runs: recorded runs of random decisions.
+        steps: local steps per run (rounds times H).
+        encoder: registered encoder.
+        objective: registered objective.
+        workers: processes, one core each.
+        output: folder of the JSON file.
+    """
+
+    name: str = "soil-convnet-simclr"
+    runs: int = 32
+    steps: int = 500
+    encoder: str = "convnet"
+    objective: str = "simclr"
+    workers: int = 2
+    output: Path = FOLDER
+
+
+def bare_scenario(machines: int, workload: Workload, images: int = 500) -> Scenario:
+    """A scenario whose fleet has that many alike machines: calibration cares for learning, not for cost."""
+    device = Device(throughput_gflops=10, memory_mb=4096, active_power_w=5, idle_power_w=1)
+    group = Group(
+        name="node", count=machines, device=device, link=Link(uplink_mbps=10, downlink_mbps=10), images=images
+    )
+    return Scenario(name="calibration", fleet=Fleet(groups=(group,)), workload=workload)
+
+
+def random_run(workload: Workload, run: int, total_steps: int) -> dict[str, Any]:
+    """Record one run of random decisions; every draw follows from the run's number.
+
+    Returns:
+        Record with `untrained` and one entry per round: H, shares, images of those who took part, InfoNCE after it.
+    """
+    import torch
+
+    from fedcore.workload import build_training, prepare_data
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng([run, 11])
+    machines = int(rng.integers(2, 11))
+    scenario = bare_scenario(machines, workload)
+    data = prepare_data(scenario, seed=run)
+    training = build_training(scenario, data, None, seed=run)
+    sizes = [len(index) for index in data.clients]
+    rounds = []
+    done = 0
+    # A run keeps a style (typical share, who is weak, typical H) and departs from it, as policies do.
+    typical = rng.uniform(0.05, 1.0, machines) if rng.random() < 0.5 else np.full(machines, rng.uniform(0.1, 1.0))
+    absent = rng.uniform(0.0, 0.5)
+    usual_steps = int(rng.choice([2, 5, 10, 20, 40]))
+    while done < total_steps:
+        steps = usual_steps if rng.random() < 0.6 else int(rng.choice([2, 5, 10, 20, 40]))
+        shares = np.clip(typical * rng.lognormal(0.0, 0.3, machines), 0.02, 1.0)
+        shares[rng.random(machines) < absent] = 0.0
+        if not shares.any():
+            shares[rng.integers(machines)] = 1.0
+        report = training.play([float(s) for s in shares], steps)
+        rounds.append(
+            {
+                "steps": steps,
+                "coverage": float(shares.sum()),
+                "data": float(sum(n for n, s in zip(sizes, shares, strict=True) if s > 0) / sum(sizes)),
+                "infonce": report.infonce,
+            }
+        )
+        done += steps
+    return {"run": run, "machines": machines, "untrained": training.untrained, "rounds": rounds}
+
+
+def target_run(workload: Workload, seed: int) -> tuple[float, float]:
+    """(untrained, reached) InfoNCE of the reference policy on six machines."""
+    import torch
+
+    from fedcore.workload import build_training, prepare_data
+
+    torch.set_num_threads(1)
+    scenario = bare_scenario(6, workload)
+    training = build_training(scenario, prepare_data(scenario, seed=seed), None, seed=seed)
+    tail = []
+    for r in range(TARGET_ROUNDS):
+        report = training.play([scenario.reference.share] * 6, scenario.reference.sync_interval)
+        if r >= TARGET_ROUNDS - 3:
+            tail.append(report.infonce)
+    return training.untrained, float(np.mean(tail))
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Recorded rounds as arrays (R,): what the fit sees."""
+
+    run: NDArray[np.int64]
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    steps: NDArray[np.float64]
+    coverage: NDArray[np.float64]
+    data: NDArray[np.float64]
+
+
+def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
+    """Stack records, InfoNCE turned into progress of each run's own scale."""
+    rows = []
+    for record in records:
+        before = 0.0
+        span = record["untrained"] - target
+        for entry in record["rounds"]:
+            after = (record["untrained"] - entry["infonce"]) / span
+            rows.append((record["run"], before, after, entry["steps"], entry["coverage"], entry["data"]))
+            before = after
+    table = np.array(rows, dtype=np.float64)
+    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 6)))
+
+
+def fit_dynamics(rounds: Rounds) -> Dynamics:
+    """Least squares over whole runs (the path of progress, not only its increments), then the noise by moments."""
+    from scipy.optimize import least_squares
+
+    def unpack(x: NDArray[np.float64]) -> Dynamics:
+        return Dynamics(float(np.exp(x[0])), float(np.exp(x[1])), *(float(v) for v in x[2:6]), 0.0, 0.0)
+
+    def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        model = unpack(x)
+        path = predict_paths(model, rounds)
+        step = model.advance(rounds.before, _work(model, rounds), np.zeros_like(rounds.before))
+        # Increments pin the local response, paths keep small biases from adding up.
+        return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path)])
+
+    start = np.array([np.log(0.08), np.log(2.0), 0.7, 0.5, 0.1, 0.1])
+    bounds = ([-8, -3, 0, 0, -0.5, -0.2], [2, 3, 1.5, 2, 1.5, 2])
+    model = unpack(least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=0.05).x)
+    step = model.advance(rounds.before, _work(model, rounds), np.zeros_like(rounds.before))
+    error, size = rounds.after - step, np.abs(step - rounds.before)
+    small = size <= np.median(size)
+    floor = float(error[small].std())
+    slope = float(max(0.0, (error[~small].std() - floor) / size[~small].mean()))
+    return Dynamics(*list(asdict(model).values())[:6], noise_floor=floor, noise_slope=slope)
+
+
+def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
+    return model.work(rounds.coverage, rounds.data, rounds.steps)
+
+
+def predict_paths(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
+    """Progress after every round when each run is predicted from its start alone, (R,)."""
+    grown = model.decay * model.rate * _work(model, rounds)
+    out = np.empty_like(grown)
+    for run in np.unique(rounds.run):
+        chosen = rounds.run == run
+        out[chosen] = np.log1p(np.cumsum(grown[chosen])) / model.decay
+    return out
+
+
+def fit_report(records: list[dict[str, Any]], target: float) -> tuple[Dynamics, dict[str, Any]]:
+    """Fit on all runs, and judge on every fourth run by a fit that did not see it."""
+    rounds = as_rounds(records, target)
+    held = rounds.run % 4 == 0
+
+    def subset(mask: NDArray[np.bool_]) -> Rounds:
+        return Rounds(*(value[mask] for value in vars(rounds).values()))
+
+    judge = fit_dynamics(subset(~held))
+    unseen = subset(held)
+    path_error = unseen.after - predict_paths(judge, unseen)
+    step = judge.advance(unseen.before, _work(judge, unseen), np.zeros_like(unseen.before))
+    gained, guessed = unseen.after - unseen.before, step - unseen.before
+    return fit_dynamics(rounds), {
+        "runs": len(records),
+        "rounds": len(rounds.run),
+        "held_out_rounds": int(held.sum()),
+        "held_out_path_rmse": float(np.sqrt((path_error**2).mean())),
+        "held_out_path_bias": float(path_error.mean()),
+        "held_out_increment_r2": float(1 - ((gained - guessed) ** 2).sum() / ((gained - gained.mean()) ** 2).sum()),
+    }
+
+
+def calibrate(options: CalibrateOptions) -> Calibration:
+    """Record what is missing, fit, write the file.
+
+    Args:
+        options: see `CalibrateOptions`.
+    """
+    from rich.progress import Progress
+
+    workload = Workload(encoder=options.encoder, objective=options.objective)
+    folder = cache_folder("calibrate", options.name, workload.model_dump_json(), options.steps)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(options.workers, mp_context=context) as pool, Progress() as bar:
+        task = bar.add_task("real rounds", total=options.runs + 3)
+        jobs: dict[Any, Path] = {}
+        for seed in range(3):
+            path = folder / f"target-{seed}.json"
+            if not path.is_file():
+                jobs[pool.submit(target_run, workload, seed)] = path
+        for run in range(options.runs):
+            path = folder / f"run-{run:04d}.json"
+            if not path.is_file():
+                jobs[pool.submit(random_run, workload, run, options.steps)] = path
+        bar.advance(task, options.runs + 3 - len(jobs))
+        for job in concurrent.futures.as_completed(jobs):
+            write_text(jobs[job], json.dumps(job.result()))
+            bar.advance(task)
+    targets = [json.loads((folder / f"target-{seed}.json").read_text()) for seed in range(3)]
+    untrained, target = (float(np.mean([pair[i] for pair in targets])) for i in (0, 1))
+    records = [json.loads((folder / f"run-{run:04d}.json").read_text()) for run in range(options.runs)]
+    dynamics, fit = fit_report(records, target)
+    result = Calibration(options.name, dynamics, untrained, target, fit)
+    write_text(options.output / f"{options.name}.json", result.to_json())
+    return result
+
+
+def main() -> None:
+    """Command line."""
+    import tyro
+    from rich import print as rich_print
+
+    # Workers are single-threaded: one process per core beats threads.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    result = calibrate(tyro.cli(CalibrateOptions))
+    rich_print(result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Images: the embedded soil micrographs, loaders for what users bring, client splits."""

@@ -1,0 +1,136 @@
+"""The learning-dynamics model: how far one round moves progress, for the fast tier.
+
+Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten steps):
+
+    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d
+    increment  dp = rate * w * exp(-decay * p) + noise,      noise ~ N(0, (s0 + s1 * |dp|)^2)
+
+where m is the sum of the shares that came back (mean coverage of a neuron) and D the fraction of the fleet's images
+that took part.
+Diminishing returns (`decay`) make progress logarithmic in work,
+so a round's work integrates exactly: p' = ln(exp(decay p) + decay rate w) / decay.
+Parameters are fitted to recorded real rounds by `python -m fedcore.calibrate` and stored as JSON with their fit error.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scenarios.errors import InputError
+
+FOLDER = Path(__file__).parent / "calibrations"
+REFERENCE_STEPS = 10.0
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Fitted parameters; see the module's text for the form.
+
+    Attributes:
+        rate: progress of the reference round from an untrained encoder.
+        decay: how fast returns diminish with progress.
+        steps_power: h.
+        cover_power: a.
+        overlap_power: b.
+        data_power: d.
+        noise_floor: s0.
+        noise_slope: s1.
+    """
+
+    rate: float
+    decay: float
+    steps_power: float
+    cover_power: float
+    overlap_power: float
+    data_power: float
+    noise_floor: float
+    noise_slope: float
+
+    def work(
+        self, coverage: NDArray[np.float64], data: NDArray[np.float64], steps: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Work of rounds in units of the reference round.
+
+        Args:
+            coverage: sum of the shares that came back, m.
+            data: fraction of the fleet's images behind them, D.
+            steps: H.
+
+        Returns:
+            Same shape; 0 where nothing came back.
+        """
+        safe = np.maximum(coverage, 1e-9)
+        out = (
+            (steps / REFERENCE_STEPS) ** self.steps_power
+            * np.minimum(1.0, safe) ** self.cover_power
+            * np.maximum(1.0, safe) ** self.overlap_power
+            * np.maximum(data, 1e-9) ** self.data_power
+        )
+        return np.where(coverage > 0, out, 0.0)
+
+    def advance(
+        self, progress: NDArray[np.float64], work: NDArray[np.float64], noise: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Progress after a round.
+
+        Args:
+            progress: before.
+            work: of the round.
+            noise: standard normal draws.
+        """
+        mean = np.log(np.exp(self.decay * progress) + self.decay * self.rate * work) / self.decay
+        spread = self.noise_floor + self.noise_slope * (mean - progress)
+        return np.where(work > 0, mean + spread * noise, progress)
+
+    def work_done(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Fraction of the work up to the target that a progress stands for: 0 at 0, 1 at 1."""
+        return np.expm1(self.decay * progress) / np.expm1(self.decay)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A stored calibration.
+
+    Attributes:
+        name: of the file.
+        dynamics: fitted parameters.
+        untrained_infonce: mean over seeds, for reading only: every run measures its own.
+        target_infonce: InfoNCE at progress 1.
+        fit: fit errors and what was recorded.
+    """
+
+    name: str
+    dynamics: Dynamics
+    untrained_infonce: float
+    target_infonce: float
+    fit: dict[str, Any]
+
+    def to_json(self) -> str:
+        """As the committed file has it."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+@lru_cache(maxsize=32)
+def load_calibration(name: str) -> Calibration:
+    """A calibration by name (in `fedcore/calibrations`) or by the path of a JSON file.
+
+    Raises:
+        InputError: no such calibration, or not one.
+    """
+    path = Path(name) if name.endswith(".json") else FOLDER / f"{name}.json"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.json")))
+        raise InputError(f"workload.calibration {name!r} is unknown: expected a JSON file or one of {known}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["dynamics"] = Dynamics(**content["dynamics"])
+        return Calibration(**content)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is not a calibration made by python -m fedcore.calibrate: {error}") from None

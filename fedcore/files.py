@@ -1,0 +1,51 @@
+"""Files that are either whole or not there: write to a temporary name, then rename."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from scenarios.errors import InputError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full; nothing half-written is left.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise InputError(f"{path} cannot be written: {error.strerror or error} (expected a writable, non-full disk)") from None
+    except BaseException:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a UTF-8 text file atomically; raises as `write_bytes`."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def content_key(*parts: object) -> str:
+    """Sixteen hex digits that name a content."""
+    return hashlib.sha256("\x00".join(str(part) for part in parts).encode()).hexdigest()[:16]
+
+
+def cache_folder(*parts: object) -> Path:
+    """A folder for resumable work, named by what the work is; under $INTRAFED_CACHE or ~/.cache/intrafed."""
+    root = Path(os.environ.get("INTRAFED_CACHE", "~/.cache/intrafed")).expanduser()
+    return root / f"{parts[0]}-{content_key(*parts)}"

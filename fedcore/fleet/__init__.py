@@ -1,0 +1,1 @@
+"""The world: machines, links, energy and presence, simulated round by round."""

@@ -1,0 +1,97 @@
+"""Merge: every weight entry becomes the mean over the machines that trained it; the rest keep their value.
+
+With whole blocks this is FedAvg (McMahan et al. 2017, algorithm 1), bit for bit. Bad updates are refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedcore.blocks import Block, take
+from fedcore.neurons import NeuronMap, State
+
+
+@dataclass(frozen=True)
+class Update:
+    """What comes back from one machine.
+
+    Attributes:
+        machine: its name, for messages.
+        block: what it trained.
+        trained: parameter name -> new values of the trained rows by visible columns.
+        weight: samples x local steps.
+    """
+
+    machine: str
+    block: Block
+    trained: Mapping[str, Tensor]
+    weight: float
+
+
+def refusal(update: Update, state: State, neuron_map: NeuronMap, max_relative_norm: float = 10.0) -> str | None:
+    """Why an update must not reach the global model, in one sentence, or None where it may.
+
+    Args:
+        update: what came back.
+        state: the global weights that it started from.
+        neuron_map: the model.
+        max_relative_norm: a change larger than this many times the norm of the weights it changes (plus one) is absurd.
+    """
+    change, size = 0.0, 0.0
+    for p in neuron_map.parameters:
+        if len(update.block.trained[p.rows]) == 0 or p.name not in state:
+            continue
+        new = update.trained.get(p.name)
+        old = take(state[p.name], p, update.block.trained[p.rows], update.block)
+        if new is None or new.shape != old.shape:
+            shape = None if new is None else tuple(new.shape)
+            return f"machine {update.machine}: update of {p.name} has shape {shape}, expected {tuple(old.shape)}"
+        if not torch.isfinite(new).all():
+            return f"machine {update.machine}: update of {p.name} is not finite"
+        change += float((new - old).double().square().sum())
+        size += float(old.double().square().sum())
+    if change**0.5 > max_relative_norm * (size**0.5 + 1.0):
+        return (
+            f"machine {update.machine}: update of norm {change**0.5:.3g} is absurd beside weights of norm {size**0.5:.3g}"
+        )
+    return None
+
+
+def merge(state: State, neuron_map: NeuronMap, updates: Sequence[Update], server_step: float = 1.0) -> State:
+    """Merge accepted updates into a new state.
+
+    Args:
+        state: weights before the round; not changed.
+        neuron_map: the model.
+        updates: updates that `refusal` let pass; sums run in this order, in float64.
+        server_step: how far to go from the old value to the mean. Below 1 it damps machines that move their blocks
+            at once, each taking the others as frozen (a Jacobi step).
+
+    Returns:
+        New weights, float32.
+    """
+    merged: State = {}
+    for p in neuron_map.parameters:
+        old = state[p.name]
+        total = torch.zeros(old.shape, dtype=torch.float64)
+        weight = torch.zeros(old.shape, dtype=torch.float64)
+        for update in updates:
+            rows = update.block.trained[p.rows]
+            if len(rows) == 0:
+                continue
+            new = update.trained[p.name].to(torch.float64) * update.weight
+            if p.cols is None:
+                total[rows] += new
+                weight[rows] += update.weight
+            else:
+                index = (rows[:, None], update.block.visible(p.cols)[None, :])
+                total[index] += new
+                weight[index] += update.weight
+        mean = (total / weight.clamp_min(1e-300)).to(old.dtype)
+        # lerp at 1 returns its end exactly, which is what makes the whole-block merge equal FedAvg bit for bit.
+        merged[p.name] = torch.where(weight > 0, torch.lerp(old, mean, server_step), old)
+    return merged

@@ -1,0 +1,48 @@
+"""BYOL (Grill et al. 2020): predict the momentum target's projection of the other view."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedcore.blocks import Weights
+from fedcore.encoders.base import Encoder
+from fedcore.objectives.base import Objective
+from fedcore.objectives.heads import apply_head, mlp_head
+
+
+class BYOL(Objective):
+    """Symmetric squared distance of normalised predictions to normalised target projections (BYOL, equation 2).
+
+    Batch norm in projector and predictor is not optional: without it training collapsed within 20 rounds.
+
+    Args:
+        encoder: what it sits on.
+        hidden: hidden units of projector and predictor.
+        outputs: width of projection and prediction.
+        target_momentum: tau of the exponential moving average per local step.
+    """
+
+    def __init__(
+        self, encoder: Encoder, hidden: int = 256, outputs: int = 128, target_momentum: float = 0.99
+    ) -> None:
+        projector = mlp_head("projector", encoder.feature_layer, encoder.feature_dim, hidden, outputs)
+        predictor = mlp_head("predictor", "projector.out", outputs, hidden, outputs)
+        self.heads = projector + predictor
+        self.norm_gains = frozenset({"projector.hidden.gain", "predictor.hidden.gain"})
+        self.online_only = frozenset(p.name for p in predictor.parameters)
+        self.target_momentum = target_momentum
+
+    def loss(self, encoder: Encoder, weights: Weights, target: Weights | None, one: Tensor, two: Tensor) -> Tensor:
+        """See `Objective.loss`."""
+        if target is None:
+            raise ValueError("BYOL needs a momentum target")
+        views = torch.cat([one, two])
+        with torch.no_grad():
+            aim = apply_head(target, "projector", encoder.features(target, views))
+            aim = F.normalize(aim.roll(len(one), dims=0), dim=1)
+        z = apply_head(weights, "projector", encoder.features(weights, views))
+        prediction = F.normalize(apply_head(weights, "predictor", z), dim=1)
+        # Twice the mean over both directions is the symmetric loss 2 (2 - 2 cos).
+        return 2.0 * (2.0 - 2.0 * (prediction * aim).sum(dim=1)).mean()

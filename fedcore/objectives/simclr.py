@@ -1,0 +1,51 @@
+"""SimCLR (Chen et al. 2020): each view must find its partner among all views of the batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedcore.blocks import Weights
+from fedcore.encoders.base import Encoder
+from fedcore.objectives.base import Objective
+from fedcore.objectives.heads import apply_head, mlp_head
+
+
+def nt_xent(z: Tensor, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross entropy (SimCLR, equation 1).
+
+    Args:
+        z: (2N, D); rows i and i + N are views of one image.
+        temperature: tau.
+
+    Returns:
+        Mean over all 2N anchors.
+    """
+    z = F.normalize(z, dim=1)
+    similarity = z @ z.T / temperature
+    similarity.fill_diagonal_(float("-inf"))
+    n = len(z) // 2
+    partner = torch.arange(2 * n).roll(n)
+    return F.cross_entropy(similarity, partner)
+
+
+class SimCLR(Objective):
+    """NT-Xent through a projector with batch norm in its hidden layer.
+
+    Args:
+        encoder: what it sits on.
+        hidden: projector's hidden units.
+        outputs: width of the projection.
+        temperature: tau.
+    """
+
+    def __init__(self, encoder: Encoder, hidden: int = 256, outputs: int = 128, temperature: float = 0.3) -> None:
+        self.heads = mlp_head("projector", encoder.feature_layer, encoder.feature_dim, hidden, outputs)
+        self.norm_gains = frozenset({"projector.hidden.gain"})
+        self.temperature = temperature
+
+    def loss(self, encoder: Encoder, weights: Weights, target: Weights | None, one: Tensor, two: Tensor) -> Tensor:
+        """See `Objective.loss`."""
+        z = apply_head(weights, "projector", encoder.features(weights, torch.cat([one, two])))
+        return nt_xent(z, self.temperature)

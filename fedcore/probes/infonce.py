@@ -1,0 +1,63 @@
+"""Held-out InfoNCE: the label-free progress signal.
+
+A fixed server-side set of unlabeled images, two fixed views of each, one fixed temperature. It falls smoothly while
+labelled probes first get worse, and a collapsed encoder goes to chance by itself (DESIGN section 6).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedcore.augment import Augmentation, normalise, random_view
+from fedcore.blocks import whole_weights
+from fedcore.model import Model
+from fedcore.neurons import State
+from fedcore.probes.features import to_tensor
+
+
+class HeldOutInfoNCE:
+    """InfoNCE (van den Oord et al. 2018) of features between two fixed views of held-out images.
+
+    Args:
+        images: (N, H, W, C) uint8 held-out images; chance is ln N.
+        augmentation: what the views look like.
+        seed: of the views and of the choice of images.
+        size: how many images to use at most.
+        temperature: fixed, so that values compare between objectives.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        augmentation: Augmentation,
+        seed: int = 0,
+        size: int = 512,
+        temperature: float = 0.2,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(images), generator=generator)[:size].numpy()
+        x = normalise(to_tensor(images[np.sort(chosen)]))
+        self.one = random_view(x, augmentation, generator)
+        self.two = random_view(x, augmentation, generator)
+        self.temperature = temperature
+
+    @property
+    def chance(self) -> float:
+        """Value of features that tell nothing apart, ln N."""
+        return float(np.log(len(self.one)))
+
+    @torch.inference_mode()
+    def __call__(self, model: Model, state: State) -> float:
+        """The loss of these weights; symmetric over the two views, features centred and normalised."""
+        weights = whole_weights(state)
+        a, b = (
+            torch.cat([model.encoder.features(weights, part) for part in view.split(256)]) for view in (self.one, self.two)
+        )
+        centre = torch.cat([a, b]).mean(dim=0)
+        a, b = (torch.nn.functional.normalize(f - centre, dim=1, eps=1e-6) for f in (a, b))
+        logits = a @ b.T / self.temperature
+        target = torch.arange(len(a))
+        loss = torch.nn.functional.cross_entropy
+        return float(0.5 * (loss(logits, target) + loss(logits.T, target)))

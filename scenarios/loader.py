@@ -1,0 +1,123 @@
+"""Load a scenario by name or from a YAML file."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from scenarios.errors import InputError
+from scenarios.schema import Scenario
+
+LIBRARY = Path(__file__).parent / "library"
+MAX_BYTES = 1_000_000  # a scenario is a page of text: anything larger is a mistake or an attack
+
+
+class _NoAliasLoader(yaml.SafeLoader):
+    """SafeLoader without aliases, which only serve to blow a small file up."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            event = self.get_event()
+            raise yaml.YAMLError(f"aliases are not allowed ({event.start_mark})")
+        return super().compose_node(parent, index)
+
+
+def names() -> list[str]:
+    """Names of the scenarios that come with the package, sorted."""
+    return sorted(path.stem for path in LIBRARY.glob("*.yaml"))
+
+
+def load(name_or_path: str | Path) -> Scenario:
+    """Load and validate a scenario.
+
+    Args:
+        name_or_path: a name in `names()`, or the path of a YAML file.
+
+    Raises:
+        InputError: unknown name, unreadable file, or a field that does not validate.
+    """
+    text = str(name_or_path)
+    path = Path(text)
+    if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
+        path = LIBRARY / f"{text}.yaml"
+        if text not in names():
+            close = difflib.get_close_matches(text, names(), 1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise InputError(f"scenario {text!r} is unknown{hint}: expected a YAML file or one of {', '.join(names())}")
+    return parse(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse one YAML file.
+
+    Raises:
+        InputError: missing, unreadable, too large, or not YAML.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size} bytes, expected a scenario of at most {MAX_BYTES}")
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_NoAliasLoader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise InputError(f"scenario file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"scenario file {path} cannot be read: {error}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        detail = " ".join(str(error).split())[:200]
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"scenario file {path} is not valid YAML: {detail}") from None
+
+
+def parse(content: Any, source: str) -> Scenario:
+    """Validate parsed YAML.
+
+    Args:
+        content: mapping of sections.
+        source: file name for the message.
+
+    Raises:
+        InputError: with the first faulty field, its value and what was expected.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: expected a mapping with name, fleet, ..., got {type(content).__name__}")
+    try:
+        return Scenario.model_validate(content)
+    except ValidationError as error:
+        problems = error.errors()
+        raise InputError(f"{source}: {_sentence(problems[0], len(problems))}") from None
+
+
+def _sentence(problem: Any, total: int) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "scenario"
+    more = f" (and {total - 1} more)" if total > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        parent = problem["loc"][:-1]
+        known = _fields_at(parent)
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
+        hint = f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(known)}"
+        return f"field {where} is unknown{hint}{more}"
+    if problem["type"] == "missing":
+        return f"field {where} is missing{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    return f"field {where} has value {problem['input']!r:.80}: {message}{more}"
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    """Field names of the section at a location such as ('fleet', 'groups', 0, 'device')."""
+    model: Any = Scenario
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        model = next(t for t in _flatten(annotation) if hasattr(t, "model_fields"))
+    return list(model.model_fields)
+
+
+def _flatten(annotation: Any) -> list[Any]:
+    inner = getattr(annotation, "__args__", None)
+    return [annotation] if not inner else [t for part in inner for t in _flatten(part)]

@@ -1,0 +1,215 @@
+"""The scenario file: fleet, network, energy, workload and budgets, validated field by field.
+
+Every quantity carries its unit in its name. Unknown fields are refused, so that a misspelt one is never silent.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Device(Section):
+    """What computes. Step time = step_overhead_s + FLOPs / throughput."""
+
+    throughput_gflops: Positive = Field(description="effective rate on this workload, not the data sheet's peak")
+    step_overhead_s: NonNegative = Field(0.0, description="fixed cost of a step: what makes small blocks inefficient")
+    memory_mb: Positive = Field(description="memory that training may use; a larger block is infeasible")
+    active_power_w: Positive
+    idle_power_w: NonNegative = Field(description="while invited and waiting")
+    step_jitter: NonNegative = Field(0.05, description="standard deviation of ln(step time) from round to round")
+
+
+class Link(Section):
+    """A machine's own access link; its rate follows a mean-reverting log-normal process."""
+
+    uplink_mbps: Positive
+    downlink_mbps: Positive
+    latency_s: NonNegative = 0.02
+    variability: NonNegative = Field(0.0, description="standard deviation of ln(rate) around its mean")
+    correlation_s: Positive = Field(60.0, description="time over which the rate forgets (1/e)")
+    transmit_nj_per_bit: NonNegative = 0.0
+    receive_nj_per_bit: NonNegative = 0.0
+    via: tuple[str, ...] = Field((), description="names of shared links on the way to the server")
+
+
+class Load(Section):
+    """Background work that comes and goes (two-state Markov) and slows training down meanwhile."""
+
+    slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    mean_busy_s: Positive
+    mean_free_s: Positive
+
+
+class Availability(Section):
+    """On/off Markov; a machine that leaves during a round loses its block."""
+
+    mean_on_s: Positive
+    mean_off_s: Positive
+
+
+class Battery(Section):
+    """Energy store with an optional solar panel. Below its reserve a machine is away until it has recharged."""
+
+    capacity_j: Positive
+    initial_fraction: Fraction = 0.8
+    reserve_fraction: Fraction = 0.1
+    solar_peak_w: NonNegative = 0.0
+    cloudiness: Fraction = Field(0.3, description="mean fraction of the harvest lost to clouds")
+    cloud_correlation_s: Positive = 900.0
+
+    @model_validator(mode="after")
+    def _starts_above_reserve(self) -> Battery:
+        if self.initial_fraction <= self.reserve_fraction:
+            raise ValueError("initial_fraction must be above reserve_fraction")
+        return self
+
+
+class Group(Section):
+    """Machines of one kind."""
+
+    name: Annotated[str, Field(min_length=1, max_length=40)]
+    count: Annotated[int, Field(ge=1, le=64)] = 1
+    device: Device
+    link: Link
+    load: Load | None = None
+    availability: Availability | None = None
+    battery: Battery | None = None
+    images: Annotated[int, Field(ge=16, le=1_000_000)] = Field(500, description="training images of each machine")
+
+
+class SharedLink(Section):
+    """A link that several machines' flows share max-min fairly."""
+
+    name: Annotated[str, Field(min_length=1, max_length=40)]
+    uplink_mbps: Positive
+    downlink_mbps: Positive
+
+
+class Server(Section):
+    """The coordinator's side."""
+
+    uplink_mbps: Positive = Field(1000.0, description="from the fleet into the server")
+    downlink_mbps: Positive = Field(1000.0, description="from the server to the fleet")
+    nj_per_bit: NonNegative = Field(5.0, description="energy of the server's side per bit, either direction")
+    round_overhead_s: NonNegative = Field(0.5, description="merge, bookkeeping, scheduling")
+    wait_s: Positive = Field(30.0, description="length of a round in which nobody could take part")
+
+
+class Fleet(Section):
+    """All machines plus the network between them."""
+
+    groups: Annotated[tuple[Group, ...], Field(min_length=1)]
+    links: tuple[SharedLink, ...] = ()
+    server: Server = Server()
+    grid_gco2e_per_kwh: NonNegative = Field(369.0, description="default: USA, codecarbon / Our World in Data")
+    pue: Annotated[float, Field(ge=1, le=5)] = 1.0
+    start_hour: Annotated[float, Field(ge=0, lt=24)] = 9.0
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Fleet:
+        names = [g.name for g in self.groups]
+        if len(set(names)) != len(names):
+            raise ValueError(f"group names must be unique, got {names}")
+        links = {link.name for link in self.links}
+        for group in self.groups:
+            unknown = [name for name in group.link.via if name not in links]
+            if unknown:
+                raise ValueError(f"group {group.name!r} goes via {unknown}, expected one of {sorted(links)}")
+        return self
+
+    @property
+    def machine_names(self) -> tuple[str, ...]:
+        """One name per machine, in order."""
+        return tuple(g.name if g.count == 1 else f"{g.name}-{i}" for g in self.groups for i in range(g.count))
+
+    @property
+    def machines(self) -> tuple[Group, ...]:
+        """The group of every machine, in order."""
+        return tuple(g for g in self.groups for _ in range(g.count))
+
+
+class Workload(Section):
+    """What is trained."""
+
+    data: str = Field("soil-micrographs", description="embedded set, or a path to images")
+    image_px: Annotated[int, Field(ge=8, le=256)] = 32
+    encoder: str = "convnet"
+    encoder_options: dict[str, Any] = {}
+    objective: str = "simclr"
+    objective_options: dict[str, Any] = {}
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 64
+    learning_rate: Positive = 2e-3
+    weight_decay: NonNegative = 1e-4
+    context: Fraction = Field(1.0, description="part of the other neurons that a machine sees: 1 cooperative, 0 subnet")
+    selection: Literal["random", "rolling", "fixed"] = "random"
+    server_step: Annotated[float, Field(gt=0, le=1.5)] = 1.0
+    calibration: str = Field("soil-convnet-simclr", description="learning-dynamics parameters and target quality")
+
+
+class Decision(Section):
+    """What an orchestrator may choose."""
+
+    sync_intervals: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], Field(min_length=1, max_length=16)] = (
+        2,
+        5,
+        10,
+        20,
+        40,
+    )
+    deadline_s: Positive | None = Field(None, description="a block that is later than this is lost")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Decision:
+        if list(self.sync_intervals) != sorted(set(self.sync_intervals)):
+            raise ValueError(f"sync_intervals must ascend without repeats, got {list(self.sync_intervals)}")
+        return self
+
+
+class Reference(Section):
+    """The policy whose cost to the target is 1: equal shares, fixed sync interval."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    sync_interval: Annotated[int, Field(ge=1, le=1000)] = 10
+
+
+class Reward(Section):
+    """How decisions are paid."""
+
+    kind: str = "efficiency"
+    energy_weight: Fraction = Field(0.5, description="w_E; bytes weigh 1 - w_E")
+
+
+class Budgets(Section):
+    """An episode ends when one is spent. Absolute figures win; where null, a multiple of the reference's need."""
+
+    of_reference: Annotated[float, Field(gt=1, le=100)] = 3.0
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 200
+    time_s: Positive | None = None
+    energy_j: Positive | None = None
+    bytes: Positive | None = None
+
+
+class Scenario(Section):
+    """One scenario file."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
+    title: str = ""
+    description: str = ""
+    fleet: Fleet
+    workload: Workload = Workload()
+    decision: Decision = Decision()
+    reference: Reference = Reference()
+    reward: Reward = Reward()
+    budgets: Budgets = Budgets()
