@@ -21,7 +21,7 @@ from fedcore.dynamics import FOLDER, Calibration, Dynamics
 from fedcore.files import cache_folder, write_text
 from scenarios.schema import Device, Fleet, Group, Link, Scenario, Workload
 
-TARGET_ROUNDS = 40
+TARGET_ROUNDS = 30
 """Progress 1 is what equal half shares and H = 10 reach on six machines after this many rounds."""
 
 
@@ -40,8 +40,8 @@ class CalibrateOptions:
     """
 
     name: str = "soil-convnet-simclr"
-    runs: int = 32
-    steps: int = 500
+    runs: int = 20
+    steps: int = 350
     encoder: str = "convnet"
     objective: str = "simclr"
     workers: int = 2

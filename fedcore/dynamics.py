@@ -25,13 +25,15 @@ from numpy.typing import NDArray
 
 from scenarios.errors import InputError
 
+Parameter = float | NDArray[np.float64]
+
 FOLDER = Path(__file__).parent / "calibrations"
 REFERENCE_STEPS = 10.0
 
 
 @dataclass(frozen=True)
 class Dynamics:
-    """Fitted parameters; see the module's text for the form.
+    """Fitted parameters; see the module's text for the form. Each may be an array (B,): one value per episode.
 
     Attributes:
         rate: progress of the reference round from an untrained encoder.
@@ -44,14 +46,14 @@ class Dynamics:
         noise_slope: s1.
     """
 
-    rate: float
-    decay: float
-    steps_power: float
-    cover_power: float
-    overlap_power: float
-    data_power: float
-    noise_floor: float
-    noise_slope: float
+    rate: Parameter
+    decay: Parameter
+    steps_power: Parameter
+    cover_power: Parameter
+    overlap_power: Parameter
+    data_power: Parameter
+    noise_floor: Parameter
+    noise_slope: Parameter
 
     def work(
         self, coverage: NDArray[np.float64], data: NDArray[np.float64], steps: NDArray[np.float64]

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from fedcore.augment import Augmentation, normalise, random_view
-from fedcore.blocks import Block, freeze, slice_weights
+from fedcore.blocks import Block, Weights, freeze, slice_weights
+from fedcore.encoders import Encoder
 from fedcore.model import Model
 from fedcore.neurons import State
+from fedcore.objectives.base import Features
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,16 @@ class LocalRecipe:
         weight_decay: of AdamW.
         moving_target: move the momentum target after every local step instead of keeping it frozen in the round.
         augmentation: of the two views.
+        precision: of the encoder's forward and backward pass; "auto" takes bf16 where the processor has it. Weights,
+            heads, loss and optimiser stay fp32 (pure bf16 weights lose their updates to rounding).
     """
 
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-4
     moving_target: bool = False
     augmentation: Augmentation = Augmentation()
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,24 @@ class LocalResult:
     loss: float
     steps: int
     samples: int
+
+
+def has_fast_bf16() -> bool:
+    """Whether this processor multiplies bf16 natively; elsewhere autocast is slower than fp32."""
+    capabilities = getattr(torch.backends.cpu, "get_cpu_capability", lambda: "")()
+    return "AVX512" in capabilities and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def features_in(encoder: Encoder, precision: str) -> Features:
+    """The encoder's forward pass in a precision: "fp32", "bf16" or "auto"."""
+    if precision == "fp32" or (precision == "auto" and not has_fast_bf16()):
+        return encoder.features
+
+    def features(weights: Weights, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return encoder.features(weights, x).float()
+
+    return features
 
 
 def train_block(
@@ -79,13 +102,14 @@ def train_block(
         list(weights.trained.values()), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     batch = min(recipe.batch_size, len(images))
+    features = features_in(model.encoder, recipe.precision)
     total = 0.0
     for _ in range(steps):
         chosen = torch.randperm(len(images), generator=generator)[:batch]
         x = normalise(images[chosen])
         one = random_view(x, recipe.augmentation, generator)
         two = random_view(x, recipe.augmentation, generator)
-        loss = model.objective.loss(model.encoder, weights, aim, one, two)
+        loss = model.objective.loss(features, weights, aim, one, two)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

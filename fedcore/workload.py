@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.augment import Augmentation
 from fedcore.costs import cost_table
 from fedcore.data.dataset import Dataset
 from fedcore.data.micrographs import soil_micrographs
@@ -119,7 +118,9 @@ def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int =
 
 def recipe_of(workload: Workload) -> LocalRecipe:
     """How machines train in this workload."""
-    return LocalRecipe(workload.batch_size, workload.learning_rate, workload.weight_decay)
+    return LocalRecipe(
+        workload.batch_size, workload.learning_rate, workload.weight_decay, precision=workload.precision
+    )
 
 
 def build_training(
@@ -141,7 +142,7 @@ def build_training(
         model,
         engine,
         scenario.fleet.machine_names,
-        HeldOutInfoNCE(held_out, Augmentation()),
+        HeldOutInfoNCE(held_out),
         scale,
         context=workload.context,
         rule=workload.selection,

@@ -150,11 +150,14 @@ class Workload(Section):
     objective: str = "simclr"
     objective_options: dict[str, Any] = {}
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 64
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive = 3e-3
     weight_decay: NonNegative = 1e-4
     context: Fraction = Field(1.0, description="part of the other neurons that a machine sees: 1 cooperative, 0 subnet")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
     selection: Literal["random", "rolling", "fixed"] = "random"
-    server_step: Annotated[float, Field(gt=0, le=1.5)] = 1.0
+    server_step: Annotated[float, Field(gt=0, le=1.5)] = Field(
+        0.7, description="below 1 damps machines that move their blocks at once, each taking the others as frozen"
+    )
     calibration: str = Field("soil-convnet-simclr", description="learning-dynamics parameters and target quality")
 
 

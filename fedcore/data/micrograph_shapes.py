@@ -52,12 +52,12 @@ class Shapes:
     faces_um: Floats | None = None
 
     def distance_um(self, which: Ints, dx: Floats, dy: Floats) -> Floats:
-        """Signed distance (negative inside) of points dx, dy (len(which), M), from the centres, to primitives `which`."""
+        """Signed distance (negative inside) of points dx, dy (len(which), M) off the centres of primitives `which`."""
         if self.half_um is not None and self.taper_um is not None:
             hx, hy = self.half_um[which, 0, None], self.half_um[which, 1, None]
             along = np.clip((dx * hx + dy * hy) / np.maximum(hx * hx + hy * hy, np.float32(1e-6)), -1, 1)
             radius = self.radius_um[which, None] + along * self.taper_um[which, None]
-            return np.sqrt((dx - along * hx) ** 2 + (dy - along * hy) ** 2) - radius
+            return (np.hypot(dx - along * hx, dy - along * hy) - radius).astype(np.float32)
         assert self.normals is not None
         assert self.faces_um is not None
         distance = np.full(dx.shape, -np.inf, np.float32)
@@ -153,12 +153,11 @@ def _defocus(rng: np.random.Generator, n: int, share: float) -> Floats:
 
 def _capsules(image: Ints, a: Floats, b: Floats, ra: Floats, rb: Floats, soft: Floats, strength: Floats) -> Shapes:
     """Capsules from ends a, b (P, 2) with radii ra, rb (P,), micrometres."""
-    two = np.float32(2)
-    half, radius = (b - a) / two, (ra + rb) / two
+    half, radius, taper = ((x / 2).astype(np.float32) for x in (b - a, ra + rb, rb - ra))
     # The halo and the soft edge reach beyond the body; 1.5 um and 3 edge widths hold all that shading draws.
-    beyond = np.abs(rb - ra) / 2 + 1.5 + 3 * soft
+    beyond = np.abs(taper) + 1.5 + 3 * soft
     reach = np.sqrt((half**2).sum(axis=1)) + radius + beyond
-    return Shapes(image, (a + b) / 2, reach, radius, soft, strength, half_um=half, taper_um=(rb - ra) / 2)
+    return Shapes(image, a + half, reach, radius, soft, strength, half_um=half, taper_um=taper)
 
 
 def bacteria(
@@ -182,7 +181,7 @@ def bacteria(
     nests = len(mean) * per_image
     nest_centre = _uniform(rng, -pad, TILE_UM + pad, (nests, 2))
     nest_angle = _uniform(rng, 0, np.pi, nests)
-    nest_rods = rng.beta(1.2 * rod_share + 0.05, 1.25 - 1.2 * rod_share, nests)
+    nest_rods = rng.beta(max(1.3 * rod_share, 1e-3), max(1.3 * (1 - rod_share), 1e-3), nests)
     clustered = rng.random(n) < 0.7
     around = nest_centre[nest] + np.float32(cluster_um) * _normal(rng, (n, 2))
     centre[clustered] = around[clustered]
@@ -193,13 +192,13 @@ def bacteria(
     half_length = np.where(rod, _uniform(rng, 0.9, 2.0, n), _uniform(rng, 0.0, 0.12, n)).astype(np.float32)
     radius = np.where(rod, _uniform(rng, 0.7, 0.9, n), _uniform(rng, 1.0, 1.3, n)).astype(np.float32)
     half = half_length[:, None] * _unit(angle)
-    strength = _uniform(rng, 0.9, 1.2, n)
+    strength = _uniform(rng, 1.0, 1.2, n)
     shapes = _capsules(image, centre - half, centre + half, radius, radius, _defocus(rng, n, 0.05), strength)
     return shapes, _count(image, centre, len(mean))
 
 
 def fungi(mean: NDArray[np.float64], hypha_width_um: float, rng: np.random.Generator) -> tuple[Shapes, Ints]:
-    """Hyphal trees: two to four wandering hyphae from one root point, with side branches and septa.
+    """Hyphal trees: three or four wandering hyphae from one root point, with side branches and septa.
 
     Args:
         mean: (n_images,) expected trees per tile.
@@ -212,10 +211,10 @@ def fungi(mean: NDArray[np.float64], hypha_width_um: float, rng: np.random.Gener
     arms, steps, twigs, twig_steps = 4, 12, 2, 6
     image, root = _scatter(mean, 3.0, rng)
     n = len(image)
-    size = _uniform(rng, 0.7, 1.25, n)
+    size = _uniform(rng, 0.85, 1.15, n)
     width = hypha_width_um * _uniform(rng, 0.85, 1.15, n)
-    strength, soft = _uniform(rng, 0.7, 1.0, n), _defocus(rng, n, 0.08)
-    kept_arms = np.arange(arms) < rng.integers(2, arms + 1, n)[:, None]
+    strength, soft = _uniform(rng, 0.8, 1.05, n), _defocus(rng, n, 0.05)
+    kept_arms = np.arange(arms) < rng.integers(3, arms + 1, n)[:, None]
 
     heading = _uniform(rng, 0, 2 * np.pi, (n, 1)) + np.arange(arms, dtype=np.float32) * (2 * np.pi / 3.4)
     heading = heading + 0.3 * _normal(rng, (n, arms))
@@ -305,13 +304,13 @@ def nematodes(mean: NDArray[np.float64], width_um: float, rng: np.random.Generat
         radius[:, :-1].ravel(),
         radius[:, 1:].ravel(),
         np.repeat(_defocus(rng, n, 0.05), steps),
-        np.repeat(_uniform(rng, 0.7, 1.05, n), steps),
+        np.repeat(_uniform(rng, 0.8, 1.05, n), steps),
     )
     return shapes, _count(image, middle, len(mean))
 
 
 def grains(mean: NDArray[np.float64], radius_um: float, rng: np.random.Generator) -> Shapes:
-    """Mineral grains and clods: angular, as small as a coccus or a third of the tile wide, bright or dark, often blurred.
+    """Mineral grains and clods: angular, as small as a coccus or a third of a tile wide, often out of focus.
 
     Args:
         mean: (n_images,) expected grains per tile.

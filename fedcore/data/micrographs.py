@@ -26,7 +26,7 @@ from fedcore.data.dataset import Dataset
 from fedcore.data.micrograph_shapes import TILE_UM, Floats, Shapes
 
 KINDS = ("bacteria", "fungi", "nematodes")
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Part of the cache key: raise it whenever the same arguments give other pixels."""
 
 _MARGIN_UM = 4.0
@@ -84,17 +84,17 @@ class SiteStyle:
 
 
 _STYLE_RANGES: dict[str, tuple[float, float]] = {
-    "background_level": (0.36, 0.66),
-    "dark_objects_share": (0.9, 1.0),
-    "contrast": (0.4, 0.65),
-    "light_slope": (0.03, 0.35),
-    "vignette": (0.0, 0.15),
+    "background_level": (0.38, 0.64),
+    "dark_objects_share": (0.93, 1.0),
+    "contrast": (0.45, 0.65),
+    "light_slope": (0.03, 0.22),
+    "vignette": (0.0, 0.12),
     "mottle": (0.003, 0.015),
     "blur_sigma_um": (0.25, 0.5),
     "halo": (0.0, 0.25),
     "shot_noise": (0.0001, 0.0004),
     "read_noise": (0.002, 0.007),
-    "grains_mean": (0.3, 1.6),
+    "grains_mean": (0.3, 1.4),
     "grain_radius_um": (1.3, 2.6),
     "bacteria_mean": (2.0, 9.0),
     "bacteria_rod_share": (0.1, 0.9),
@@ -102,7 +102,7 @@ _STYLE_RANGES: dict[str, tuple[float, float]] = {
     "fungi_mean": (0.5, 2.2),
     "hypha_width_um": (1.2, 1.7),
     "nematodes_mean": (0.35, 1.4),
-    "nematode_width_um": (3.8, 4.8),
+    "nematode_width_um": (4.0, 5.0),
 }
 """From, to: what sites are drawn from."""
 
@@ -139,9 +139,9 @@ def render(
         images (n_images, size_px, size_px, 1) uint8, and counts (n_images, 3) int64 in the order of `KINDS`.
     """
 
-    def means(mean: float, spread: float) -> NDArray[np.float64]:
-        """Per-image means, log-normal about the site's."""
-        return mean * np.exp(spread * rng.standard_normal(n_images) - spread**2 / 2)
+    def means(mean: float, variation: float) -> NDArray[np.float64]:
+        """Per-image means, gamma about the site's (so that counts are negative binomial), `variation` = std / mean."""
+        return rng.gamma(variation**-2, mean * variation**2, n_images)
 
     grains = draw.grains(means(style.grains_mean, 0.5), style.grain_radius_um, rng)
     bacteria, n_bacteria = draw.bacteria(
@@ -227,7 +227,7 @@ class _Camera:
         return cls(
             style=style,
             level=(style.background_level - 0.06 * polarity + 0.07 * normal()).astype(np.float32),
-            contrast=(polarity * style.contrast * np.exp(0.2 * normal())).astype(np.float32),
+            contrast=(polarity * style.contrast * np.exp(0.12 * normal())).astype(np.float32),
             blur_um=(style.blur_sigma_um * np.exp(0.2 * normal())).astype(np.float32),
             slope=(slope * np.stack([np.cos(direction), np.sin(direction)], axis=1)).astype(np.float32),
             vignette=np.abs(style.vignette * (1 + 0.5 * normal())).astype(np.float32),

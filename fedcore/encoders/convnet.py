@@ -1,8 +1,9 @@
-"""A small ConvNet: 3x3 convolutions with layer norm over channels and places, mean-pooled at the end."""
+"""A small ConvNet: strided convolutions with layer norm over channels and places, mean-pooled at the end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -14,46 +15,57 @@ from fedcore.neurons import Layer, NeuronMap, Parameter
 
 
 class ConvNet(Encoder):
-    """conv3x3 - norm - ReLU - 2x2 max-pool per width, the last one mean-pooled instead.
+    """conv - norm - ReLU per width, then the mean over places.
 
-    The norm is group norm with one group (Wu and He 2018): it has no running statistics to merge and does not care in
+    Strides instead of max-pooling: pooling took a quarter of a step on a CPU. The norm is group norm with one group (Wu and He 2018): it has no running statistics to merge and does not care in
     which order, or how many, channels a machine sees.
 
     Args:
         image_shape: (C, H, W) of the images.
         widths: output channels per convolution.
+        strides: of each convolution.
+        first_kernel: side of the first convolution's kernel; the others are 3x3.
 
     Raises:
-        ValueError: the image is too small for that many halvings.
+        ValueError: unequal numbers of widths and strides, an even kernel, or an image too small for the strides.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], widths: Sequence[int] = (16, 32, 64)) -> None:
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        widths: Sequence[int] = (24, 48, 96),
+        strides: Sequence[int] = (2, 1, 2),
+        first_kernel: int = 5,
+    ) -> None:
         channels, height, width = image_shape
-        if min(height, width) >> (len(widths) - 1) < 2:
-            raise ValueError(f"images of {height}x{width} are too small for {len(widths)} convolutions")
+        if len(widths) != len(strides) or first_kernel % 2 == 0:
+            raise ValueError(f"got {len(widths)} widths, {len(strides)} strides and kernel {first_kernel}, expected as "
+                             "many strides as widths and an odd kernel")
+        if min(height, width) < 2 * prod(strides):
+            raise ValueError(f"images of {height}x{width} are too small for strides {list(strides)}")
         layers, parameters = [], []
         previous, inputs = None, channels
         for i, n in enumerate(widths):
-            name, places = f"conv{i + 1}", height * width
+            name, side = f"conv{i + 1}", first_kernel if i == 0 else 3
+            height, width = (-(-height // strides[i]), -(-width // strides[i]))
+            places = height * width
             layers.append(Layer(name, n, positions=places, stored=2.25))
             parameters += [
-                Parameter(f"{name}.weight", (n, inputs, 3, 3), name, previous, macs=places),
+                Parameter(f"{name}.weight", (n, inputs, side, side), name, previous, macs=places),
                 Parameter(f"{name}.gain", (n,), name),
                 Parameter(f"{name}.bias", (n,), name),
             ]
             previous, inputs = name, n
-            height, width = height // 2, width // 2
         # Columns of the first convolution are input channels, not neurons: keep them inside per_pair.
         self.neuron_map = NeuronMap(tuple(layers), tuple(parameters))
         self.norm_gains = frozenset(f"{layer.name}.gain" for layer in layers)
         self.feature_layer = layers[-1].name
+        self.strides = tuple(strides)
 
     def features(self, weights: Weights, x: Tensor) -> Tensor:
         """See `Encoder.features`."""
-        last = len(self.neuron_map.layers) - 1
-        for i, layer in enumerate(self.neuron_map.layers):
-            x = weights.conv2d(x, f"{layer.name}.weight")
+        for layer, stride in zip(self.neuron_map.layers, self.strides, strict=True):
+            x = weights.conv2d(x, f"{layer.name}.weight", stride)
             x = F.group_norm(x, 1, weights.vector(f"{layer.name}.gain"), weights.vector(f"{layer.name}.bias"))
-            x = F.max_pool2d(torch.relu(x), 2) if i < last else torch.relu(x).mean(dim=(2, 3))
-            x = weights.rescale(x, layer.name)
-        return x
+            x = weights.rescale(torch.relu(x), layer.name)
+        return x.mean(dim=(2, 3))

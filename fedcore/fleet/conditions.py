@@ -111,3 +111,12 @@ def present(parameters: NDArray[np.float64], conditions: NDArray[np.float64]) ->
         charged = p[c.BATTERY_J] <= 0.0 or x[c.CHARGE_J] > p[c.BATTERY_RESERVE] * p[c.BATTERY_J]
         out[k] = p[c.FLOPS_PER_S] > 0.0 and x[c.ON] > 0.5 and charged
     return out
+
+
+@numba.njit(cache=True)
+def present_all(parameters: NDArray[np.float64], conditions: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """`present` for B fleets, (B, K)."""
+    out = np.zeros(parameters.shape[:2], dtype=np.bool_)
+    for b in range(parameters.shape[0]):
+        out[b] = present(parameters[b], conditions[b])
+    return out

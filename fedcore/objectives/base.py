@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor
 
 from fedcore.blocks import Weights
-from fedcore.encoders.base import Encoder
 from fedcore.neurons import NeuronMap
+
+Features = Callable[[Weights, Tensor], Tensor]
 
 
 class Objective(ABC):
@@ -27,11 +29,11 @@ class Objective(ABC):
     online_only: frozenset[str] = frozenset()
 
     @abstractmethod
-    def loss(self, encoder: Encoder, weights: Weights, target: Weights | None, one: Tensor, two: Tensor) -> Tensor:
+    def loss(self, features: Features, weights: Weights, target: Weights | None, one: Tensor, two: Tensor) -> Tensor:
         """Loss of two views of the same images.
 
         Args:
-            encoder: what maps views to features.
+            features: maps (weights, images) to features, in whatever precision the recipe asks for.
             weights: online weights.
             target: weights of the momentum target where there is one; never differentiated.
             one: first views, (N, C, H, W).

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fedcore.blocks import Weights
 from fedcore.encoders.base import Encoder
-from fedcore.objectives.base import Objective
+from fedcore.objectives.base import Features, Objective
 from fedcore.objectives.heads import apply_head, mlp_head
 
 
@@ -34,15 +34,15 @@ class BYOL(Objective):
         self.online_only = frozenset(p.name for p in predictor.parameters)
         self.target_momentum = target_momentum
 
-    def loss(self, encoder: Encoder, weights: Weights, target: Weights | None, one: Tensor, two: Tensor) -> Tensor:
+    def loss(self, features: Features, weights: Weights, target: Weights | None, one: Tensor, two: Tensor) -> Tensor:
         """See `Objective.loss`."""
         if target is None:
             raise ValueError("BYOL needs a momentum target")
         views = torch.cat([one, two])
         with torch.no_grad():
-            aim = apply_head(target, "projector", encoder.features(target, views))
+            aim = apply_head(target, "projector", features(target, views))
             aim = F.normalize(aim.roll(len(one), dims=0), dim=1)
-        z = apply_head(weights, "projector", encoder.features(weights, views))
+        z = apply_head(weights, "projector", features(weights, views))
         prediction = F.normalize(apply_head(weights, "predictor", z), dim=1)
         # Twice the mean over both directions is the symmetric loss 2 (2 - 2 cos).
         return 2.0 * (2.0 - 2.0 * (prediction * aim).sum(dim=1)).mean()

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fedcore.blocks import Weights
 from fedcore.encoders.base import Encoder
-from fedcore.objectives.base import Objective
+from fedcore.objectives.base import Features, Objective
 from fedcore.objectives.heads import apply_head, mlp_head
 
 
@@ -40,12 +40,12 @@ class SimCLR(Objective):
         temperature: tau.
     """
 
-    def __init__(self, encoder: Encoder, hidden: int = 256, outputs: int = 128, temperature: float = 0.3) -> None:
+    def __init__(self, encoder: Encoder, hidden: int = 256, outputs: int = 128, temperature: float = 0.1) -> None:
         self.heads = mlp_head("projector", encoder.feature_layer, encoder.feature_dim, hidden, outputs)
         self.norm_gains = frozenset({"projector.hidden.gain"})
         self.temperature = temperature
 
-    def loss(self, encoder: Encoder, weights: Weights, target: Weights | None, one: Tensor, two: Tensor) -> Tensor:
+    def loss(self, features: Features, weights: Weights, target: Weights | None, one: Tensor, two: Tensor) -> Tensor:
         """See `Objective.loss`."""
-        z = apply_head(weights, "projector", encoder.features(weights, torch.cat([one, two])))
+        z = apply_head(weights, "projector", features(weights, torch.cat([one, two])))
         return nt_xent(z, self.temperature)

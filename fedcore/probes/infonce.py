@@ -16,6 +16,10 @@ from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.probes.features import to_tensor
 
+PROBE_VIEWS = Augmentation(min_scale=0.7)
+"""Milder than training's: the signal keeps falling for longer. The temperature is high enough that an untrained encoder
+is better than chance, so that a collapsed one falls below where it began."""
+
 
 class HeldOutInfoNCE:
     """InfoNCE (van den Oord et al. 2018) of features between two fixed views of held-out images.
@@ -25,16 +29,16 @@ class HeldOutInfoNCE:
         augmentation: what the views look like.
         seed: of the views and of the choice of images.
         size: how many images to use at most.
-        temperature: fixed, so that values compare between objectives.
+        temperature: fixed, so that values compare between objectives and runs.
     """
 
     def __init__(
         self,
         images: NDArray[np.uint8],
-        augmentation: Augmentation,
+        augmentation: Augmentation = PROBE_VIEWS,
         seed: int = 0,
         size: int = 512,
-        temperature: float = 0.2,
+        temperature: float = 0.5,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(images), generator=generator)[:size].numpy()

@@ -80,7 +80,7 @@ def test_empty_slide_counts_nothing():
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_kind_alone(kind):
     style = replace(EMPTY, **{MEANS[kind]: 3.0})
-    n = 400
+    n = 200
     _, counts = render(style, n, 16, np.random.default_rng(0))
     mine = KINDS.index(kind)
     assert not np.delete(counts, mine, axis=1).any()
@@ -129,7 +129,12 @@ def test_polygon_and_capsule_distances():
     assert (grain.distance_um(np.arange(len(grain.image)), *np.zeros((2, len(grain.image), 1), np.float32)) < 0).all()
 
 
-def test_sites_differ_in_look_and_content():
+@pytest.fixture(scope="module")
+def six_sites():
+    return small(n_sites=6, images_per_site=150)
+
+
+def test_sites_differ_in_look_and_content(six_sites):
     styles = draw_site_styles(6, np.random.default_rng(0))
     for name in asdict(styles[0]):
         values = np.array([getattr(style, name) for style in styles])
@@ -138,13 +143,13 @@ def test_sites_differ_in_look_and_content():
         assert (values <= high).all()
         assert np.ptp(values) > 0.6 * (high - low)
     assert draw_site_styles(9, np.random.default_rng(0))[:6] == styles
-    data = small(n_sites=6, images_per_site=200)
+    data = six_sites
     means = np.array([data.counts[data.group == site].mean(axis=0) for site in range(6)])
     assert (means.max(axis=0) > 1.5 * means.min(axis=0)).all()
 
 
-def test_pixel_statistics_do_not_give_the_counts_away():
-    data = small(n_sites=6, images_per_site=200)
+def test_pixel_statistics_do_not_give_the_counts_away(six_sites):
+    data = six_sites
     pixels = data.images.reshape(len(data), -1) / 255
     design = np.stack([np.ones(len(data)), pixels.mean(axis=1), pixels.std(axis=1)], axis=1)
     target = np.log1p(data.counts)

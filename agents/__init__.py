@@ -1,0 +1,1 @@
+"""Orchestrators: heuristics, learned policies, frozen files, references."""

@@ -1,0 +1,108 @@
+"""best-static: the best decision that never changes, found by search on one scenario."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Orchestrator
+from envs.core import Core, SimulatedLearner
+from envs.spaces import encode
+from fedcore.fleet import columns as c
+from fedcore.world import World
+from scenarios import Scenario
+
+SEARCH_SEED = 7_000_000  # far from training's and from the held-out episodes'
+
+
+class Static(Orchestrator):
+    """Always the same decision.
+
+    Args:
+        action: (K_max + 1,).
+        name: for tables.
+    """
+
+    def __init__(self, action: NDArray[np.float32], name: str = "best-static") -> None:
+        self.action, self.name = action, name
+
+    def decide(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
+        """See `Orchestrator.decide`."""
+        return self.action
+
+
+@dataclass(frozen=True)
+class StaticResult:
+    """What the search found.
+
+    Attributes:
+        policy: the best decision.
+        log_efficiency: its mean over the search's episodes.
+        description: in words.
+        candidates: how many decisions were tried.
+    """
+
+    policy: Static
+    log_efficiency: float
+    description: str
+    candidates: int
+
+
+def share_patterns(world: World) -> dict[str, NDArray[np.float64]]:
+    """Fixed shares to try, from advertised figures alone: levels for all, for the fastest, graded by speed."""
+    a = world.arrays.parameters[: world.arrays.machines]
+    n = len(a)
+    cap = np.maximum(world.max_share_index[:n], 0) / 256.0
+    flops = world.costs[-1, 0]
+    step = a[:, c.STEP_OVERHEAD_S] + flops / a[:, c.FLOPS_PER_S]
+    speed = step.min() / step
+    out: dict[str, NDArray[np.float64]] = {}
+    order = np.argsort(step, kind="stable")
+    for share in (0.1, 0.25, 0.5, 0.75, 1.0):
+        out[f"all {share:g}"] = np.full(n, share)
+        for keep in sorted({1, n // 4, n // 2, 3 * n // 4} - {0, n}):
+            picked = np.zeros(n)
+            picked[order[:keep]] = share
+            out[f"fastest {keep} at {share:g}"] = picked
+        for power in (0.5, 1.0):
+            out[f"speed^{power:g} x {share:g}"] = np.maximum(share * speed**power, 0.05)
+    return {name: np.minimum(shares, cap) for name, shares in out.items()}
+
+
+def search_static(world: World, episodes: int = 16, seed: int = SEARCH_SEED) -> StaticResult:
+    """Try every share pattern with every H on the same episodes; the best eight again on four times as many.
+
+    Args:
+        world: compiled scenario.
+        episodes: per candidate in the first pass.
+        seed: of the episodes.
+    """
+    scenario: Scenario = world.scenario
+    menu, machines = scenario.decision.sync_intervals, len(world.data)
+    candidates = [
+        (f"{name}, H = {h}", encode(shares, level, len(menu), machines))
+        for name, shares in share_patterns(world).items()
+        for level, h in enumerate(menu)
+    ]
+    scores = _score(world, [action for _, action in candidates], episodes, seed)
+    finalists = np.argsort(-scores, kind="stable")[:8]
+    again = _score(world, [candidates[i][1] for i in finalists], 4 * episodes, seed + 1)
+    best = int(finalists[int(np.argmax(again))])
+    name, action = candidates[best]
+    return StaticResult(Static(action), float(again.max()), name, len(candidates))
+
+
+def _score(world: World, actions: list[NDArray[np.float32]], episodes: int, seed: int) -> NDArray[np.float64]:
+    """Mean log-efficiency of every fixed action over the same seeded episodes."""
+    core = Core([world], len(actions) * episodes, SimulatedLearner(), "efficiency")
+    generators = [np.random.default_rng([seed, e]) for _ in actions for e in range(episodes)]
+    core.reset(np.arange(core.num_envs), generators)
+    batch = np.repeat(np.stack(actions), episodes, axis=0)
+    result = np.full(core.num_envs, np.nan)
+    while np.isnan(result).any():
+        _, reason = core.step(batch)
+        ended = (reason > 0) & np.isnan(result)
+        result[ended] = core.log_efficiency()[ended]
+    return result.reshape(len(actions), episodes).mean(axis=1)

@@ -1,0 +1,172 @@
+"""Frozen policies: one file that decides without stable-baselines3, exactly as the live policy did.
+
+The file is safetensors: weights, and as metadata one JSON text with spaces, features, scenario, versions and evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from agents.base import Orchestrator
+from agents.network import ActorNetwork, QNetwork
+from envs.menu import LEVELS, menu_actions, menu_size
+from envs.observation import FLEET_FEATURES, MACHINE_FEATURES
+from envs.patterns import PATTERNS
+from fedcore.files import write_bytes
+from scenarios.errors import InputError
+
+FORMAT = 1
+
+
+def spaces_card() -> dict[str, Any]:
+    """What a policy depends on: the meaning of every number it reads and writes."""
+    return {
+        "machine_features": list(MACHINE_FEATURES),
+        "fleet_features": list(FLEET_FEATURES),
+        "patterns": list(PATTERNS),
+        "levels": LEVELS,
+    }
+
+
+@dataclass(frozen=True)
+class PolicyCard:
+    """What is known about a frozen policy.
+
+    Attributes:
+        algorithm: "ppo" or "dqn".
+        width: of its network.
+        scenario: name of what it was trained on.
+        seed: of training.
+        steps: environment steps of training.
+        evaluation: its scores on held-out simulated episodes.
+        spaces: `spaces_card()` at the time.
+        version: of intrafed.
+        digest: SHA-256 of the weights.
+    """
+
+    algorithm: str
+    width: int
+    scenario: str
+    seed: int
+    steps: int
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    spaces: dict[str, Any] = field(default_factory=spaces_card)
+    version: str = ""
+    digest: str = ""
+
+
+def code_version() -> str:
+    """Version of the installed distribution, "0+unknown" where it is not installed."""
+    try:
+        return metadata.version("intrafed")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    h = hashlib.sha256()
+    for name in sorted(weights):
+        h.update(name.encode())
+        h.update(weights[name].contiguous().numpy().tobytes())
+    return h.hexdigest()
+
+
+def _network(algorithm: str, width: int) -> nn.Module:
+    return ActorNetwork(width) if algorithm == "ppo" else QNetwork(menu_size(), width)
+
+
+class FrozenPolicy(Orchestrator):
+    """A policy that no longer learns.
+
+    Args:
+        network: actor (PPO) or Q-network (DQN).
+        card: what is known about it.
+        name: for tables.
+    """
+
+    def __init__(self, network: nn.Module, card: PolicyCard, name: str | None = None) -> None:
+        self.network, self.card = network.eval(), card
+        self.name = name or card.algorithm
+
+    @torch.inference_mode()
+    def decide_batch(self, observations: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(B, size) observations to (B, K_max + 1) actions."""
+        observations = np.ascontiguousarray(observations, dtype=np.float32)
+        x = torch.from_numpy(observations)
+        if self.card.algorithm == "ppo":
+            return np.clip(self.network(x)[0].numpy(), -1.0, 1.0)
+        return menu_actions(self.network(x).argmax(dim=1).numpy(), observations)
+
+    def decide(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
+        """See `Orchestrator.decide`."""
+        return self.decide_batch(np.asarray(observation)[None])[0]
+
+
+def freeze(policy: FrozenPolicy, path: Path) -> None:
+    """Write a policy to one file.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    weights = {name: value.detach().clone() for name, value in policy.network.state_dict().items()}
+    card = {**vars(policy.card), "version": code_version(), "digest": _digest(weights), "format": FORMAT}
+    write_bytes(path, save(weights, {"intrafed": json.dumps(card)}))
+
+
+def load_policy(path: str | Path) -> FrozenPolicy:
+    """Read a frozen policy.
+
+    Raises:
+        InputError: no such file, cut short or damaged, not an intrafed policy, or made for other spaces.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"policy file {path} does not exist")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get("intrafed")
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(
+            f"policy file {path} is damaged or cut short ({error}): expected a file written by train_agent.py"
+        ) from None
+    try:
+        raw = json.loads(text) if text else None
+        if not isinstance(raw, dict) or raw.pop("format") != FORMAT:
+            raise ValueError("no policy card")
+        card = PolicyCard(**raw)
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"policy file {path} has no intrafed card: expected a file written by train_agent.py") from None
+    now = spaces_card()
+    for key, value in now.items():
+        if card.spaces.get(key) != value:
+            raise InputError(
+                f"policy file {path} was made for other spaces (its {key} are {str(card.spaces.get(key))[:80]}): "
+                f"expected {str(value)[:80]}; train it again with this version"
+            )
+    if card.algorithm not in ("ppo", "dqn") or card.digest != _digest(weights):
+        raise InputError(f"policy file {path} does not match its own checksum: expected an unchanged file")
+    network = _network(card.algorithm, card.width)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"policy file {path} does not fit its network: {str(error).splitlines()[0]}") from None
+    return FrozenPolicy(network, card)
+
+
+def newest_policy(runs: Path) -> Path | None:
+    """The frozen policy written last under a folder of runs, or None."""
+    found = sorted(runs.glob("*/policy.safetensors"), key=lambda p: p.stat().st_mtime)
+    return found[-1] if found else None

@@ -1,0 +1,49 @@
+"""What the heuristics share: shares from a pattern, an interval from the scenario's menu."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Orchestrator
+from envs.observation import View, split
+from envs.spaces import encode
+from scenarios import Scenario
+
+
+class Heuristic(Orchestrator):
+    """An orchestrator without learning.
+
+    Attributes:
+        menu: the scenario's sync intervals.
+        usual_steps: the scenario's reference interval.
+    """
+
+    menu: tuple[int, ...] = (2, 5, 10, 20, 40)
+    usual_steps: int = 10
+
+    def begin(self, scenario: Scenario) -> None:
+        """Take the menu of sync intervals."""
+        self.menu = scenario.decision.sync_intervals
+        self.usual_steps = scenario.reference.sync_interval
+
+    def decide(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
+        """See `Orchestrator.decide`."""
+        view = split(np.asarray(observation, dtype=np.float64))
+        steps = self.nearest(self.steps(view))
+        shares = np.clip(self.shares(view, steps), 0.0, 1.0)
+        return encode(shares, self.menu.index(steps), len(self.menu), len(shares))
+
+    def nearest(self, steps: float) -> int:
+        """Entry of the menu closest to a wish, on a log scale."""
+        return min(self.menu, key=lambda h: abs(np.log(h) - np.log(max(steps, 1e-9))))
+
+    def steps(self, view: View) -> float:
+        """Wished H; the reference's unless a heuristic says otherwise."""
+        return float(self.usual_steps)
+
+    @abstractmethod
+    def shares(self, view: View, steps: int) -> NDArray[np.floating]:
+        """(K_max,) shares."""

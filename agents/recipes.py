@@ -1,0 +1,211 @@
+"""Training recipes: PPO over the Box, DQN over the menu, both on stable-baselines3 and the batched fast tier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from agents.frozen import FrozenPolicy, PolicyCard
+from agents.network import ActorNetwork, QNetwork
+from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
+from agents.vecenv import BatchedVecEnv
+from envs.menu import menu_size
+from fedcore.world import World
+from scenarios.errors import InputError
+
+
+@dataclass(frozen=True)
+class PPORecipe:
+    """Hyper-parameters of PPO (Schulman et al. 2017); the undiscounted return is the log-efficiency itself."""
+
+    steps: int = 800_000
+    num_envs: int = 256
+    rollout: int = 32
+    minibatch: int = 2048
+    epochs: int = 6
+    learning_rate: float = 1.5e-3
+    gamma: float = 1.0
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    entropy: float = 0.0
+    log_std: float = -0.7
+    width: int = 48
+
+
+@dataclass(frozen=True)
+class DQNRecipe:
+    """Hyper-parameters of DQN (Mnih et al. 2015) over the Discrete menu."""
+
+    steps: int = 150_000
+    num_envs: int = 16
+    buffer: int = 100_000
+    batch: int = 512
+    learning_rate: float = 5e-4
+    gamma: float = 1.0
+    train_every: int = 2
+    gradient_steps: int = 2
+    target_every: int = 2_000
+    explore_fraction: float = 0.4
+    explore_final: float = 0.03
+    width: int = 48
+
+
+RECIPES: dict[str, PPORecipe | DQNRecipe] = {"ppo": PPORecipe(), "dqn": DQNRecipe()}
+
+
+class Watch(BaseCallback):
+    """Logs what matters to TensorBoard, reports progress, and saves checkpoints so that training resumes.
+
+    Args:
+        checkpoint: file to save to.
+        every: environment steps between checkpoints.
+        report: called with (steps done, mean log-efficiency of the last episodes).
+    """
+
+    def __init__(self, checkpoint: Path, every: int, report: Callable[[int, float], None]) -> None:
+        super().__init__()
+        self.checkpoint, self.every, self.report = checkpoint, every, report
+        self.recent: list[float] = []
+        self.curve: list[tuple[int, float]] = []
+        self._next = every
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            if "log_efficiency" in info:
+                self.recent.append(info["log_efficiency"])
+        if len(self.recent) > 512:
+            del self.recent[:-512]
+        if self.num_timesteps >= self._next:
+            self._next = self.num_timesteps + self.every
+            mean = float(np.mean(self.recent)) if self.recent else float("nan")
+            self.curve.append((self.num_timesteps, mean))
+            self.logger.record("orchestration/log_efficiency", mean)
+            core = self.training_env.core  # type: ignore[attr-defined]
+            asked = core.shares[core.shares > 0]
+            if len(asked):
+                self.logger.record("orchestration/mean_share", float(asked.mean()))
+            self.logger.record("orchestration/mean_sync_interval", float(core.steps.mean()))
+            self.report(self.num_timesteps, mean)
+            save_checkpoint(self.model, self.checkpoint)
+        return True
+
+
+def save_checkpoint(model: BaseAlgorithm, path: Path) -> None:
+    """Write a checkpoint whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            model.save(file)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror or error} (expected a writable disk)") from None
+
+
+def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | None, recipe: Any) -> BaseAlgorithm:
+    """A fresh learner.
+
+    Args:
+        algorithm: "ppo" or "dqn".
+        worlds: scenarios to train on.
+        seed: of everything.
+        log_dir: of TensorBoard, or None.
+        recipe: `PPORecipe` or `DQNRecipe`.
+    """
+    log = None if log_dir is None else str(log_dir)
+    env = BatchedVecEnv(worlds, recipe.num_envs, seed, menu=algorithm == "dqn")
+    if algorithm == "ppo":
+        return PPO(
+            EquivariantActorCritic,
+            env,
+            learning_rate=lambda left: recipe.learning_rate * max(left, 0.05),
+            n_steps=recipe.rollout,
+            batch_size=recipe.minibatch,
+            n_epochs=recipe.epochs,
+            gamma=recipe.gamma,
+            gae_lambda=recipe.gae_lambda,
+            clip_range=recipe.clip_range,
+            ent_coef=recipe.entropy,
+            policy_kwargs={"width": recipe.width, "log_std_init": recipe.log_std},
+            tensorboard_log=log,
+            seed=seed,
+            device="cpu",
+        )
+    return DQN(
+        EquivariantDQN,
+        env,
+        learning_rate=recipe.learning_rate,
+        buffer_size=recipe.buffer,
+        learning_starts=4 * recipe.batch,
+        batch_size=recipe.batch,
+        gamma=recipe.gamma,
+        train_freq=recipe.train_every,
+        gradient_steps=recipe.gradient_steps,
+        target_update_interval=recipe.target_every,
+        exploration_fraction=recipe.explore_fraction,
+        exploration_final_eps=recipe.explore_final,
+        policy_kwargs={"width": recipe.width},
+        tensorboard_log=log,
+        seed=seed,
+        device="cpu",
+    )
+
+
+def train(
+    algorithm: str,
+    worlds: Sequence[World],
+    seed: int,
+    folder: Path,
+    steps: int | None = None,
+    on_step: Callable[[int, float], None] = lambda done, score: None,
+    recipe: Any = None,
+) -> tuple[FrozenPolicy, list[tuple[int, float]]]:
+    """Train an orchestrator, or go on where a checkpoint in the folder stopped.
+
+    Args:
+        algorithm: "ppo" or "dqn".
+        worlds: scenarios to train on.
+        seed: of everything.
+        folder: for TensorBoard files and the checkpoint.
+        steps: environment steps; None takes the recipe's.
+        on_step: progress, see `Watch`.
+        recipe: None takes the default.
+
+    Returns:
+        The policy, ready to freeze, and its learning curve (steps, mean log-efficiency of recent episodes).
+    """
+    recipe = recipe or RECIPES[algorithm]
+    total = steps or recipe.steps
+    checkpoint = folder / "checkpoint.zip"
+    model = build(algorithm, worlds, seed, folder / "tensorboard", recipe)
+    if checkpoint.is_file():
+        model.set_parameters(str(checkpoint), device="cpu")
+        kind: type[BaseAlgorithm] = PPO if algorithm == "ppo" else DQN
+        model.num_timesteps = kind.load(str(checkpoint), device="cpu").num_timesteps
+    watch = Watch(checkpoint, max(total // 50, 1), on_step)
+    left = total - model.num_timesteps
+    if left > 0:
+        try:
+            model.learn(left, callback=watch, reset_num_timesteps=False, tb_log_name=algorithm)
+        except KeyboardInterrupt:
+            save_checkpoint(model, checkpoint)
+            raise
+    names = ",".join(dict.fromkeys(w.scenario.name for w in worlds)) if len(worlds) <= 8 else f"{len(worlds)} scenarios"
+    card = PolicyCard(algorithm, recipe.width, names, seed, total, {"recipe": asdict(recipe)})
+    network: torch.nn.Module
+    if algorithm == "ppo":
+        network = ActorNetwork(recipe.width)
+        network.load_state_dict(model.policy.actor.state_dict())  # type: ignore[union-attr]
+    else:
+        network = QNetwork(menu_size(), recipe.width)
+        network.load_state_dict(model.policy.q_net.network.state_dict())  # type: ignore[union-attr]
+    return FrozenPolicy(network, card), watch.curve

@@ -1,0 +1,93 @@
+"""The Discrete face for DQN: a menu of share patterns times sync intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.observation import split
+from envs.patterns import PATTERNS, ready
+
+LEVELS = 5
+"""Sync intervals on the menu, spread evenly over the scenario's own list."""
+
+
+def menu_size() -> int:
+    """Number of moves."""
+    return len(PATTERNS) * LEVELS
+
+
+def interval_at(observation: NDArray[np.floating], level: NDArray[np.int64] | int) -> NDArray[np.float64]:
+    """H that a level stands for, interpolated between the menu's ends on a log scale; patterns predict times with it."""
+    fleet = split(observation).fleet
+    short, long = fleet["shortest_interval"], fleet["longest_interval"]
+    return np.asarray(10.0 ** (short + (long - short) * np.asarray(level) / (LEVELS - 1)), dtype=np.float64)
+
+
+def menu_actions(moves: NDArray[np.int64], observations: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Moves to actions of the Box space.
+
+    Args:
+        moves: (B,) in [0, menu_size()).
+        observations: (B, size), what the moves are made on.
+
+    Returns:
+        (B, K_max + 1) float32.
+    """
+    which, level = np.divmod(np.asarray(moves), LEVELS)
+    machines = split(observations).machine["exists"].shape[-1]
+    actions = np.full((len(observations), machines + 1), -1.0, dtype=np.float32)
+    for index, pattern in enumerate(PATTERNS.values()):
+        chosen = which == index
+        if chosen.any():
+            part = observations[chosen]
+            actions[chosen, :-1] = 2.0 * pattern(split(part), interval_at(part, level[chosen])) - 1.0
+    actions[:, -1] = 2.0 * (level + 0.5) / LEVELS - 1.0
+    return actions
+
+
+class MenuAction(gym.ActionWrapper[NDArray[np.float32], int, NDArray[np.float32]]):
+    """`Discrete(patterns x 5)` over either environment.
+
+    Move i means pattern `i // 5` of `envs.patterns.PATTERNS` and the (i % 5)-th part of the scenario's sync intervals.
+
+    Args:
+        env: `IntraFed/Orchestration-v0` or `IntraFed/Training-v0`.
+    """
+
+    def __init__(self, env: gym.Env[NDArray[np.float32], NDArray[np.float32]]) -> None:
+        super().__init__(env)
+        self.action_space = spaces.Discrete(menu_size())
+        self._observation: NDArray[np.float32] | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode."""
+        self._observation, info = self.env.reset(seed=seed, options=options)
+        return self._observation, info
+
+    def step(self, action: int) -> tuple[NDArray[np.float32], Any, bool, bool, dict[str, Any]]:
+        """Play one round."""
+        self._observation, reward, terminated, truncated, info = self.env.step(self.action(action))
+        return self._observation, reward, terminated, truncated, info
+
+    def action(self, action: int) -> NDArray[np.float32]:
+        """The Box action that a move means now."""
+        if self._observation is None:
+            raise gym.error.ResetNeeded("call reset() before step()")
+        return menu_actions(np.array([action]), self._observation[None])[0]
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """(menu_size(),) which moves ask at least one machine; all, where nobody can be asked anyway."""
+        if self._observation is None:
+            raise gym.error.ResetNeeded("call reset() before action_masks()")
+        if not ready(split(self._observation)).any():
+            return np.ones(menu_size(), dtype=np.bool_)
+        moves = np.arange(menu_size())
+        actions = menu_actions(moves, np.repeat(self._observation[None], menu_size(), axis=0))
+        return np.asarray((actions[:, :-1] > -1.0).any(axis=1))

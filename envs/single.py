@@ -1,0 +1,113 @@
+"""What both single environments share: a core with one episode, behind the Gymnasium interface."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.core import END_REASONS, REACHED, Core, Learner
+from envs.observation import observation_space
+from envs.rendering import History, render_ansi, render_rgb
+from envs.spaces import action_space
+from fedcore.world import World, compile_world
+from scenarios import Scenario, load
+
+ScenarioLike = str | Path | Scenario
+VECTOR_REWARD = ("progress", "-time", "-energy", "-bytes")
+
+
+def compile_scenarios(scenario: ScenarioLike | Sequence[ScenarioLike], max_machines: int) -> tuple[World, ...]:
+    """Worlds of one scenario or a sequence of them, each a name, a path or a `Scenario`.
+
+    Raises:
+        InputError: a scenario does not load or compile.
+    """
+    many = [scenario] if isinstance(scenario, str | Path | Scenario) else list(scenario)
+    return tuple(compile_world(s if isinstance(s, Scenario) else load(s), max_machines) for s in many)
+
+
+class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
+    """One episode of a `Core`."""
+
+    metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}
+
+    def __init__(self, worlds: Sequence[World], learner: Learner, reward: str | None, render_mode: str | None) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"render_mode {render_mode!r} is unknown, expected one of {self.metadata['render_modes']}")
+        self.core = Core(worlds, 1, learner, reward)
+        self.render_mode = render_mode
+        self.observation_space = observation_space(self.core.max_machines)
+        self.action_space = action_space(self.core.max_machines)
+        self.reward_space = gym.spaces.Box(-np.inf, np.inf, (len(VECTOR_REWARD),), dtype=np.float32)
+        self.history = History()
+        self._needs_reset = True
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode; `options` takes nothing."""
+        super().reset(seed=seed)
+        self.core.reset(np.array([0]), [self.np_random])
+        self._needs_reset = False
+        self.history = History()
+        return self.core.observe()[0], {"scenario": self.core.world().scenario.name, **self.core.info(0)}
+
+    def step(
+        self, action: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Play one round; see the class."""
+        if self._needs_reset:
+            raise gym.error.ResetNeeded("the episode is over or never began: call reset() first")
+        before = self.core.ledger()
+        rewards, reason = self.core.step(np.asarray(action)[None])
+        after = self.core.ledger()
+        ended = bool(reason[0])
+        info = self.core.info(0)
+        info["vector_reward"] = np.array(
+            [
+                after.progress[0] - before.progress[0],
+                before.time[0] - after.time[0],
+                before.energy[0] - after.energy[0],
+                before.bytes[0] - after.bytes[0],
+            ],
+            dtype=np.float32,
+        )
+        if ended:
+            self._needs_reset = True
+            info["end_reason"] = END_REASONS[int(reason[0])]
+            info["reached"] = bool(reason[0] == REACHED)
+            info["log_efficiency"] = float(self.core.log_efficiency()[0])
+            info["efficiency"] = float(np.exp(info["log_efficiency"]))
+        if self.render_mode is not None:
+            self.history.append(info)
+        # Budgets are part of the observed state, so running out of one is an end in itself, not a truncation.
+        return self.core.observe()[0], float(rewards[0]), ended, False, info
+
+    def render(self) -> NDArray[np.uint8] | str | None:  # type: ignore[override]
+        """The fleet as a graph, each machine's blocks as coloured strips, the curves so far; or the same as text."""
+        if self.render_mode == "rgb_array":
+            return render_rgb(self.core, self.history, self.blocks())
+        if self.render_mode == "ansi":
+            return render_ansi(self.core, self.history, self.blocks())
+        return None
+
+    def blocks(self) -> list[list[NDArray[np.int64]]]:
+        """Per machine and layer, indices of the neurons it trained last round; empty lists where it rested."""
+        raise NotImplementedError
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the episode's future depends on, for `set_state`."""
+        return copy.deepcopy({"core": self.core.__dict__, "np_random": self.np_random, "done": self._needs_reset})
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_state` gave."""
+        state = copy.deepcopy(state)
+        self.core.__dict__.update(state["core"])
+        self.np_random = state["np_random"]
+        self._needs_reset = state["done"]

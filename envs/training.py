@@ -1,0 +1,134 @@
+"""The real tier: every step trains the encoder with torch on the machines' own data, in this process."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium.utils import EzPickle
+from numpy.typing import NDArray
+
+from envs.core import Core, Decisions
+from envs.single import ScenarioLike, SingleEnv, compile_scenarios
+from fedcore.data.dataset import Dataset
+from fedcore.training import FederatedTraining, ProgressScale, RoundReport
+from fedcore.workload import PreparedData, build_training, prepare_data
+
+Floats = NDArray[np.float64]
+
+
+class RealLearner:
+    """Progress by real federated training of one episode.
+
+    Args:
+        data: images dealt to the machines; None deals the scenario's own at every reset.
+        scale: of progress; None takes the target of the scenario's calibration.
+    """
+
+    def __init__(self, data: PreparedData | None, scale: ProgressScale | None) -> None:
+        self.data, self.scale = data, scale
+        self.training: FederatedTraining | None = None
+        self.report: RoundReport | None = None
+
+    def reset(self, core: Core, which: NDArray[np.int64]) -> None:
+        """Fresh weights, seeded by the episode's key."""
+        world = core.world()
+        seed = int(core.key[0]) % 2**31
+        if self.data is None:
+            self.data = prepare_data(world.scenario)
+        scale = self.scale
+        if scale is None:
+            scale = ProgressScale(world.calibration.untrained_infonce, world.calibration.target_infonce)
+        self.training = build_training(world.scenario, self.data, scale, seed)
+        self.report = None
+
+    def advance(self, core: Core, decisions: Decisions, done: NDArray[np.bool_]) -> Floats:
+        """Train the blocks that come back, for real."""
+        assert self.training is not None
+        machines = len(self.training.machine_names)
+        shares = [float(s) for s in decisions.shares[0, :machines]]
+        self.report = self.training.play(shares, int(decisions.steps[0]), [bool(d) for d in done[0, :machines]])
+        return np.array([self.report.progress])
+
+
+class TrainingEnv(SingleEnv, EzPickle):
+    """The same task as `IntraFed/Orchestration-v0`, on real federated self-supervised training.
+
+    ## Description
+
+    Every step slices the blocks out of the encoder, trains them with torch on each machine's own images for H steps,
+    merges what comes back and measures progress without labels. Seconds, joules and bytes are those of the simulated
+    fleet; blocks that it loses (machine left, deadline, memory, battery) are lost to training too. A policy moves
+    between the tiers unchanged.
+
+    ## Observation Space
+
+    As `IntraFed/Orchestration-v0`.
+
+    ## Action Space
+
+    As `IntraFed/Orchestration-v0`.
+
+    ## Reward
+
+    As `IntraFed/Orchestration-v0`; progress is the held-out InfoNCE of the features on a fixed server-side set under
+    fixed views, 0 for the untrained encoder, 1 for the calibration's target. It may fall.
+
+    ## Starting State
+
+    As `IntraFed/Orchestration-v0`; encoder weights are drawn anew from the episode's seed.
+
+    ## Episode End
+
+    As `IntraFed/Orchestration-v0`.
+
+    ## Arguments
+
+    - `scenario`: name, path or `Scenario`; exactly one.
+    - `reward`, `max_machines`, `render_mode`: as `IntraFed/Orchestration-v0`.
+    - `dataset`: a `fedcore.data.dataset.Dataset` to train on instead of the scenario's.
+    - `target_infonce`: progress 1 for that data; needed where the scenario's calibration was made on other images.
+
+    `info` adds `infonce`, `losses`, `refused` (one sentence per refused update), `feature_std`, `effective_rank` and
+    `collapsed`.
+
+    ## Version History
+
+    - v0: first version.
+    """
+
+    def __init__(
+        self,
+        scenario: ScenarioLike = "farm-lte",
+        reward: str | None = None,
+        max_machines: int = 16,
+        render_mode: str | None = None,
+        dataset: Dataset | None = None,
+        target_infonce: float | None = None,
+    ) -> None:
+        EzPickle.__init__(self, scenario, reward, max_machines, render_mode, dataset, target_infonce)
+        worlds = compile_scenarios(scenario, max_machines)
+        data = None if dataset is None else prepare_data(worlds[0].scenario, dataset)
+        scale = None if target_infonce is None else ProgressScale(np.inf, target_infonce)
+        self.learner = RealLearner(data, scale)
+        super().__init__(worlds, self.learner, reward, render_mode)
+
+    def step(self, action: NDArray[np.floating]):  # type: ignore[no-untyped-def]
+        """Play one real round; see the class."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        report = self.learner.report
+        assert report is not None
+        info.update(
+            infonce=report.infonce,
+            losses=report.losses,
+            refused=list(report.refused),
+            feature_std=report.feature_std,
+            effective_rank=report.effective_rank,
+            collapsed=report.collapsed,
+        )
+        return observation, reward, terminated, truncated, info
+
+    def blocks(self) -> list[list[NDArray[np.int64]]]:
+        """See `SingleEnv.blocks`."""
+        report = self.learner.report
+        if report is None:
+            return [[] for _ in self.core.world().arrays.names]
+        return [[] if b is None else [index.numpy() for index in b.trained.values()] for b in report.blocks]

@@ -1,0 +1,98 @@
+"""The fast tier natively batched: all episodes of a batch advance by array operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from envs.core import END_REASONS, REACHED, Core, SimulatedLearner
+from envs.observation import observation_space
+from envs.single import ScenarioLike, compile_scenarios
+from envs.spaces import action_space
+
+
+class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]):
+    """`IntraFed/Orchestration-v0` with B episodes side by side; equal to B single environments step for step.
+
+    Args:
+        num_envs: B.
+        scenario: as `OrchestrationEnv`; with several, every episode draws one.
+        reward: as `OrchestrationEnv`.
+        max_machines: K_max.
+        render_mode: only None.
+        autoreset_mode: `NEXT_STEP` (Gymnasium's default) or `SAME_STEP`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        scenario: ScenarioLike | Sequence[ScenarioLike] = "farm-lte",
+        reward: str | None = None,
+        max_machines: int = 16,
+        render_mode: str | None = None,
+        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        if render_mode is not None:
+            raise ValueError("the batched environment does not render: render one made by gym.make")
+        if autoreset_mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+            raise ValueError(f"autoreset_mode {autoreset_mode} is not supported, expected NEXT_STEP or SAME_STEP")
+        self.num_envs = num_envs
+        self.render_mode = None
+        self.metadata = {"render_modes": [], "autoreset_mode": autoreset_mode}
+        self.core = Core(compile_scenarios(scenario, max_machines), num_envs, SimulatedLearner(), reward)
+        self.single_observation_space = observation_space(self.core.max_machines)
+        self.single_action_space = action_space(self.core.max_machines)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.generators = [np.random.default_rng() for _ in range(num_envs)]
+        self._ended = np.zeros(num_envs, dtype=np.bool_)
+
+    def reset(  # type: ignore[override]
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start every episode; a seed s gives episode i the seed s + i, as gymnasium's vector environments do."""
+        seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(
+            seed, Sequence) else list(seed)  # fmt: skip
+        for i, value in enumerate(seeds):
+            if value is not None:
+                self.generators[i] = gym.utils.seeding.np_random(value)[0]
+        self.core.reset(np.arange(self.num_envs), self.generators)
+        self._ended[:] = False
+        return self.core.observe(), {}
+
+    def step(
+        self, actions: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Play one round in every episode, or start anew where one ended."""
+        same_step = self.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+        restart = np.flatnonzero(self._ended)
+        rewards, reason = self.core.step(actions)
+        if not same_step and len(restart):
+            # An episode that ended last time starts now: this action is ignored, as gymnasium defines it.
+            self.core.reset(restart, [self.generators[i] for i in restart])
+            rewards[restart], reason[restart] = 0.0, 0
+        ended = reason > 0
+        info: dict[str, Any] = {}
+        which = np.flatnonzero(ended)
+        if len(which):
+            info["log_efficiency"] = np.where(ended, self.core.log_efficiency(), 0.0)
+            info["_log_efficiency"] = ended.copy()
+            info["reached"] = reason == REACHED
+            info["_reached"] = ended.copy()
+            info["end_reason"] = np.array([END_REASONS[r] for r in reason], dtype=object)
+            info["_end_reason"] = ended.copy()
+            if same_step:
+                final = np.empty(self.num_envs, dtype=object)
+                observation = self.core.observe()
+                for i in which:
+                    final[i] = observation[i].copy()
+                info["final_obs"], info["_final_obs"] = final, ended.copy()
+                self.core.reset(which, [self.generators[i] for i in which])
+        self._ended = np.zeros_like(ended) if same_step else ended
+        return self.core.observe(), rewards, ended, np.zeros_like(ended), info

@@ -1,0 +1,172 @@
+"""The pictures: right shape, the same for the same state, and drawable in every situation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from envs.orchestration import OrchestrationEnv
+from envs.rendering import render_ansi, render_rgb
+from fedcore.fleet import columns as c
+from scenarios import Scenario, load
+from scenarios.loader import names
+
+CALIBRATION = {
+    "name": "soil-convnet-simclr",
+    "dynamics": {
+        "rate": 0.08, "decay": 2.0, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1, "data_power": 0.1,
+        "noise_floor": 0.01, "noise_slope": 0.1,
+    },
+    "untrained_infonce": 8.0,
+    "target_infonce": 5.0,
+    "fit": {},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calibration") / "rendering.json"
+    path.write_text(json.dumps(CALIBRATION))
+    return path
+
+
+def environment(scenario: Scenario, calibration: Path, mode: str = "rgb_array", **workload: Any) -> OrchestrationEnv:
+    changed = scenario.workload.model_copy(update={"calibration": str(calibration), **workload})
+    env = OrchestrationEnv(scenario.model_copy(update={"workload": changed}), render_mode=mode)
+    env.reset(seed=3)
+    return env
+
+
+def play(env: OrchestrationEnv, rounds: int) -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(rounds):
+        if env.step(rng.uniform(-1, 1, env.action_space.shape))[2]:
+            break
+
+
+def picture(env: OrchestrationEnv) -> NDArray[np.uint8]:
+    frame = env.render()
+    assert isinstance(frame, np.ndarray)
+    assert frame.shape == (800, 1200, 3)
+    assert frame.dtype == np.uint8
+    return frame
+
+
+def text(env: OrchestrationEnv) -> str:
+    return render_ansi(env.core, env.history, env.blocks())
+
+
+def with_groups(name: str, **changes: list[dict[str, Any]]) -> Scenario:
+    """A library scenario whose machine groups are changed one by one; groups without a change are left out."""
+    content = load(name).model_dump(mode="json")
+    groups = content["fleet"]["groups"]
+    content["fleet"]["groups"] = [{**group, **change} for group, change in zip(groups, changes["groups"], strict=False)]
+    return Scenario.model_validate(content)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_library_scenario_is_drawn_at_reset_and_later(name: str, calibration: Path) -> None:
+    env = environment(load(name), calibration)
+    start = picture(env)
+    assert len(np.unique(start)) > 100
+    assert (start[0, 0] == 255).all()
+    play(env, 4)
+    later = picture(env)
+    assert (start != later).any(axis=2).mean() > 0.01
+    described = text(env)
+    for machine in env.core.world().arrays.names:
+        assert machine in described
+    assert max(len(line) for line in described.splitlines()) <= 100
+
+
+def test_same_state_gives_same_pixels_and_another_round_others(calibration: Path) -> None:
+    env, twin = environment(load("solar-field"), calibration), environment(load("solar-field"), calibration)
+    play(env, 3)
+    play(twin, 3)
+    frame = picture(env)
+    assert (frame == picture(twin)).all()
+    twin.step(np.full(17, 0.2, dtype=np.float32))
+    assert (frame != picture(twin)).any()
+
+
+def test_drawing_leaves_the_episode_alone(calibration: Path) -> None:
+    env, twin = environment(load("phones"), calibration), environment(load("phones"), calibration)
+    action = np.full(17, 0.1, dtype=np.float32)
+    for _ in range(2):
+        text(env)
+        assert (env.step(action)[0] == twin.step(action)[0]).all()
+    picture(env)
+    assert (env.step(action)[0] == twin.step(action)[0]).all()
+
+
+def test_blocks_are_drawn_where_they_are(calibration: Path) -> None:
+    # Same state, other neurons: only the strips and the coverage under them may differ.
+    env = environment(load("two-servers"), calibration)
+    env.step(np.full(17, -0.5, dtype=np.float32))
+    moved = [[(index + 1) % 24 if len(index) < 24 else index for index in machine] for machine in env.blocks()]
+    moved = [[np.sort(index) for index in machine] for machine in moved]
+    differ = (picture(env) != render_rgb(env.core, env.history, moved)).any(axis=2)
+    assert differ.any()
+    rows, columns = np.nonzero(differ)
+    assert columns.min() > 440
+    assert 120 < rows.min() <= rows.max() < 594
+
+
+def test_one_machine(calibration: Path) -> None:
+    env = environment(with_groups("lab-lan", groups=[{}]), calibration)
+    play(env, 2)
+    picture(env)
+
+
+def test_a_large_fleet_with_long_names(calibration: Path) -> None:
+    count = 40
+    name = "a-field-station-with-a-long-name-in-hesse"[:40]
+    scenario = with_groups("solar-field", groups=[{"name": name, "count": count - 5}, {"count": 5}])
+    changed = scenario.workload.model_copy(update={"calibration": str(calibration)})
+    env = OrchestrationEnv(scenario.model_copy(update={"workload": changed}), max_machines=count, render_mode="ansi")
+    env.reset(seed=0)
+    play(env, 2)
+    described = env.render()
+    assert isinstance(described, str)
+    assert f"{name}-{count - 6}" in described
+    assert render_rgb(env.core, env.history, env.blocks()).shape == (800, 1200, 3)
+
+
+def test_everybody_rests(calibration: Path) -> None:
+    env = environment(load("one-strong-many-weak"), calibration)
+    env.step(np.full(17, -1.0, dtype=np.float32))
+    picture(env)
+    assert text(env).count("resting") == 8
+
+
+def test_every_status_is_drawn_and_named(calibration: Path) -> None:
+    env = environment(load("solar-field"), calibration)
+    env.step(np.full(17, 0.0, dtype=np.float32))
+    env.core.telemetry[0, :8, c.STATUS] = [*range(c.AWAY, c.FLAT + 1), c.DONE]
+    picture(env)
+    for status in range(c.AWAY, c.FLAT + 1):
+        assert f" {c.STATUS_NAMES[status]} " in text(env)
+
+
+def test_the_end_is_told(calibration: Path) -> None:
+    env = environment(load("two-servers"), calibration, mode="ansi")
+    while not env.step(np.full(17, 0.2, dtype=np.float32))[2]:
+        pass
+    assert "target reached" in str(env.render())
+    assert len(env.history.series("progress")) == int(env.core.round[0]) + 1
+    assert env.history.series("time_s")[-1] == env.core.spent[0, 0]
+    before = text(env)
+    env.reset(seed=1)
+    assert "target reached" not in str(env.render())
+    assert before != text(env)
+
+
+def test_deep_encoders_show_some_layers(calibration: Path) -> None:
+    options = {"widths": [8] * 12, "strides": [1] * 12}
+    env = environment(load("two-servers"), calibration, encoder_options=options)
+    play(env, 1)
+    picture(env)
+    assert "nv12" in text(env)
