@@ -18,7 +18,7 @@ from envs.rewards import REWARDS, Ledger, Transition
 from envs.scoring import log_efficiency
 from envs.spaces import decode
 from fedcore.costs import GRID
-from fedcore.dynamics import Dynamics
+from fedcore.dynamics import Dynamics, remember, variety
 from fedcore.fleet import columns as c
 from fedcore.fleet.conditions import DAY_S, initial, present_all
 from fedcore.fleet.round import play_rounds
@@ -61,14 +61,21 @@ class Learner(Protocol):
 class SimulatedLearner:
     """The fast tier's: the fitted learning-dynamics model of each episode's world."""
 
+    def __init__(self) -> None:
+        self.participation = np.zeros((0, 0))
+
     def reset(self, core: Core, which: Ints) -> None:
-        """Nothing to do: progress starts at 0."""
+        """Nothing to do: progress starts at 0, and participation is forgotten in an episode's first round."""
 
     def advance(self, core: Core, decisions: Decisions, done: Bools) -> Floats:
         """See `Learner.advance`."""
         coverage = (done * decisions.shares).sum(axis=1)
         data = (done * core.data).sum(axis=1)
-        work = core.dynamics.work(coverage, data, decisions.steps.astype(np.float64))
+        if self.participation.shape != done.shape:
+            self.participation = np.zeros(done.shape)
+        self.participation = remember(self.participation, done, core.round)
+        lately = variety(self.participation, core.data)
+        work = core.dynamics.work(coverage, data, lately, decisions.steps.astype(np.float64))
         return core.dynamics.advance(core.progress, work, progress_noise(core.key, core.round))
 
 

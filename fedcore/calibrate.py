@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.dynamics import FOLDER, Calibration, Dynamics
+from fedcore.dynamics import FOLDER, Calibration, Dynamics, remember, variety
 from fedcore.files import cache_folder, write_text
 from scenarios.schema import Device, Fleet, Group, Link, Scenario, Workload
 
-TARGET_ROUNDS = 30
+TARGET_ROUNDS = 24
 """Progress 1 is what equal half shares and H = 10 reach on six machines after this many rounds."""
 
 
@@ -39,16 +39,16 @@ class CalibrateOptions:
         output: folder of the JSON file.
     """
 
-    name: str = "soil-convnet-simclr"
-    runs: int = 20
-    steps: int = 350
+    name: str = "soil-mixed-convnet-simclr"
+    runs: int = 48
+    steps: int = 300
     encoder: str = "convnet"
     objective: str = "simclr"
     workers: int = 2
     output: Path = FOLDER
 
 
-def bare_scenario(machines: int, workload: Workload, images: int = 500) -> Scenario:
+def bare_scenario(machines: int, workload: Workload, images: int = 160) -> Scenario:
     """A scenario whose fleet has that many alike machines: calibration cares for learning, not for cost."""
     device = Device(throughput_gflops=10, memory_mb=4096, active_power_w=5, idle_power_w=1)
     group = Group(
@@ -61,7 +61,7 @@ def random_run(workload: Workload, run: int, total_steps: int) -> dict[str, Any]
     """Record one run of random decisions; every draw follows from the run's number.
 
     Returns:
-        Record with `untrained` and one entry per round: H, shares, images of those who took part, InfoNCE after it.
+        Record with `untrained`, `images` per machine, and one entry per round: H, shares, InfoNCE after it.
     """
     import torch
 
@@ -69,34 +69,30 @@ def random_run(workload: Workload, run: int, total_steps: int) -> dict[str, Any]
 
     torch.set_num_threads(1)
     rng = np.random.default_rng([run, 11])
-    machines = int(rng.integers(2, 11))
+    machines = int(rng.integers(2, 9))
     scenario = bare_scenario(machines, workload)
     data = prepare_data(scenario, seed=run)
     training = build_training(scenario, data, None, seed=run)
     sizes = [len(index) for index in data.clients]
     rounds = []
     done = 0
-    # A run keeps a style (typical share, who is weak, typical H) and departs from it, as policies do.
+    # A run keeps a style (typical share, who never takes part, how often the others do, typical H) and departs from it,
+    # as policies do.
     typical = rng.uniform(0.05, 1.0, machines) if rng.random() < 0.5 else np.full(machines, rng.uniform(0.1, 1.0))
-    absent = rng.uniform(0.0, 0.5)
+    if rng.random() < 0.5:
+        typical[rng.permutation(machines)[int(rng.integers(1, machines + 1)) :]] = 0.0
+    absent = rng.choice([0.0, rng.uniform(0.0, 0.9)])
     usual_steps = int(rng.choice([2, 5, 10, 20, 40]))
     while done < total_steps:
         steps = usual_steps if rng.random() < 0.6 else int(rng.choice([2, 5, 10, 20, 40]))
-        shares = np.clip(typical * rng.lognormal(0.0, 0.3, machines), 0.02, 1.0)
+        shares = np.where(typical > 0, np.clip(typical * rng.lognormal(0.0, 0.3, machines), 0.02, 1.0), 0.0)
         shares[rng.random(machines) < absent] = 0.0
         if not shares.any():
-            shares[rng.integers(machines)] = 1.0
+            shares[rng.choice(np.flatnonzero(typical))] = rng.uniform(0.2, 1.0)
         report = training.play([float(s) for s in shares], steps)
-        rounds.append(
-            {
-                "steps": steps,
-                "coverage": float(shares.sum()),
-                "data": float(sum(n for n, s in zip(sizes, shares, strict=True) if s > 0) / sum(sizes)),
-                "infonce": report.infonce,
-            }
-        )
+        rounds.append({"steps": steps, "shares": [round(float(s), 4) for s in shares], "infonce": report.infonce})
         done += steps
-    return {"run": run, "machines": machines, "untrained": training.untrained, "rounds": rounds}
+    return {"run": run, "images": sizes, "untrained": training.untrained, "rounds": rounds}
 
 
 def target_run(workload: Workload, seed: int) -> tuple[float, float]:
@@ -126,6 +122,7 @@ class Rounds:
     steps: NDArray[np.float64]
     coverage: NDArray[np.float64]
     data: NDArray[np.float64]
+    variety: NDArray[np.float64]
 
 
 def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
@@ -134,12 +131,17 @@ def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
     for record in records:
         before = 0.0
         span = record["untrained"] - target
-        for entry in record["rounds"]:
+        data = np.array([record["images"]]) / sum(record["images"])
+        took_part = np.zeros(data.shape)
+        for r, entry in enumerate(record["rounds"]):
+            shares = np.array([entry["shares"]])
+            took_part = remember(took_part, shares > 0, np.array([r]))
             after = (record["untrained"] - entry["infonce"]) / span
-            rows.append((record["run"], before, after, entry["steps"], entry["coverage"], entry["data"]))
+            here, lately = float(data[shares > 0].sum()), float(variety(took_part, data)[0])
+            rows.append((record["run"], before, after, entry["steps"], float(shares.sum()), here, lately))
             before = after
     table = np.array(rows, dtype=np.float64)
-    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 6)))
+    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 7)))
 
 
 def fit_dynamics(rounds: Rounds) -> Dynamics:
@@ -147,7 +149,7 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
     from scipy.optimize import least_squares
 
     def unpack(x: NDArray[np.float64]) -> Dynamics:
-        return Dynamics(float(np.exp(x[0])), float(np.exp(x[1])), *(float(v) for v in x[2:6]), 0.0, 0.0)
+        return Dynamics(float(np.exp(x[0])), float(np.exp(x[1])), *(float(v) for v in x[2:7]), 0.0, 0.0)
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
@@ -156,19 +158,19 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
         # Increments pin the local response, paths keep small biases from adding up.
         return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path)])
 
-    start = np.array([np.log(0.08), np.log(2.0), 0.7, 0.5, 0.1, 0.1])
-    bounds = ([-8, -3, 0, 0, -0.5, -0.2], [2, 3, 1.5, 2, 1.5, 2])
+    start = np.array([np.log(0.15), np.log(3.0), 0.7, 0.5, 0.1, 0.2, 0.2])
+    bounds = ([-8, -3, 0, 0, -0.5, 0, 0], [2, 3, 1.5, 2, 1.5, 2, 2])
     model = unpack(least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=0.05).x)
     step = model.advance(rounds.before, _work(model, rounds), np.zeros_like(rounds.before))
     error, size = rounds.after - step, np.abs(step - rounds.before)
     small = size <= np.median(size)
     floor = float(error[small].std())
     slope = float(max(0.0, (error[~small].std() - floor) / size[~small].mean()))
-    return Dynamics(*list(asdict(model).values())[:6], noise_floor=floor, noise_slope=slope)
+    return Dynamics(*list(asdict(model).values())[:7], noise_floor=floor, noise_slope=slope)
 
 
 def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
-    return model.work(rounds.coverage, rounds.data, rounds.steps)
+    return model.work(rounds.coverage, rounds.data, rounds.variety, rounds.steps)
 
 
 def predict_paths(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:

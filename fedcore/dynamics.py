@@ -2,13 +2,13 @@
 
 Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten steps):
 
-    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d
+    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  V^v
     increment  dp = rate * w * exp(-decay * p) + noise,      noise ~ N(0, (s0 + s1 * |dp|)^2)
 
-where m is the sum of the shares that came back (mean coverage of a neuron) and D the fraction of the fleet's images
-that took part.
-Diminishing returns (`decay`) make progress logarithmic in work,
-so a round's work integrates exactly: p' = ln(exp(decay p) + decay rate w) / decay.
+where m is the sum of the shares that came back (mean coverage of a neuron), D the fraction of the fleet's images that
+took part in this round and V the fraction that has been taking part lately: a machine that is in at least a third of
+the rounds counts nearly in full, so that taking turns keeps V high while D stays low. Diminishing returns (`decay`) make
+progress logarithmic in work, so a round's work integrates exactly: p' = ln(exp(decay p) + decay rate w) / decay.
 Parameters are fitted to recorded real rounds by `python -m fedcore.calibrate` and stored as JSON with their fit error.
 """
 
@@ -42,6 +42,7 @@ class Dynamics:
         cover_power: a.
         overlap_power: b.
         data_power: d.
+        variety_power: v.
         noise_floor: s0.
         noise_slope: s1.
     """
@@ -52,17 +53,23 @@ class Dynamics:
     cover_power: Parameter
     overlap_power: Parameter
     data_power: Parameter
+    variety_power: Parameter
     noise_floor: Parameter
     noise_slope: Parameter
 
     def work(
-        self, coverage: NDArray[np.float64], data: NDArray[np.float64], steps: NDArray[np.float64]
+        self,
+        coverage: NDArray[np.float64],
+        data: NDArray[np.float64],
+        variety: NDArray[np.float64],
+        steps: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """Work of rounds in units of the reference round.
 
         Args:
             coverage: sum of the shares that came back, m.
             data: fraction of the fleet's images behind them, D.
+            variety: fraction that has been taking part lately, V.
             steps: H.
 
         Returns:
@@ -74,6 +81,7 @@ class Dynamics:
             * np.minimum(1.0, safe) ** self.cover_power
             * np.maximum(1.0, safe) ** self.overlap_power
             * np.maximum(data, 1e-9) ** self.data_power
+            * np.maximum(variety, 1e-9) ** self.variety_power
         )
         return np.where(coverage > 0, out, 0.0)
 
@@ -94,6 +102,30 @@ class Dynamics:
     def work_done(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fraction of the work up to the target that a progress stands for: 0 at 0, 1 at 1."""
         return np.expm1(self.decay * progress) / np.expm1(self.decay)
+
+
+MEMORY = 0.8
+FULL_AT = 0.1
+
+
+def remember(
+    participation: NDArray[np.float64], done: NDArray[np.bool_], rounds: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """How often each machine has been taking part lately, an exponential mean, (B, K).
+
+    Args:
+        participation: before the round; anything in an episode's first round.
+        done: whose blocks came back, (B, K).
+        rounds: rounds played before this one, (B,).
+    """
+    # The first rounds weigh more, so that the mean does not start out biased towards absence.
+    keep = np.where(rounds > 0, MEMORY * (1 - MEMORY**rounds) / (1 - MEMORY ** (rounds + 1)), 0.0)[:, None]
+    return keep * participation + (1.0 - keep) * done
+
+
+def variety(participation: NDArray[np.float64], data: NDArray[np.float64]) -> NDArray[np.float64]:
+    """V: the fraction of images that has been taking part lately, (B,) from (B, K) and (B, K)."""
+    return (data * -np.expm1(-participation / FULL_AT)).sum(axis=1)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedcore.costs import cost_table
 from fedcore.data.dataset import Dataset
 from fedcore.data.micrographs import soil_micrographs
+from fedcore.data.modalities import mixed_instruments
 from fedcore.data.splits import split_clients
 from fedcore.encoders import ENCODERS
 from fedcore.engines import InProcessEngine
@@ -24,7 +25,8 @@ from fedcore.training import FederatedTraining, ProgressScale
 from scenarios.errors import InputError
 from scenarios.schema import Scenario, Workload
 
-EMBEDDED = "soil-micrographs"
+EMBEDDED = ("soil-micrographs", "soil-micrographs-mixed")
+"""Sets made by the program: all sites bright-field, or every site under another contrast method."""
 VIEWS = 2
 GUARD_IMAGES = 256
 
@@ -97,7 +99,7 @@ def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int =
         InputError: the set is too small for the fleet.
     """
     machines = scenario.fleet.machines
-    if dataset is None and scenario.workload.data != EMBEDDED:
+    if dataset is None and scenario.workload.data not in EMBEDDED:
         from fedcore.data.loading import load_images
 
         dataset = load_images(scenario.workload.data, size_px=scenario.workload.image_px)
@@ -108,6 +110,9 @@ def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int =
     # A quarter of every site is held out for probes.
     per_site = int(np.ceil(most / 0.75))
     dataset = soil_micrographs(len(machines), per_site, scenario.workload.image_px, seed=0)
+    if scenario.workload.data == "soil-micrographs-mixed":
+        images = mixed_instruments(dataset.images, dataset.group, seed=0)
+        dataset = replace(dataset, name="soil-micrographs-mixed", images=images)
     rng = np.random.default_rng([seed, 3])
     clients_ = []
     for k, group in enumerate(machines):

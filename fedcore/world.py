@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.costs import GRID
-from fedcore.dynamics import Calibration, Dynamics, load_calibration
+from fedcore.dynamics import Calibration, Dynamics, load_calibration, remember, variety
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet
 from fedcore.fleet.conditions import initial
@@ -150,6 +150,7 @@ def _reference_cost(world: World) -> ReferenceCost:
     share = np.minimum(share, np.maximum(world.max_share_index, 0)[None, :])
     steps = np.full(n, reference.sync_interval, dtype=np.int64)
     telemetry, totals = np.zeros((n, machines, c.N_TELEMETRY)), np.zeros((n, c.N_TOTALS))
+    participation = np.zeros((n, machines))
     progress, spent, need = np.zeros(n), np.zeros((n, 3)), np.full((n, 4), np.nan)
     for r in range(REFERENCE_ROUNDS):
         counters = np.full(n, r, dtype=np.int64)
@@ -159,8 +160,12 @@ def _reference_cost(world: World) -> ReferenceCost:
         )  # fmt: skip
         spent += totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         done = telemetry[:, :, c.STATUS] == c.DONE
+        participation = remember(participation, done, counters)
         work = world.dynamics.work(
-            (done * share / GRID).sum(axis=1), (done * world.data).sum(axis=1), steps.astype(np.float64)
+            (done * share / GRID).sum(axis=1),
+            (done * world.data).sum(axis=1),
+            variety(participation, stack(world.data)),
+            steps.astype(np.float64),
         )
         progress = world.dynamics.advance(progress, work, progress_noise(keys, counters))
         crossed = (progress >= 1.0) & np.isnan(need[:, 0])

@@ -70,7 +70,7 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
     throughput, spread = log_uniform(*r.throughput_gflops), log_uniform(*r.spread)
     uplink = log_uniform(*r.uplink_mbps)
     # Time constants follow the length of a reference round, so that conditions change within an episode.
-    round_s = 10 * 4.5 / throughput * np.sqrt(spread) + 1.6 / uplink + 0.5
+    round_s = 10 * 2.3 / throughput * np.sqrt(spread) + 1.6 / uplink + 0.5
     shared = rng.random() < 0.5
     groups: list[dict[str, Any]] = []
     for kind, count in enumerate(sizes):
@@ -82,7 +82,7 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
         group: dict[str, Any] = {
             "name": f"kind-{kind}",
             "count": int(count),
-            "images": int(rng.integers(250, 700)),
+            "images": int(rng.integers(80, 320)),
             "device": {
                 "throughput_gflops": gflops,
                 "step_overhead_s": 0.05 / gflops,

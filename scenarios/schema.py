@@ -86,7 +86,7 @@ class Group(Section):
     load: Load | None = None
     availability: Availability | None = None
     battery: Battery | None = None
-    images: Annotated[int, Field(ge=16, le=1_000_000)] = Field(500, description="training images of each machine")
+    images: Annotated[int, Field(ge=16, le=1_000_000)] = Field(160, description="training images of each machine")
 
 
 class SharedLink(Section):
@@ -143,13 +143,13 @@ class Fleet(Section):
 class Workload(Section):
     """What is trained."""
 
-    data: str = Field("soil-micrographs", description="embedded set, or a path to images")
+    data: str = Field("soil-micrographs-mixed", description="an embedded set, or a path to images")
     image_px: Annotated[int, Field(ge=8, le=256)] = 32
     encoder: str = "convnet"
     encoder_options: dict[str, Any] = {}
     objective: str = "simclr"
     objective_options: dict[str, Any] = {}
-    batch_size: Annotated[int, Field(ge=2, le=4096)] = 64
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
     learning_rate: Positive = 3e-3
     weight_decay: NonNegative = 1e-4
     context: Fraction = Field(1.0, description="part of the other neurons that a machine sees: 1 cooperative, 0 subnet")
@@ -158,7 +158,7 @@ class Workload(Section):
     server_step: Annotated[float, Field(gt=0, le=1.5)] = Field(
         0.7, description="below 1 damps machines that move their blocks at once, each taking the others as frozen"
     )
-    calibration: str = Field("soil-convnet-simclr", description="learning-dynamics parameters and target quality")
+    calibration: str = Field("soil-mixed-convnet-simclr", description="learning-dynamics parameters and target quality")
 
 
 class Decision(Section):
