@@ -47,6 +47,7 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.reward_space = gym.spaces.Box(-np.inf, np.inf, (len(VECTOR_REWARD),), dtype=np.float32)
         self.history = History()
         self._needs_reset = True
+        self._began = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -54,7 +55,7 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         """Start an episode; `options` takes nothing."""
         super().reset(seed=seed)
         self.core.reset(np.array([0]), [self.np_random])
-        self._needs_reset = False
+        self._needs_reset, self._began = False, True
         self.history = History()
         return self.core.observe()[0], {"scenario": self.core.world().scenario.name, **self.core.info(0)}
 
@@ -91,6 +92,8 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def render(self) -> NDArray[np.uint8] | str | None:  # type: ignore[override]
         """The fleet as a graph, each machine's blocks as coloured strips, the curves so far; or the same as text."""
+        if self.render_mode is not None and not self._began:
+            raise gym.error.ResetNeeded("there is nothing to render yet: call reset() first")
         if self.render_mode == "rgb_array":
             return render_rgb(self.core, self.history, self.blocks())
         if self.render_mode == "ansi":
@@ -103,11 +106,20 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the episode's future depends on, for `set_state`."""
-        return copy.deepcopy({"core": self.core.__dict__, "np_random": self.np_random, "done": self._needs_reset})
+        # Worlds are immutable and shared.
+        memo = {id(world): world for world in self.core.worlds}
+        state = {
+            "core": self.core.__dict__,
+            "np_random": self.np_random,
+            "needs_reset": self._needs_reset,
+            "began": self._began,
+            "history": self.history,
+        }
+        return copy.deepcopy(state, memo)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` gave."""
-        state = copy.deepcopy(state)
+        state = copy.deepcopy(state, {id(world): world for world in state["core"]["worlds"]})
         self.core.__dict__.update(state["core"])
-        self.np_random = state["np_random"]
-        self._needs_reset = state["done"]
+        self.np_random, self.history = state["np_random"], state["history"]
+        self._needs_reset, self._began = state["needs_reset"], state["began"]

@@ -106,10 +106,18 @@ class TrainingEnv(SingleEnv, EzPickle):
     ) -> None:
         EzPickle.__init__(self, scenario, reward, max_machines, render_mode, dataset, target_infonce)
         worlds = compile_scenarios(scenario, max_machines)
+        if len(worlds) != 1:
+            raise ValueError(f"got {len(worlds)} scenarios, expected exactly one: images are dealt to one fleet")
         data = None if dataset is None else prepare_data(worlds[0].scenario, dataset)
         scale = None if target_infonce is None else ProgressScale(np.inf, target_infonce)
-        self.learner = RealLearner(data, scale)
-        super().__init__(worlds, self.learner, reward, render_mode)
+        super().__init__(worlds, RealLearner(data, scale), reward, render_mode)
+
+    @property
+    def learner(self) -> RealLearner:
+        """What trains, as the core has it: `set_state` replaces it."""
+        learner = self.core.learner
+        assert isinstance(learner, RealLearner)
+        return learner
 
     def step(self, action: NDArray[np.floating]):  # type: ignore[no-untyped-def]
         """Play one real round; see the class."""

@@ -52,6 +52,7 @@ class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[n
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.generators = [np.random.default_rng() for _ in range(num_envs)]
         self._ended = np.zeros(num_envs, dtype=np.bool_)
+        self._began = False
 
     def reset(  # type: ignore[override]
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -64,12 +65,15 @@ class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[n
                 self.generators[i] = gym.utils.seeding.np_random(value)[0]
         self.core.reset(np.arange(self.num_envs), self.generators)
         self._ended[:] = False
+        self._began = True
         return self.core.observe(), {}
 
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Play one round in every episode, or start anew where one ended."""
+        if not self._began:
+            raise gym.error.ResetNeeded("no episode began yet: call reset() first")
         same_step = self.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
         restart = np.flatnonzero(self._ended)
         rewards, reason = self.core.step(actions)

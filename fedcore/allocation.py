@@ -28,10 +28,10 @@ def _order_random(layer: Layer, round_index: int, rng: np.random.Generator) -> N
 
 
 def _order_rolling(layer: Layer, round_index: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    # One step of the smallest power of two above n/3 per round: windows wander over the whole layer (FedRolex rolls by
-    # one neuron; that leaves a window nearly where it was for tens of rounds).
-    step = max(1, layer.neurons // 3)
-    return np.roll(np.arange(layer.neurons), -(round_index * step + round_index // 3))
+    # Thirds of the layer in turn, and one neuron further every third round: windows wander over the whole layer
+    # (FedRolex rolls by one neuron; that leaves a window nearly where it was for tens of rounds).
+    shift = round_index % 3 * max(1, layer.neurons // 3) + round_index // 3
+    return np.roll(np.arange(layer.neurons), -shift)
 
 
 def _order_fixed(layer: Layer, round_index: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -53,8 +53,8 @@ def allocate(
     """Turn shares into blocks.
 
     Every layer's neurons are laid on a ring in the rule's order and each machine takes the segment after the
-    previous machine's. So blocks are disjoint while the shares sum to at most 1, and beyond that the coverage of any
-    two neurons differs by at most one.
+    previous machine's. So blocks are disjoint while their sizes (shares rounded to whole neurons, at least one) sum to
+    at most the layer's width, and beyond that the coverage of any two neurons differs by at most one.
 
     Args:
         neuron_map: the model.

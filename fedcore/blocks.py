@@ -50,11 +50,13 @@ class Weights:
         frozen: parameter name -> context rows by visible columns; never differentiated.
         context_scale: layer name -> (len(V),) factors that keep pre-activations at their mean when the context is
             thinned (1 for trained neurons, 1 / seen fraction for context neurons); absent where nothing is thinned.
+        order: always-visible layer -> (len(V),) places of its neurons in ascending order; absent where they ascend.
     """
 
     trained: dict[str, Tensor]
     frozen: dict[str, Tensor]
     context_scale: dict[str, Tensor] = field(default_factory=dict)
+    order: dict[str, Tensor] = field(default_factory=dict)
 
     def vector(self, name: str) -> Tensor:
         """A one-dimensional parameter over the visible neurons, shape (len(V),)."""
@@ -73,6 +75,11 @@ class Weights:
         """Multiply thinned context activations (channel dimension 1) by 1 / seen fraction."""
         scale = self.context_scale.get(layer)
         return x if scale is None else x * scale.view(1, -1, *([1] * (x.dim() - 2)))
+
+    def in_order(self, x: Tensor, layer: str) -> Tensor:
+        """Columns of x in the whole model's order, to compare layers whose slices put different neurons first."""
+        order = self.order.get(layer)
+        return x if order is None else x.index_select(1, order)
 
     def _rowwise(self, name: str, op, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
         parts = [op(part[name]) for part in (self.trained, self.frozen) if name in part]
@@ -115,10 +122,12 @@ def slice_weights(state: State, neuron_map: NeuronMap, block: Block) -> Weights:
             scale = torch.ones(n_trained + n_context)
             scale[n_trained:] = (layer.neurons - n_trained) / n_context
             weights.context_scale[layer.name] = scale
+        if layer.always_visible and n_context > 0:
+            weights.order[layer.name] = torch.argsort(block.visible(layer.name))
     return weights
 
 
 def freeze(weights: Weights) -> Weights:
     """The same view with nothing trained: for a momentum target that is only looked at."""
     frozen = {name: weights.vector(name).detach() for name in weights.trained | weights.frozen}
-    return Weights({}, frozen, weights.context_scale)
+    return Weights({}, frozen, weights.context_scale, weights.order)

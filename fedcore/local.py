@@ -45,7 +45,7 @@ class LocalResult:
         trained: parameter name -> new trained rows by visible columns, float32.
         loss: mean over the steps.
         steps: optimiser steps done.
-        samples: images drawn, over all steps.
+        samples: images that the machine holds, n_k.
     """
 
     trained: dict[str, Tensor]
@@ -118,4 +118,4 @@ def train_block(
             with torch.no_grad():
                 for name, value in aim.frozen.items():
                     value.lerp_(weights.vector(name), 1 - model.objective.target_momentum)
-    return LocalResult({n: t.detach() for n, t in weights.trained.items()}, total / steps, steps, steps * batch)
+    return LocalResult({n: t.detach() for n, t in weights.trained.items()}, total / steps, steps, len(images))

@@ -130,7 +130,8 @@ class FederatedTraining:
         updates, refused = [], []
         for task, result in zip(tasks, results, strict=True):
             losses[task.machine] = result.loss
-            update = Update(self.machine_names[task.machine], task.block, result.trained, float(result.samples))
+            weight = float(result.samples * result.steps)
+            update = Update(self.machine_names[task.machine], task.block, result.trained, weight)
             problem = refusal(update, self.state, self.model.neuron_map)
             if problem is None:
                 updates.append(update)

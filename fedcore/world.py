@@ -144,7 +144,7 @@ def _reference_cost(world: World) -> ReferenceCost:
 
     parameters, fleet = stack(a.parameters), stack(a.fleet)
     up, down, via, costs = stack(a.link_up_bps), stack(a.link_down_bps), stack(a.via), stack(world.costs)
-    keys = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    keys = np.random.default_rng(0).integers(2**63, size=n).astype(np.uint64)
     conditions = np.stack([initial(a.parameters, key) for key in keys])
     share = np.full((n, machines), share_indices(np.array(reference.share)), dtype=np.int64)
     share = np.minimum(share, np.maximum(world.max_share_index, 0)[None, :])

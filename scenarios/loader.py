@@ -42,13 +42,20 @@ def load(name_or_path: str | Path) -> Scenario:
     """
     text = str(name_or_path)
     path = Path(text)
-    if path.suffix.lower() not in (".yaml", ".yml") and not path.is_file():
+    if path.suffix.lower() not in (".yaml", ".yml") and not _is_file(path):
         path = LIBRARY / f"{text}.yaml"
         if text not in names():
             close = difflib.get_close_matches(text, names(), 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise InputError(f"scenario {text!r} is unknown{hint}: expected a YAML file or one of {', '.join(names())}")
     return parse(read_yaml(path), str(path))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for the file system, for one
+        return False
 
 
 def read_yaml(path: Path) -> Any:

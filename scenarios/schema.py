@@ -5,6 +5,7 @@ Every quantity carries its unit in its name. Unknown fields are refused, so that
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -122,6 +123,14 @@ class Fleet(Section):
         names = [g.name for g in self.groups]
         if len(set(names)) != len(names):
             raise ValueError(f"group names must be unique, got {names}")
+        clash = [name for name, count in Counter(self.machine_names).items() if count > 1 or name == "server"]
+        if clash:
+            raise ValueError(
+                f"machine names must be unique and none may be 'server' (a group of several is numbered: name-0, "
+                f"name-1, ...), got {clash[0]!r}: rename a group"
+            )
+        if len({link.name for link in self.links}) != len(self.links):
+            raise ValueError(f"link names must be unique, got {[link.name for link in self.links]}")
         links = {link.name for link in self.links}
         for group in self.groups:
             unknown = [name for name in group.link.via if name not in links]

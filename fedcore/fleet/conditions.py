@@ -64,6 +64,7 @@ def advance(
     conditions: NDArray[np.float64],
     consumed_j: NDArray[np.float64],
     left: NDArray[np.bool_],
+    known_s: NDArray[np.float64],
     clock_s: float,
     dt_s: float,
     key: np.uint64,
@@ -75,7 +76,8 @@ def advance(
         parameters: (K, N_PARAMETERS).
         conditions: (K, N_CONDITIONS), changed.
         consumed_j: (K,) what each machine's battery gave in this round.
-        left: (K,) machines that went off during the round: they are off at its end.
+        left: (K,) machines that went off during the round, `known_s` after its start.
+        known_s: (K,) for how long the round itself already decided who is on; presence moves over the rest.
         clock_s: time of day at its start.
         dt_s: its length.
         key: of the episode.
@@ -90,8 +92,9 @@ def advance(
             x[c.BUSY] = _switch(x[c.BUSY], p[c.FREE_S], p[c.BUSY_S], dt_s, uniform(key, counter, BUSY_SWITCH, k))
         if left[k]:
             x[c.ON] = 0.0
-        elif p[c.OFF_S] > 0.0:
-            x[c.ON] = _switch(x[c.ON], p[c.OFF_S], p[c.ON_S], dt_s, uniform(key, counter, ON_SWITCH, k))
+        if p[c.OFF_S] > 0.0:
+            rest_s = dt_s - known_s[k]
+            x[c.ON] = _switch(x[c.ON], p[c.OFF_S], p[c.ON_S], rest_s, uniform(key, counter, ON_SWITCH, k))
         if p[c.BATTERY_J] > 0.0:
             x[c.CLOUD_X] = _mean_revert(x[c.CLOUD_X], p[c.CLOUD_TAU_S], dt_s, normal(key, counter, CLOUD, k))
             # A logistic of the cloud state: mean near `cloudiness`, never outside [0, 1].

@@ -91,6 +91,7 @@ def play_round(
     deadline = fleet[c.DEADLINE_S] if fleet[c.DEADLINE_S] > 0.0 else np.inf
     length = 0.0
     anyone = False
+    left = np.zeros(n, dtype=np.bool_)
     for k in range(n):
         if not invited[k]:
             continue
@@ -103,6 +104,7 @@ def play_round(
         if leave[k] < finish:
             finish, status = leave[k], c.LEFT
         t[c.STATUS], t[c.FINISH_S] = status, finish
+        left[k] = status == c.LEFT
         # Whatever phase it was in when it stopped, it paid for the part that it did.
         t[c.DOWNLOAD_S] = min(down_end[k], finish)
         t[c.COMPUTE_S] = min(max(finish - down_end[k], 0.0), compute[k])
@@ -118,7 +120,6 @@ def play_round(
     totals[:] = 0.0
     totals[c.ROUND_S] = length
     consumed = np.zeros(n)
-    gone = np.zeros(n, dtype=np.bool_)
     for k in range(n):
         if not invited[k]:
             continue
@@ -127,19 +128,18 @@ def play_round(
         t[c.IDLE_S] = max(on_s - t[c.COMPUTE_S], 0.0)
         radio = 8.0 * (t[c.SENT_BYTES] * p[c.TX_J_PER_BIT] + t[c.RECEIVED_BYTES] * p[c.RX_J_PER_BIT])
         t[c.ENERGY_J] = p[c.ACTIVE_W] * t[c.COMPUTE_S] + p[c.IDLE_W] * t[c.IDLE_S] + radio
-        consumed[k] = t[c.ENERGY_J]
         if p[c.BATTERY_J] > 0.0 and t[c.ENERGY_J] > conditions[k, c.CHARGE_J]:
             # It gave what it had; the round is not longer for it, but its block is lost.
             t[c.ENERGY_J] = conditions[k, c.CHARGE_J]
             if t[c.STATUS] == c.DONE:
                 t[c.STATUS] = c.FLAT
-        gone[k] = t[c.STATUS] == c.LEFT
+        consumed[k] = t[c.ENERGY_J]
         moved = t[c.SENT_BYTES] + t[c.RECEIVED_BYTES]
         totals[c.TOTAL_BYTES] += moved
         totals[c.TOTAL_ENERGY_J] += t[c.ENERGY_J] + 8.0 * moved * fleet[c.SERVER_J_PER_BIT]
     totals[c.TOTAL_CO2E_KG] = totals[c.TOTAL_ENERGY_J] * fleet[c.KG_CO2E_PER_J]
     clock = (fleet[c.START_S] + elapsed_s) % DAY_S
-    advance(parameters, conditions, consumed, gone, clock, length, key, counter)
+    advance(parameters, conditions, consumed, left, telemetry[:, c.FINISH_S], clock, length, key, counter)
 
 
 @numba.njit(cache=True)

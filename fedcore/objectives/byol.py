@@ -40,9 +40,10 @@ class BYOL(Objective):
             raise ValueError("BYOL needs a momentum target")
         views = torch.cat([one, two])
         with torch.no_grad():
-            aim = apply_head(target, "projector", features(target, views))
+            aim = target.in_order(apply_head(target, "projector", features(target, views)), "projector.out")
             aim = F.normalize(aim.roll(len(one), dims=0), dim=1)
         z = apply_head(weights, "projector", features(weights, views))
-        prediction = F.normalize(apply_head(weights, "predictor", z), dim=1)
+        prediction = weights.in_order(apply_head(weights, "predictor", z), "predictor.out")
+        prediction = F.normalize(prediction, dim=1)
         # Twice the mean over both directions is the symmetric loss 2 (2 - 2 cos).
         return 2.0 * (2.0 - 2.0 * (prediction * aim).sum(dim=1)).mean()

@@ -1,0 +1,233 @@
+"""Play orchestrators on episodes and score them, on either tier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Orchestrator
+from agents.best_static import search_static
+from agents.frozen import load_policy
+from agents.heuristics import HEURISTICS
+from envs.orchestration import OrchestrationEnv
+from envs.single import SingleEnv
+from fedcore.world import compile_world
+from scenarios import InputError, Scenario
+
+HELD_OUT_SEED = 1_000_000
+"""Held-out episodes start here: training draws its episodes from generators seeded otherwise."""
+BEST_STATIC = "best-static"
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode.
+
+    Attributes:
+        agent: name of the orchestrator.
+        scenario: name.
+        seed: of the episode.
+        log_efficiency: ln of the score.
+        reached: whether the target was reached.
+        progress: at the end.
+        time_s: simulated seconds.
+        energy_j: joules.
+        bytes: up and down.
+        co2e_kg: carbon.
+        rounds: number of rounds.
+        curve: per round (seconds, progress, joules, bytes, H, sum of shares).
+    """
+
+    agent: str
+    scenario: str
+    seed: int
+    log_efficiency: float
+    reached: bool
+    progress: float
+    time_s: float
+    energy_j: float
+    bytes: float
+    co2e_kg: float
+    rounds: int
+    curve: list[list[float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orchestrator:
+    """An orchestrator by name: a heuristic, "best-static" (searched on this scenario), or the path of a frozen policy.
+
+    Raises:
+        InputError: unknown name, or a policy file that does not load.
+    """
+    if name in HEURISTICS:
+        return HEURISTICS[name]()
+    if name == BEST_STATIC:
+        return search_static(compile_world(scenario, max_machines)).policy
+    if name.endswith(".safetensors") or Path(name).is_file():
+        return load_policy(name)
+    known = ", ".join([*HEURISTICS, BEST_STATIC])
+    raise InputError(f"agent {name!r} is unknown: expected a .safetensors file or one of {known}")
+
+
+def play_episode(
+    agent: Orchestrator,
+    env: SingleEnv,
+    seed: int,
+    on_round: Callable[[dict[str, Any]], None] = lambda info: None,
+) -> EpisodeResult:
+    """Play one episode to its end.
+
+    Args:
+        agent: who decides.
+        env: either tier.
+        seed: of the episode.
+        on_round: called with every round's info.
+    """
+    observation, info = env.reset(seed=seed)
+    scenario = env.core.world().scenario
+    agent.begin(scenario)
+    curve: list[list[float]] = []
+    ended = False
+    while not ended:
+        observation, _, ended, _, info = env.step(agent.decide(observation))
+        curve.append(
+            [info["time_s"], info["progress"], info["energy_j"], info["bytes"], info["sync_interval"],
+             float(info["shares"].sum())]
+        )  # fmt: skip
+        on_round(info)
+    return EpisodeResult(
+        agent.name, scenario.name, seed, info["log_efficiency"], info["reached"], info["progress"], info["time_s"],
+        info["energy_j"], info["bytes"], info["co2e_kg"], info["round"], curve,
+    )  # fmt: skip
+
+
+def benchmark(
+    agents: Sequence[Orchestrator],
+    scenario: Scenario,
+    episodes: int,
+    max_machines: int = 16,
+    on_episode: Callable[[], None] = lambda: None,
+) -> list[EpisodeResult]:
+    """Every agent on the same held-out episodes of one scenario, on the fast tier.
+
+    Args:
+        agents: who decides.
+        scenario: where.
+        episodes: how many, seeds `HELD_OUT_SEED` onwards.
+        max_machines: K_max.
+        on_episode: called after each.
+    """
+    env = OrchestrationEnv(scenario, reward="efficiency", max_machines=max_machines)
+    results = []
+    for agent in agents:
+        for e in range(episodes):
+            results.append(play_episode(agent, env, HELD_OUT_SEED + e))
+            on_episode()
+    return results
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores of one agent on one scenario.
+
+    Attributes:
+        agent: name.
+        scenario: name.
+        mean: mean log-efficiency.
+        low: lower end of its 95 % bootstrap interval.
+        high: upper end.
+        efficiency: exp(mean): geometric mean efficiency.
+        reached: fraction of episodes that reached the target.
+        time_s: mean seconds.
+        energy_j: mean joules.
+        bytes: mean bytes.
+        rounds: mean rounds.
+        episodes: how many.
+    """
+
+    agent: str
+    scenario: str
+    mean: float
+    low: float
+    high: float
+    efficiency: float
+    reached: float
+    time_s: float
+    energy_j: float
+    bytes: float
+    rounds: float
+    episodes: int
+
+
+def bootstrap(values: NDArray[np.float64], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean."""
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+def summarise(results: Sequence[EpisodeResult]) -> list[Summary]:
+    """One summary per (scenario, agent), best first within a scenario."""
+    cells: dict[tuple[str, str], list[EpisodeResult]] = {}
+    for result in results:
+        cells.setdefault((result.scenario, result.agent), []).append(result)
+    out = []
+    for (scenario, agent), cell in cells.items():
+        scores = np.array([r.log_efficiency for r in cell])
+        low, high = bootstrap(scores)
+
+        def mean(name: str, cell: list[EpisodeResult] = cell) -> float:
+            return float(np.mean([getattr(r, name) for r in cell]))
+
+        out.append(
+            Summary(
+                agent, scenario, float(scores.mean()), low, high, float(np.exp(scores.mean())), mean("reached"),
+                mean("time_s"), mean("energy_j"), mean("bytes"), mean("rounds"), len(cell),
+            )
+        )  # fmt: skip
+    order = {name: i for i, name in enumerate(dict.fromkeys(s.scenario for s in out))}
+    return sorted(out, key=lambda s: (order[s.scenario], -s.mean))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired difference of mean log-efficiency over the same episodes.
+
+    Attributes:
+        agent: whose advantage.
+        over: over whom.
+        difference: mean.
+        low: lower end of its 95 % bootstrap interval.
+        high: upper end.
+        factor: exp(difference): how many times more efficient.
+        episodes: how many pairs.
+    """
+
+    agent: str
+    over: str
+    difference: float
+    low: float
+    high: float
+    factor: float
+    episodes: int
+
+
+def compare(results: Sequence[EpisodeResult], agent: str, over: str) -> Comparison:
+    """Paired comparison of two agents over the (scenario, seed) pairs that both played."""
+    scores: dict[str, dict[tuple[str, int], float]] = {agent: {}, over: {}}
+    for r in results:
+        if r.agent in scores:
+            scores[r.agent][(r.scenario, r.seed)] = r.log_efficiency
+    pairs = sorted(scores[agent].keys() & scores[over].keys())
+    difference = np.array([scores[agent][p] - scores[over][p] for p in pairs])
+    low, high = bootstrap(difference)
+    mean = float(difference.mean())
+    return Comparison(agent, over, mean, low, high, float(np.exp(mean)), len(pairs))
