@@ -22,14 +22,16 @@ ScenarioLike = str | Path | Scenario
 VECTOR_REWARD = ("progress", "-time", "-energy", "-bytes")
 
 
-def compile_scenarios(scenario: ScenarioLike | Sequence[ScenarioLike], max_machines: int) -> tuple[World, ...]:
+def compile_scenarios(
+    scenario: ScenarioLike | Sequence[ScenarioLike], max_machines: int, channels: int = 1
+) -> tuple[World, ...]:
     """Worlds of one scenario or a sequence of them, each a name, a path or a `Scenario`.
 
     Raises:
         InputError: a scenario does not load or compile.
     """
     many = [scenario] if isinstance(scenario, str | Path | Scenario) else list(scenario)
-    return tuple(compile_world(s if isinstance(s, Scenario) else load(s), max_machines) for s in many)
+    return tuple(compile_world(s if isinstance(s, Scenario) else load(s), max_machines, channels) for s in many)
 
 
 class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):

@@ -105,7 +105,7 @@ class TrainingEnv(SingleEnv, EzPickle):
         target_infonce: float | None = None,
     ) -> None:
         EzPickle.__init__(self, scenario, reward, max_machines, render_mode, dataset, target_infonce)
-        worlds = compile_scenarios(scenario, max_machines)
+        worlds = compile_scenarios(scenario, max_machines, 1 if dataset is None else dataset.images.shape[3])
         if len(worlds) != 1:
             raise ValueError(f"got {len(worlds)} scenarios, expected exactly one: images are dealt to one fleet")
         data = None if dataset is None else prepare_data(worlds[0].scenario, dataset)

@@ -6,10 +6,6 @@ Plays random decisions on real federated training over fleets of several sizes, 
 
 from __future__ import annotations
 
-import concurrent.futures
-import json
-import multiprocessing
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedcore.dynamics import FOLDER, Calibration, Dynamics, remember, variety
 from fedcore.files import cache_folder, write_text
+from fedcore.parallel import Job, run_kept
 from scenarios.schema import Device, Fleet, Group, Link, Scenario, Workload
 
 TARGET_ROUNDS = 24
@@ -63,11 +60,8 @@ def random_run(workload: Workload, run: int, total_steps: int) -> dict[str, Any]
     Returns:
         Record with `untrained`, `images` per machine, and one entry per round: H, shares, InfoNCE after it.
     """
-    import torch
-
     from fedcore.workload import build_training, prepare_data
 
-    torch.set_num_threads(1)
     rng = np.random.default_rng([run, 11])
     machines = int(rng.integers(2, 9))
     scenario = bare_scenario(machines, workload)
@@ -97,11 +91,8 @@ def random_run(workload: Workload, run: int, total_steps: int) -> dict[str, Any]
 
 def target_run(workload: Workload, seed: int) -> tuple[float, float]:
     """(untrained, reached) InfoNCE of the reference policy on six machines."""
-    import torch
-
     from fedcore.workload import build_training, prepare_data
 
-    torch.set_num_threads(1)
     scenario = bare_scenario(6, workload)
     training = build_training(scenario, prepare_data(scenario, seed=seed), None, seed=seed)
     tail = []
@@ -212,29 +203,13 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     Args:
         options: see `CalibrateOptions`.
     """
-    from rich.progress import Progress
-
     workload = Workload(encoder=options.encoder, objective=options.objective)
     folder = cache_folder("calibrate", options.name, workload.model_dump_json(), options.steps)
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(options.workers, mp_context=context) as pool, Progress() as bar:
-        task = bar.add_task("real rounds", total=options.runs + 3)
-        jobs: dict[Any, Path] = {}
-        for seed in range(3):
-            path = folder / f"target-{seed}.json"
-            if not path.is_file():
-                jobs[pool.submit(target_run, workload, seed)] = path
-        for run in range(options.runs):
-            path = folder / f"run-{run:04d}.json"
-            if not path.is_file():
-                jobs[pool.submit(random_run, workload, run, options.steps)] = path
-        bar.advance(task, options.runs + 3 - len(jobs))
-        for job in concurrent.futures.as_completed(jobs):
-            write_text(jobs[job], json.dumps(job.result()))
-            bar.advance(task)
-    targets = [json.loads((folder / f"target-{seed}.json").read_text()) for seed in range(3)]
+    jobs: dict[Path, Job] = {folder / f"target-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
+    jobs |= {folder / f"run-{run:04d}.json": (random_run, (workload, run, options.steps)) for run in range(options.runs)}
+    kept = list(run_kept(jobs, options.workers, "real rounds").values())
+    targets, records = kept[:3], kept[3:]
     untrained, target = (float(np.mean([pair[i] for pair in targets])) for i in (0, 1))
-    records = [json.loads((folder / f"run-{run:04d}.json").read_text()) for run in range(options.runs)]
     dynamics, fit = fit_report(records, target)
     result = Calibration(options.name, dynamics, untrained, target, fit)
     write_text(options.output / f"{options.name}.json", result.to_json())
@@ -246,8 +221,6 @@ def main() -> None:
     import tyro
     from rich import print as rich_print
 
-    # Workers are single-threaded: one process per core beats threads.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     result = calibrate(tyro.cli(CalibrateOptions))
     rich_print(result)
 

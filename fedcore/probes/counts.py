@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -55,3 +57,16 @@ def count_regression(
         tuple(float(v) for v in np.abs(error).mean(0)),
         tuple(float(v) for v in error.mean(0)),
     )
+
+
+def knn_count_r2(
+    train_features: NDArray[np.float32],
+    train_counts: NDArray[np.int64],
+    test_features: NDArray[np.float32],
+    test_counts: NDArray[np.int64],
+    k: int = 20,
+) -> float:
+    """Mean R2 of log counts predicted by the k nearest neighbours; arguments as `count_regression`."""
+    probe = KNeighborsRegressor(n_neighbors=min(k, len(train_features))).fit(train_features, np.log1p(train_counts))
+    truth = np.log1p(test_counts)
+    return float(r2_score(truth, probe.predict(test_features)))

@@ -1,0 +1,67 @@
+"""What the two scripts share: errors as one sentence, progress bars, scenario checks, judging with bars."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from agents.judge import Cell, Judgement, judge
+from scenarios import InputError
+
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script: bad input prints one sentence and exits with 2, Ctrl-C exits with 130 and says how to go on."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        # A full disk or an unreadable folder outside our own writers (TensorBoard, caches).
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: what was finished is kept; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def progress_bar() -> Progress:
+    """A bar with time spent and time left."""
+    return Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+def judge_with_bars(cells: Sequence[Cell], labels: Sequence[str], folder: Path, workers: int) -> list[Judgement]:
+    """`judge`, with one bar per cell."""
+    with progress_bar() as bar:
+        tasks = [bar.add_task(label, total=1.0, note="waiting") for label in labels]
+
+        def on_round(index: int, rounds: int, progress: float) -> None:
+            ended = progress == float("inf")
+            note = "done" if ended else f"round {rounds}, progress {progress:.2f}"
+            bar.update(tasks[index], completed=1.0 if ended else max(0.0, min(progress, 0.99)), note=note)
+
+        return judge(cells, folder, workers, on_round)
+
+
+def positive(name: str, value: int | None) -> None:
+    """Refuse a number below one.
+
+    Raises:
+        InputError: it is.
+    """
+    if value is not None and value < 1:
+        raise InputError(f"--{name} is {value}, expected a whole number of at least 1")

@@ -1,0 +1,141 @@
+"""Results as rich tables and as HTML rows: the same cells for both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from agents.benchmark import Comparison, Summary
+from agents.judge import Judgement
+from agents.probing import Probes
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is drawn.
+
+    Attributes:
+        title: above it.
+        columns: headers.
+        rows: cells as text.
+        note: below it.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def rich(self) -> Table:
+        """For the terminal."""
+        table = Table(title=self.title, caption=self.note or None, title_justify="left", caption_justify="left")
+        for i, column in enumerate(self.columns):
+            table.add_column(column, justify="left" if i == 0 else "right")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """For pages."""
+        lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
+        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows])
+
+
+def _si(value: float, unit: str) -> str:
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def simulation_grid(summaries: Sequence[Summary], scenario: str) -> Grid:
+    """Scores on the fast tier."""
+    rows = tuple(
+        (
+            s.agent,
+            f"{s.efficiency:.2f}",
+            f"{s.mean:+.3f}",
+            f"{s.low:+.3f} .. {s.high:+.3f}",
+            f"{100 * s.reached:.0f} %",
+            f"{s.time_s:.0f}",
+            _si(s.energy_j, "J"),
+            _si(s.bytes, "B"),
+            f"{s.rounds:.1f}",
+        )
+        for s in summaries
+        if s.scenario == scenario
+    )
+    n = next((s.episodes for s in summaries if s.scenario == scenario), 0)
+    return Grid(
+        f"Simulation: {scenario}, {n} held-out episodes",
+        ("agent", "efficiency", "ln efficiency", "95 % interval", "reached", "time s", "energy", "traffic", "rounds"),
+        rows,
+        "efficiency = 1 / ((T / T_ref) C), geometric mean; the reference policy (equal) scores 1",
+    )
+
+
+def comparison_grid(comparisons: Sequence[Comparison], title: str) -> Grid:
+    """Paired differences."""
+    rows = tuple(
+        (
+            f"{c.agent} over {c.over}",
+            f"{c.difference:+.3f}",
+            f"{c.low:+.3f} .. {c.high:+.3f}",
+            f"x {c.factor:.2f}",
+            "yes" if c.low > 0 else ("no" if c.high < 0 else "not shown"),
+            str(c.episodes),
+        )
+        for c in comparisons
+    )
+    return Grid(title, ("comparison", "difference of ln efficiency", "95 % interval", "factor", "better?", "pairs"), rows)
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def real_grid(judgements: Sequence[Judgement], title: str) -> Grid:
+    """Real runs, one row each."""
+    rows = [
+        (
+            j.result.agent,
+            str(j.result.seed % 1000),
+            f"{2.718281828459045 ** j.result.log_efficiency:.2f}",
+            "yes" if j.result.reached else f"no, {j.result.progress:.2f}",
+            f"{j.result.time_s:.0f}",
+            _si(j.result.energy_j, "J"),
+            _si(j.result.bytes, "B"),
+            str(j.result.rounds),
+            "COLLAPSED" if j.collapsed else "sound",
+        )
+        for j in judgements
+    ]
+    return Grid(
+        title,
+        ("agent", "run", "efficiency", "reached", "time s", "energy", "traffic", "rounds", "encoder"),
+        tuple(rows),
+        "real federated SSL in process; seconds, joules and bytes are the simulated fleet's",
+    )
+
+
+def probe_grid(judgements: Sequence[Judgement], title: str) -> Grid:
+    """Downstream quality beside the untrained encoder and raw pixels; means over runs."""
+
+    def row(name: str, many: Sequence[Probes]) -> tuple[str, ...]:
+        def mean(field: str) -> str:
+            values = [getattr(p, field) for p in many]
+            return "-" if any(v is None for v in values) else _score(sum(values) / len(values))
+
+        return (name, *(mean(f) for f in ("knn", "knn_balanced", "linear", "count_r2", "count_mae")))
+
+    agents = list(dict.fromkeys(j.result.agent for j in judgements))
+    rows = [row(agent, [j.probes for j in judgements if j.result.agent == agent]) for agent in agents]
+    rows.append(row("untrained encoder", [j.untrained for j in judgements]))
+    rows.append(row("raw pixels", [j.raw for j in judgements]))
+    columns = ("encoder trained by", "kNN-5", "kNN-5 balanced", "linear", "R2 of log counts", "count MAE")
+    shown = [0] + [i for i in range(1, 6) if any(r[i] != "-" for r in rows)]
+    return Grid(
+        title, tuple(columns[i] for i in shown), tuple(tuple(r[i] for i in shown) for r in rows), "held-out images"
+    )

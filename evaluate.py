@@ -1,0 +1,164 @@
+"""Evaluate orchestrators: frozen policies and heuristics, in simulation or on real training, on your fleet or your images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Options:
+    """Evaluate orchestrators, on the simulated tier or on real federated training.
+
+    Simulation: every agent plays the same held-out episodes of every scenario.
+    Training (`--tier training`, or any `--data`): every agent drives real federated self-supervised training; the
+    trained encoders are then probed beside two references that keep them honest, the untrained encoder and raw pixels.
+
+    PATH of `--data` is a folder or a zip of images (class sub-folders, or with a counts.csv: a column `file`, optionally a
+    group column such as slide or site, one column per kind counted), or an npz (`x`, and optionally `y`, `count`, `group`,
+    `test`, `classes`). Machines get images by group where there are groups.
+
+    Finished cells are kept in the output folder: the same command goes on where an interrupted one stopped.
+    """
+
+    policy: Path | None = None
+    """Frozen policy; by default the newest under runs/, and none at all where there is none."""
+    agents: str = ""
+    """Comma-separated heuristics to play beside it (equal, fedavg, speed, makespan, energy, deadline, adacomm, best-static);
+    by default all of them in simulation, and equal and the best two by simulation on real training."""
+    scenarios: str = "farm-lte"
+    """Comma-separated names or YAML files."""
+    tier: Literal["orchestration", "training"] = "orchestration"
+    """Simulation, or real training."""
+    data: Path | None = None
+    """Your images; implies the training tier."""
+    episodes: int = 30
+    """Held-out simulated episodes per agent and scenario."""
+    runs: int = 1
+    """Real runs per agent and scenario."""
+    workers: int = 2
+    """Processes for real runs, one core each."""
+    out: Path = Path("runs")
+    """Folder of all runs; results go to a folder in it."""
+
+
+def main() -> None:
+    """Command line."""
+    options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=Options.__doc__)
+    from agents.cli import console, positive
+    from scenarios import InputError, load
+
+    for name in ("episodes", "runs", "workers"):
+        positive(name, getattr(options, name))
+    chosen = [load(name.strip()) for name in options.scenarios.split(",") if name.strip()]
+    if not chosen:
+        raise InputError("--scenarios is empty, expected names or YAML files separated by commas")
+    if options.data is not None and not options.data.exists():
+        raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")
+    with console.status("loading"):
+        from agents.frozen import load_policy, newest_policy
+        from agents.heuristics import HEURISTICS
+        from fedcore.files import content_key
+
+    path = options.policy
+    if path is None:
+        path = newest_policy(options.out)
+        found = f"the newest frozen policy, {path}" if path else f"heuristics only: no frozen policy under {options.out}/"
+        console.print(f"--policy not given: {found}")
+    if path is not None:
+        load_policy(path)  # refuse a bad file before anything long begins
+    names = [name.strip() for name in options.agents.split(",") if name.strip()]
+    unknown = [n for n in names if n not in (*HEURISTICS, "best-static") and not Path(n).is_file()]
+    if unknown:
+        raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, 'best-static'])}")
+    folder = options.out / f"evaluation-{content_key(*vars(options).values(), path)}"
+    if options.tier == "training" or options.data is not None:
+        on_training(options, chosen, path, names, folder)
+    else:
+        in_simulation(options, chosen, path, names or [*HEURISTICS, "best-static"], folder)
+
+
+def in_simulation(options: Options, chosen: list, path: Path | None, names: list[str], folder: Path) -> None:  # type: ignore[type-arg]
+    """Play on the fast tier and report."""
+    from agents.benchmark import benchmark, compare, orchestrator, summarise
+    from agents.cli import console, progress_bar
+    from agents.report import Report, score_bars, trade_off
+    from agents.tables import comparison_grid, simulation_grid
+    from fedcore.files import write_text
+
+    results = []
+    with progress_bar() as bar:
+        total = len(chosen) * (len(names) + (path is not None)) * options.episodes
+        task = bar.add_task("held-out episodes", total=total, note="")
+        for scenario in chosen:
+            bar.update(task, note=scenario.name)
+            agents = [orchestrator(name, scenario) for name in ([str(path)] if path else []) + names]
+            results += benchmark(agents, scenario, options.episodes, on_episode=lambda: bar.advance(task))
+    summaries = summarise(results)
+    report = Report("Orchestrators in simulation", folder)
+    for scenario in chosen:
+        grid = simulation_grid(summaries, scenario.name)
+        console.print(grid.rich())
+        report.grid(grid)
+        own = [s for s in summaries if s.scenario == scenario.name]
+        report.figure(f"scores-{scenario.name}", score_bars(own), f"{scenario.title}: held-out scores")
+        report.figure(f"tradeoff-{scenario.name}", trade_off([r for r in results if r.scenario == scenario.name]), "Cost")
+    if path is not None:
+        policy = results[0].agent
+        grid = comparison_grid([compare(results, policy, name) for name in names], f"{policy} over all scenarios, paired")
+        console.print(grid.rich())
+        report.grid(grid)
+    write_text(folder / "results.json", json.dumps([asdict(s) for s in summaries], indent=1))
+    console.print(f"report: {report.write()}")
+
+
+def on_training(options: Options, chosen: list, path: Path | None, names: list[str], folder: Path) -> None:  # type: ignore[type-arg]
+    """Play on real training and report."""
+    from agents.benchmark import benchmark, orchestrator, summarise
+    from agents.cli import console, judge_with_bars
+    from agents.heuristics import HEURISTICS
+    from agents.judge import Cell, cell_scenario, target_of
+    from agents.report import Report, real_curves
+    from agents.tables import probe_grid, real_grid
+    from fedcore.files import write_text
+
+    report = Report("Orchestrators on real federated training", folder)
+    everything = []
+    for scenario in chosen:
+        picked = names
+        if not picked:
+            played = benchmark([orchestrator(n, scenario) for n in HEURISTICS], scenario, 10)
+            best = [s.agent for s in summarise(played) if s.agent != "equal"][:2]
+            picked = ["equal", *best]
+        target = None
+        if options.data is not None:
+            console.print(f"{options.data}: measuring what the reference policy reaches on these images (progress 1)")
+            target = target_of(scenario, str(options.data))
+        plain = cell_scenario(scenario)
+        agents = ([str(path)] if path else []) + picked
+        data = None if options.data is None else str(options.data)
+        cells = [Cell(agent, plain, run, data, target) for run in range(options.runs) for agent in agents]
+        labels = [f"{'policy' if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
+        console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), real training")
+        judgements = judge_with_bars(cells, labels, options.out / "cells", options.workers)
+        what = options.data.name if options.data else scenario.workload.data
+        for grid in (
+            real_grid(judgements, f"Real federated training: {scenario.name} on {what}"),
+            probe_grid(judgements, f"What the encoders are worth on {what}, beside two references"),
+        ):
+            console.print(grid.rich())
+            report.grid(grid)
+        report.figure(f"real-{scenario.name}", real_curves(judgements), f"{scenario.title}: progress against cost")
+        everything += judgements
+    write_text(folder / "results.json", json.dumps([asdict(j) for j in everything], indent=1))
+    console.print(f"report: {report.write()}")
+
+
+if __name__ == "__main__":
+    from agents.cli import run
+
+    run(main)

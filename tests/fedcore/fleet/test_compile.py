@@ -1,0 +1,85 @@
+"""Scenario figures become SI arrays, padded."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedcore.fleet import columns as c
+from fedcore.fleet.compile import MAX_LINKS, compile_fleet
+from scenarios import InputError
+from scenarios.schema import Fleet
+
+
+def group(name: str = "a", **changes: Any) -> dict[str, Any]:
+    device = {
+        "throughput_gflops": 3.0, "step_overhead_s": 0.01, "memory_mb": 256.0, "active_power_w": 5.0,
+        "idle_power_w": 2.0, "step_jitter": 0.1,
+    }  # fmt: skip
+    link = {
+        "uplink_mbps": 1.5, "downlink_mbps": 6.0, "latency_s": 0.03, "variability": 0.4, "correlation_s": 70.0,
+        "transmit_nj_per_bit": 300.0, "receive_nj_per_bit": 100.0,
+    }  # fmt: skip
+    return {"name": name, "device": device, "link": {**link, **changes.pop("link", {})}, **changes}
+
+
+def compiled(*groups: dict[str, Any], deadline_s: float | None = None, max_machines: int = 4, **changes: Any):  # type: ignore[no-untyped-def]
+    return compile_fleet(Fleet.model_validate({"groups": list(groups), **changes}), deadline_s, max_machines)
+
+
+def test_every_figure_lands_in_its_column_in_si_units() -> None:
+    full = group(
+        load={"slowdown": 2.0, "mean_busy_s": 10.0, "mean_free_s": 20.0},
+        availability={"mean_on_s": 300.0, "mean_off_s": 30.0},
+        battery={
+            "capacity_j": 1000.0, "initial_fraction": 0.7, "reserve_fraction": 0.2, "solar_peak_w": 4.0,
+            "cloudiness": 0.25, "cloud_correlation_s": 600.0,
+        },
+        images=99,
+    )  # fmt: skip
+    row = compiled(full).parameters[0]
+    expected = {
+        c.FLOPS_PER_S: 3e9, c.STEP_OVERHEAD_S: 0.01, c.MEMORY_BYTES: 256e6, c.ACTIVE_W: 5.0, c.IDLE_W: 2.0,
+        c.STEP_JITTER: 0.1, c.UP_BPS: 1.5e6, c.DOWN_BPS: 6e6, c.LATENCY_S: 0.03, c.LINK_SIGMA: 0.4,
+        c.LINK_TAU_S: 70.0, c.TX_J_PER_BIT: 3e-7, c.RX_J_PER_BIT: 1e-7, c.SLOWDOWN: 2.0, c.BUSY_S: 10.0,
+        c.FREE_S: 20.0, c.ON_S: 300.0, c.OFF_S: 30.0, c.BATTERY_J: 1000.0, c.BATTERY_START: 0.7,
+        c.BATTERY_RESERVE: 0.2, c.SOLAR_W: 4.0, c.CLOUDINESS: 0.25, c.CLOUD_TAU_S: 600.0, c.IMAGES: 99.0,
+    }  # fmt: skip
+    assert sorted(expected) == list(range(c.N_PARAMETERS))
+    for column, value in expected.items():
+        assert row[column] == pytest.approx(value), column
+
+
+def test_fleet_figures() -> None:
+    server = {"nj_per_bit": 7.0, "round_overhead_s": 0.4, "wait_s": 12.0, "uplink_mbps": 500.0, "downlink_mbps": 600.0}
+    got = compiled(group(), server=server, start_hour=6.5, pue=1.5, grid_gco2e_per_kwh=400.0, deadline_s=33.0)
+    assert got.fleet[c.SERVER_J_PER_BIT] == pytest.approx(7e-9)
+    assert got.fleet[[c.OVERHEAD_S, c.WAIT_S, c.DEADLINE_S, c.START_S]].tolist() == [0.4, 12.0, 33.0, 6.5 * 3600]
+    # 1 kWh = 3.6 MJ costs 1.5 x 0.4 kg.
+    assert got.fleet[c.KG_CO2E_PER_J] * 3.6e6 == pytest.approx(0.6)
+    assert got.link_up_bps[0] == 500e6
+    assert got.link_down_bps[0] == 600e6
+    assert compiled(group()).fleet[c.DEADLINE_S] == 0.0
+
+
+def test_padding_and_links() -> None:
+    shared = [{"name": n, "uplink_mbps": u, "downlink_mbps": 2 * u} for n, u in (("cell", 6.0), ("wan", 50.0))]
+    got = compiled(group("a", count=2, link={"via": ["wan"]}), group("b", link={"via": ["cell", "wan"]}), links=shared)
+    assert got.machines == 3
+    assert got.names == ("a-0", "a-1", "b")
+    assert (got.parameters[3] == 0).all()
+    assert not got.via[3].any()
+    assert got.via[:3, :3].tolist() == [[True, False, True], [True, False, True], [True, True, True]]
+    assert not got.via[:, 3:].any()
+    assert got.link_up_bps[1:3].tolist() == [6e6, 50e6]
+    assert got.link_down_bps[1:3].tolist() == [12e6, 100e6]
+    assert np.isinf(got.link_up_bps[3:]).all()
+    assert np.array_equal(got.parameters[0], got.parameters[1])
+
+
+def test_a_fleet_that_does_not_fit_is_told() -> None:
+    with pytest.raises(InputError, match="5 machines, expected at most max_machines=4"):
+        compiled(group(count=5))
+    links = [{"name": f"l{i}", "uplink_mbps": 1.0, "downlink_mbps": 1.0} for i in range(MAX_LINKS)]
+    with pytest.raises(InputError, match=f"{MAX_LINKS} shared links, expected at most {MAX_LINKS - 1}"):
+        compiled(group(), links=links)

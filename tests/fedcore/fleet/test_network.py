@@ -1,0 +1,130 @@
+"""Shared links: hand-computed rates and end times, and laws that hold for every fleet."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from fedcore.fleet.network import max_min_rates, transfer_end_times
+
+Floats = NDArray[np.float64]
+
+
+def rates(own: list[float], links: list[float], via: list[list[int]], active: list[bool] | None = None) -> Floats:
+    on = np.array(active if active is not None else [True] * len(own))
+    return max_min_rates(on, np.array(own, float), np.array(links, float), np.array(via, dtype=np.bool_))
+
+
+def ends(start: list[float], bits: list[float], own: list[float], links: list[float], via: list[list[int]]) -> Floats:
+    n = len(own)
+    return transfer_end_times(
+        np.array(start, float), np.array(bits, float), np.ones(n, dtype=np.bool_), np.array(own, float), np.array(links, float),
+        np.array(via, dtype=np.bool_),
+    )  # fmt: skip
+
+
+def test_one_link_is_shared_equally() -> None:
+    assert rates([10, 10, 10], [9], [[1], [1], [1]]) == pytest.approx([3, 3, 3])
+
+
+def test_what_a_slow_own_link_leaves_goes_to_the_others() -> None:
+    assert rates([1, 10, 10], [9], [[1], [1], [1]]) == pytest.approx([1, 4, 4])
+
+
+def test_two_links_in_series() -> None:
+    # The second link binds flows 1 and 2 at 2 each; the first one's rest is flow 0's.
+    assert rates([100, 100, 100], [10, 4], [[1, 0], [1, 1], [0, 1]]) == pytest.approx([8, 2, 2])
+
+
+def test_flows_that_are_not_there_or_cross_no_link() -> None:
+    assert rates([5, 5, 7], [4], [[1], [1], [0]], [True, False, True]) == pytest.approx([4, 0, 7])
+    assert rates([5], [np.inf], [[1]]) == pytest.approx([5])
+
+
+def test_rates_rise_when_a_flow_ends() -> None:
+    # 1 bit/s each until 10; then 1.5 each until the second one's last 10 bits are through; then 3.
+    assert ends([0, 0, 0], [10, 20, 30], [100] * 3, [3], [[1]] * 3) == pytest.approx([10, 10 + 20 / 3, 20])
+
+
+def test_rates_fall_when_a_flow_starts() -> None:
+    # Alone at 10 until 5, then 5 each: flow 0 ends at 15, flow 1 sends its other 50 alone by 20.
+    assert ends([0, 5], [100, 100], [100, 100], [10], [[1], [1]]) == pytest.approx([15, 20])
+
+
+def test_a_gap_between_transfers_is_waited_out() -> None:
+    assert ends([0, 50], [100, 100], [100, 100], [10], [[1], [1]]) == pytest.approx([10, 60])
+
+
+def test_uncontended_links_leave_every_flow_its_own_rate() -> None:
+    assert ends([0, 1], [10, 30], [2, 3], [5], [[1], [1]]) == pytest.approx([5, 11])
+
+
+def test_absent_flows_end_where_they_start_and_take_nothing() -> None:
+    got = transfer_end_times(
+        np.array([1.0, 2.0]), np.array([10.0, 10.0]), np.array([True, False]), np.array([10.0, 10.0]),
+        np.array([5.0]), np.ones((2, 1), dtype=np.bool_),
+    )  # fmt: skip
+    assert got == pytest.approx([3.0, 2.0])
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_], Floats, Floats]:
+    n, links = draw(st.integers(1, 8)), draw(st.integers(1, 4))
+    speed = st.floats(0.01, 1000.0)
+    own = np.array(draw(st.lists(speed, min_size=n, max_size=n)))
+    capacity = np.array(draw(st.lists(st.one_of(speed, st.just(np.inf)), min_size=links, max_size=links)))
+    via = np.array(draw(st.lists(st.lists(st.booleans(), min_size=links, max_size=links), min_size=n, max_size=n)))
+    active = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    start = np.array(draw(st.lists(st.one_of(st.just(0.02), st.floats(0, 100)), min_size=n, max_size=n)))
+    bits = np.array(draw(st.lists(st.floats(0.1, 1e4), min_size=n, max_size=n)))
+    return own, capacity, via, active, start, bits
+
+
+@settings(max_examples=150, deadline=None)
+@given(networks())
+def test_rates_are_feasible_and_max_min_fair(case) -> None:  # type: ignore[no-untyped-def]
+    own, capacity, via, active, _, _ = case
+    rate = max_min_rates(active, own, capacity, via)
+    load = (rate[:, None] * via).sum(axis=0)
+    assert (load <= capacity * (1 + 1e-9)).all()
+    assert (rate <= own * (1 + 1e-12)).all()
+    assert (rate[~active] == 0).all()
+    full = load >= capacity * (1 - 1e-9)
+    for k in np.flatnonzero(active):
+        # The certificate: own link full, or a full link on which nobody is faster.
+        fastest = [full[j] and rate[k] >= rate[via[:, j]].max() * (1 - 1e-9) for j in np.flatnonzero(via[k])]
+        assert rate[k] >= own[k] * (1 - 1e-9) or any(fastest)
+
+
+@settings(max_examples=150, deadline=None)
+@given(networks())
+def test_all_bits_arrive_and_no_link_carries_more_than_it_can(case) -> None:  # type: ignore[no-untyped-def]
+    own, capacity, via, active, start, bits = case
+    end = transfer_end_times(start, bits, active, own, capacity, via)
+    assert (end[~active] == start[~active]).all()
+    moments = np.unique(np.concatenate([start[active], end[active]]))
+    moved = np.zeros(len(own))
+    for a, b in zip(moments, moments[1:], strict=False):
+        middle = 0.5 * (a + b)
+        rate = max_min_rates(active & (start < middle) & (end > middle), own, capacity, via)
+        moved += rate * (b - a)
+    assert moved[active] == pytest.approx(bits[active], rel=1e-6, abs=1e-6 * own.max())
+    for j in range(len(capacity)):
+        users = active & via[:, j]
+        if users.any() and np.isfinite(capacity[j]):
+            busy_s = end[users].max() - start[users].min()
+            assert bits[users].sum() <= capacity[j] * busy_s * (1 + 1e-6) + 1e-6 * capacity[j]
+
+
+def test_many_random_starts_never_lose_a_flow() -> None:
+    # Starts that rounding can miss by an ulp: every flow must still end after its start, the link never idle.
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        n = int(rng.integers(2, 12))
+        start, bits = rng.uniform(0, 3, n) * 10.0 ** rng.integers(-6, 3), rng.uniform(50, 60, n)
+        end = transfer_end_times(
+            start, bits, np.ones(n, dtype=np.bool_), np.full(n, 50.0), np.array([7.0]), np.ones((n, 1), dtype=np.bool_)
+        )
+        assert (end > start + bits / 50.0 * (1 - 1e-9)).all()
+        assert end.max() - start.min() >= bits.sum() / 7.0 * (1 - 1e-9)

@@ -1,0 +1,99 @@
+"""What the schema refuses, and what a fleet's machines are called."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from scenarios.schema import Decision, Fleet, Scenario
+
+
+def group(name: str = "a", **changes: Any) -> dict[str, Any]:
+    device = {"throughput_gflops": 1.0, "memory_mb": 100.0, "active_power_w": 2.0, "idle_power_w": 1.0}
+    return {"name": name, "device": device, "link": {"uplink_mbps": 1.0, "downlink_mbps": 2.0}, **changes}
+
+
+def fleet(*groups: dict[str, Any], **changes: Any) -> Fleet:
+    return Fleet.model_validate({"groups": list(groups), **changes})
+
+
+def test_machines_are_named_and_ordered_by_group() -> None:
+    got = fleet(group("a", count=2, images=50), group("b", images=70))
+    assert got.machine_names == ("a-0", "a-1", "b")
+    assert [g.images for g in got.machines] == [50, 50, 70]
+
+
+@pytest.mark.parametrize(
+    ("groups", "named"),
+    [
+        ([group("a", count=2), group("a-1")], "'a-1'"),
+        ([group("a-1"), group("b"), group("a", count=3)], "'a-1'"),
+        ([group("server"), group("b")], "'server'"),
+    ],
+)
+def test_colliding_machine_names_are_refused(groups: list[dict[str, Any]], named: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        fleet(*groups)
+    message = caught.value.errors()[0]["msg"]
+    assert named in message
+    assert "unique" in message
+    assert "\n" not in message
+
+
+def test_names_that_only_look_alike_are_allowed() -> None:
+    got = fleet(group("a", count=2), group("a-2"), group("server", count=2))
+    assert got.machine_names == ("a-0", "a-1", "a-2", "server-0", "server-1")
+
+
+def test_group_and_link_names_are_unique() -> None:
+    with pytest.raises(ValidationError, match="group names must be unique"):
+        fleet(group("a"), group("a"))
+    link = {"name": "cell", "uplink_mbps": 1.0, "downlink_mbps": 1.0}
+    with pytest.raises(ValidationError, match="link names must be unique"):
+        fleet(group("a"), links=[link, {**link, "uplink_mbps": 2.0}])
+
+
+def test_via_names_a_shared_link() -> None:
+    to_cell = group("a", link={"uplink_mbps": 1.0, "downlink_mbps": 1.0, "via": ["cel"]})
+    link = {"name": "cell", "uplink_mbps": 1.0, "downlink_mbps": 1.0}
+    with pytest.raises(ValidationError, match=r"'a' goes via \['cel'\], expected one of \['cell'\]"):
+        fleet(to_cell, links=[link])
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("device", {"throughput_gflops": 0.0}),
+        ("device", {"throughput_gflops": float("inf")}),
+        ("device", {"memory_mb": float("nan")}),
+        ("device", {"idle_power_w": -1.0}),
+        ("link", {"uplink_mbps": -1.0}),
+        ("link", {"variability": -0.1}),
+        ("load", {"slowdown": 0.5, "mean_busy_s": 1.0, "mean_free_s": 1.0}),
+        ("load", {"slowdown": 2.0, "mean_busy_s": 0.0, "mean_free_s": 1.0}),
+        ("availability", {"mean_on_s": 1.0, "mean_off_s": -1.0}),
+        ("battery", {"capacity_j": 10.0, "initial_fraction": 0.1, "reserve_fraction": 0.1}),
+        ("battery", {"capacity_j": 10.0, "cloudiness": 1.1}),
+    ],
+)
+def test_impossible_machines_are_refused(section: str, changes: dict[str, float]) -> None:
+    good = group()
+    fleet(good)
+    with pytest.raises(ValidationError):
+        fleet({**good, section: {**good.get(section, {}), **changes}})
+
+
+@pytest.mark.parametrize("intervals", [[], [5, 2], [2, 2], [0, 1], [1, 2000]])
+def test_sync_intervals_ascend_within_limits(intervals: list[int]) -> None:
+    with pytest.raises(ValidationError):
+        Decision.model_validate({"sync_intervals": intervals})
+
+
+def test_sections_are_immutable_and_know_all_their_fields() -> None:
+    scenario = Scenario.model_validate({"name": "x", "fleet": {"groups": [group()]}})
+    with pytest.raises(ValidationError):
+        scenario.name = "y"  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        Scenario.model_validate({"name": "x", "fleet": {"groups": [group()]}, "budget": {}})
+    with pytest.raises(ValidationError):
+        Scenario.model_validate({"name": "Not A Slug", "fleet": {"groups": [group()]}})

@@ -1,0 +1,189 @@
+"""Train an orchestrator in simulation, freeze it, judge it on real federated training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train an orchestrator in simulation, freeze it into one file, and judge it.
+
+    1. Trains PPO (or DQN) on `IntraFed/Orchestration-v0` for the scenario; TensorBoard files go to the run's folder.
+    2. Freezes it into RUN/policy.safetensors, which loads without stable-baselines3.
+    3. Plays it, every heuristic and the best fixed decision on the same held-out simulated episodes.
+    4. Plays it and the best heuristics on REAL federated self-supervised training of the embedded soil micrographs.
+    5. Writes RUN/report.html, PNG plots and results.json, and prints the tables.
+
+    The run's folder is named after scenario, algorithm, seed, steps and content of the scenario. The same command goes on where an interrupted
+    one stopped, and reads what is finished instead of doing it again. One seed, one result, on one machine.
+    """
+
+    algo: Literal["ppo", "dqn"] = "ppo"
+    """Learning algorithm."""
+    scenario: str = "farm-lte"
+    """Scenario: a name (see scenarios/library) or the path of a YAML file."""
+    seed: int = 0
+    """Of training: networks, exploration, episodes."""
+    steps: int | None = None
+    """Environment steps of training; by default the recipe's (agents/recipes.py)."""
+    episodes: int = 30
+    """Held-out simulated episodes per agent."""
+    real_runs: int = 1
+    """Real training runs per judged agent; 0 skips the real tier."""
+    workers: int = 2
+    """Processes for real runs, one core each."""
+    out: Path = Path("runs")
+    """Folder of all runs."""
+
+
+def run_folder(options: Options, scenario_name: str, steps: int, content: str) -> Path:
+    """Folder of this run, the same for the same options and the same content of scenario and calibration."""
+    return options.out / f"{scenario_name}-{options.algo}-seed{options.seed}-{steps}-{content[:6]}"
+
+
+def main() -> None:
+    """Command line."""
+    options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=Options.__doc__)
+    from agents.cli import console, judge_with_bars, positive, progress_bar
+
+    for name in ("steps", "episodes", "workers"):
+        positive(name, getattr(options, name))
+    with console.status("loading"):
+        import torch
+
+        import scenarios
+        from agents.benchmark import BEST_STATIC, benchmark, compare, orchestrator, summarise
+        from agents.best_static import search_static
+        from agents.frozen import FrozenPolicy, freeze, load_policy
+        from agents.heuristics import HEURISTICS
+        from agents.judge import Cell, cell_scenario
+        from agents.recipes import RECIPES, train
+        from agents.report import Report, learning_curve, real_curves, score_bars, trade_off
+        from agents.tables import comparison_grid, probe_grid, real_grid, simulation_grid
+        from envs.snapshot import snapshot
+        from fedcore.files import content_key, write_text
+        from fedcore.world import compile_world
+
+        scenario = scenarios.load(options.scenario)
+        world = compile_world(scenario)
+    # The networks are small: a second thread costs more than it brings.
+    torch.set_num_threads(1)
+    steps = options.steps or RECIPES[options.algo].steps
+    content = content_key(scenario.model_dump_json(), world.calibration.to_json())
+    folder = run_folder(options, scenario.name, steps, content)
+    path = folder / "policy.safetensors"
+    console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), {world.arrays.machines} machines -> {folder}")
+
+    curve_path = folder / "curve.json"
+    if path.is_file() and curve_path.is_file():
+        policy: FrozenPolicy = load_policy(path)
+        curve = [(int(a), float(b)) for a, b in json.loads(curve_path.read_text(encoding="utf-8"))]
+        console.print(f"training: already done, read from {path}")
+    else:
+        with progress_bar() as bar:
+            task = bar.add_task(f"training {options.algo}", total=steps, note="")
+
+            def on_step(done: int, score: float) -> None:
+                bar.update(task, completed=done, note=f"ln efficiency {score:+.2f}")
+
+            policy, curve = train(options.algo, [world], options.seed, folder, steps, on_step)
+            bar.update(task, completed=steps)
+        freeze(policy, path)
+        write_text(curve_path, json.dumps(curve))
+
+    static = search_static(world)
+    console.print(f"best fixed decision of {static.candidates} tried: {static.description}")
+    agents = [policy, *(orchestrator(name, scenario) for name in HEURISTICS), static.policy]
+    with progress_bar() as bar:
+        task = bar.add_task("held-out episodes", total=len(agents) * options.episodes, note="")
+        results = benchmark(agents, scenario, options.episodes, on_episode=lambda: bar.advance(task))
+    summaries = summarise(results)
+    comparisons = [compare(results, policy.name, other) for other in (*HEURISTICS, BEST_STATIC)]
+    # The card of the file carries what is known of the policy, so it is written again with its scores.
+    evaluation = {**policy.card.evaluation, "simulated": [asdict(s) for s in summaries]}
+    policy = FrozenPolicy(policy.network, replace(policy.card, evaluation=evaluation), policy.name)
+    freeze(policy, path)
+    grids = [
+        simulation_grid(summaries, scenario.name),
+        comparison_grid(comparisons, f"{policy.name} against everyone, paired over the same held-out episodes"),
+    ]
+    for grid in grids:
+        console.print(grid.rich())
+
+    report = Report(f"{options.algo.upper()} orchestrator for {scenario.title}", folder)
+    report.text("What this is", [scenario.description, f"Made by: {command(options)}"])
+    levels = [(s.agent, s.mean) for s in summaries if s.agent in (policy.name, BEST_STATIC, "equal")]
+    report.figure("training", learning_curve(curve, levels), "Learning in simulation; dashed: held-out scores")
+    for grid in grids:
+        report.grid(grid)
+    report.figure("scores", score_bars(summaries), "Scores on held-out simulated episodes")
+    report.figure("tradeoff", trade_off(results), "Every simulated episode: time against energy and traffic")
+    report.png("episode", snapshot(policy, scenario), "The frozen policy at work in simulation")
+
+    judgements = []
+    if options.real_runs > 0:
+        best = [s.agent for s in summaries if s.agent in HEURISTICS][:2]
+        plain = cell_scenario(scenario)
+        chosen = [str(path), *best]
+        cells = [Cell(agent, plain, run) for run in range(options.real_runs) for agent in chosen]
+        labels = [f"real: {policy.name if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
+        judgements = judge_with_bars(cells, labels, folder / "real", options.workers)
+        real = [
+            real_grid(judgements, f"Real federated training: {scenario.workload.data}"),
+            probe_grid(judgements, "What the encoders are worth, beside two references"),
+        ]
+        if options.real_runs > 1:
+            played = [j.result for j in judgements]
+            pairs = [compare(played, policy.name, other) for other in best]
+            real.insert(1, comparison_grid(pairs, "Real runs, paired"))
+        for grid in real:
+            console.print(grid.rich())
+            report.grid(grid)
+        report.figure("real", real_curves(judgements), "Progress of real runs against what it cost")
+
+    write_text(
+        folder / "results.json",
+        json.dumps(
+            {
+                "command": command(options),
+                "simulated": [asdict(s) for s in summaries],
+                "comparisons": [asdict(c) for c in comparisons],
+                "best_static": static.description,
+                "real": [asdict(j) for j in judgements],
+            },
+            indent=1,
+        ),
+    )
+    following = [
+        f"python evaluate.py --policy {path} --agents equal,speed,makespan --tier training",
+        f"python evaluate.py --policy {path} --scenarios {scenario.name},phones,solar-field",
+        "python evaluate.py --data PATH_TO_YOUR_IMAGES",
+        f"python train_agent.py --algo {'dqn' if options.algo == 'ppo' else 'ppo'} --scenario {options.scenario}",
+        f"tensorboard --logdir {folder}",
+    ]
+    report.commands(following)
+    console.print(f"report: {report.write()}\nnext:")
+    for line in following:
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+
+def command(options: Options) -> str:
+    """The command line that these options stand for."""
+    parts = ["python train_agent.py"]
+    default = Options()
+    for name, value in vars(options).items():
+        if value != getattr(default, name):
+            parts.append(f"--{name.replace('_', '-')} {value}")
+    return " ".join(parts)
+
+
+if __name__ == "__main__":
+    from agents.cli import run
+
+    run(main)
