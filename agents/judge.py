@@ -45,7 +45,8 @@ class Cell:
     def key(self) -> str:
         """Names the cell by content: a policy file by its bytes, data by size and date."""
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
-        parts: list[object] = [calibration, self.agent, json.dumps(self.scenario, sort_keys=True), self.seed, self.target_infonce]
+        scenario = json.dumps(self.scenario, sort_keys=True)
+        parts: list[object] = [calibration, self.agent, scenario, self.seed, self.target_infonce]
         if os.path.isfile(self.agent):
             parts.append(Path(self.agent).read_bytes().hex())
         if self.data is not None:

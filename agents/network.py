@@ -66,9 +66,9 @@ class ActorNetwork(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.encoder = FleetEncoder(width)
-        self.share = nn.Sequential(nn.Linear(2 * width, width), nn.Tanh(), nn.Linear(width, 1))
-        self.level = nn.Linear(width, 1)
-        for layer in (self.share[-1], self.level):
+        last, self.level = nn.Linear(width, 1), nn.Linear(width, 1)
+        self.share = nn.Sequential(nn.Linear(2 * width, width), nn.Tanh(), last)
+        for layer in (last, self.level):
             nn.init.orthogonal_(layer.weight, 0.01)
             nn.init.zeros_(layer.bias)
 

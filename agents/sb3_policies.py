@@ -31,7 +31,9 @@ class EquivariantActorCritic(ActorCriticPolicy):
         self.actor = ActorNetwork(self.width)
         self.critic = ValueNetwork(self.width)
         self.log_std = nn.Parameter(torch.full((2,), float(self.log_std_init)))
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = self.optimizer_class(  # type: ignore[call-arg]
+            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
+        )
 
     def _spread(self, entries: int) -> Tensor:
         std = self.log_std.exp()
@@ -41,7 +43,7 @@ class EquivariantActorCritic(ActorCriticPolicy):
         normal = torch.distributions.Normal(mean, self._spread(mean.shape[1]).expand_as(mean))
         return (normal.log_prob(actions) * mask).sum(dim=1), (normal.entropy() * mask).sum(dim=1)
 
-    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions, values and log-probabilities."""
         mean, mask = self.actor(obs)
         actions = mean if deterministic else mean + self._spread(mean.shape[1]) * torch.randn_like(mean)

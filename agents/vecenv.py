@@ -41,7 +41,7 @@ class BatchedVecEnv(VecEnv):
         self._observation = np.zeros((num_envs, *self.observation_space.shape), dtype=np.float32)  # type: ignore[misc]
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
 
-    def reset(self) -> NDArray[np.float32]:  # type: ignore[override]
+    def reset(self) -> NDArray[np.float32]:
         """Start every episode."""
         self.core.reset(np.arange(self.num_envs), self.generators)
         self._returns[:], self._lengths[:] = 0.0, 0

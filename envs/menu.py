@@ -50,7 +50,7 @@ def menu_actions(moves: NDArray[np.int64], observations: NDArray[np.floating]) -
     return actions
 
 
-class MenuAction(gym.ActionWrapper[NDArray[np.float32], int, NDArray[np.float32]]):
+class MenuAction(gym.Wrapper[NDArray[np.float32], Any, NDArray[np.float32], NDArray[np.float32]]):
     """`Discrete(patterns x 5)` over either environment.
 
     Move i means pattern `i // 5` of `envs.patterns.PATTERNS` and the (i % 5)-th part of the scenario's sync intervals.

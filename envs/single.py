@@ -37,15 +37,15 @@ def compile_scenarios(
 class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     """One episode of a `Core`."""
 
-    metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}
+    metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}  # noqa: RUF012 - as Gymnasium declares it
 
     def __init__(self, worlds: Sequence[World], learner: Learner, reward: str | None, render_mode: str | None) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode {render_mode!r} is unknown, expected one of {self.metadata['render_modes']}")
         self.core = Core(worlds, 1, learner, reward)
         self.render_mode = render_mode
-        self.observation_space = observation_space(self.core.max_machines)
-        self.action_space = action_space(self.core.max_machines)
+        self.observation_space: gym.Space[Any] = observation_space(self.core.max_machines)
+        self.action_space: gym.Space[Any] = action_space(self.core.max_machines)
         self.reward_space = gym.spaces.Box(-np.inf, np.inf, (len(VECTOR_REWARD),), dtype=np.float32)
         self.history = History()
         self._needs_reset = True
@@ -92,7 +92,7 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         # Budgets are part of the observed state, so running out of one is an end in itself, not a truncation.
         return self.core.observe()[0], float(rewards[0]), ended, False, info
 
-    def render(self) -> NDArray[np.uint8] | str | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | str | None:
         """The fleet as a graph, each machine's blocks as coloured strips, the curves so far; or the same as text."""
         if self.render_mode is not None and not self._began:
             raise gym.error.ResetNeeded("there is nothing to render yet: call reset() first")

@@ -54,7 +54,7 @@ class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[n
         self._ended = np.zeros(num_envs, dtype=np.bool_)
         self._began = False
 
-    def reset(  # type: ignore[override]
+    def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Start every episode; a seed s gives episode i the seed s + i, as gymnasium's vector environments do."""
@@ -70,7 +70,7 @@ class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[n
 
     def step(
         self, actions: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Play one round in every episode, or start anew where one ended."""
         if not self._began:
             raise gym.error.ResetNeeded("no episode began yet: call reset() first")

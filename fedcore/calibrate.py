@@ -6,7 +6,7 @@ Plays random decisions on real federated training over fleets of several sizes, 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class CalibrateOptions:
     """
 
     name: str = "soil-mixed-convnet-simclr"
-    runs: int = 48
-    steps: int = 300
+    runs: int = 40
+    steps: int = 250
     encoder: str = "convnet"
     objective: str = "simclr"
     workers: int = 2
@@ -63,7 +63,7 @@ def random_run(workload: Workload, run: int, total_steps: int) -> dict[str, Any]
     from fedcore.workload import build_training, prepare_data
 
     rng = np.random.default_rng([run, 11])
-    machines = int(rng.integers(2, 9))
+    machines = int(rng.integers(3, 9))
     scenario = bare_scenario(machines, workload)
     data = prepare_data(scenario, seed=run)
     training = build_training(scenario, data, None, seed=run)
@@ -140,7 +140,8 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
     from scipy.optimize import least_squares
 
     def unpack(x: NDArray[np.float64]) -> Dynamics:
-        return Dynamics(float(np.exp(x[0])), float(np.exp(x[1])), *(float(v) for v in x[2:7]), 0.0, 0.0)
+        h, a, b, d, v = (float(value) for value in x[2:7])
+        return Dynamics(float(np.exp(x[0])), float(np.exp(x[1])), h, a, b, d, v, 0.0, 0.0)
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
@@ -157,7 +158,7 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
     small = size <= np.median(size)
     floor = float(error[small].std())
     slope = float(max(0.0, (error[~small].std() - floor) / size[~small].mean()))
-    return Dynamics(*list(asdict(model).values())[:7], noise_floor=floor, noise_slope=slope)
+    return replace(model, noise_floor=floor, noise_slope=slope)
 
 
 def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
@@ -204,7 +205,7 @@ def calibrate(options: CalibrateOptions) -> Calibration:
         options: see `CalibrateOptions`.
     """
     workload = Workload(encoder=options.encoder, objective=options.objective)
-    folder = cache_folder("calibrate", options.name, workload.model_dump_json(), options.steps)
+    folder = cache_folder("calibrate", "server-set", options.name, workload.model_dump_json(), options.steps)
     jobs: dict[Path, Job] = {folder / f"target-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
     jobs |= {folder / f"run-{run:04d}.json": (random_run, (workload, run, options.steps)) for run in range(options.runs)}
     kept = list(run_kept(jobs, options.workers, "real rounds").values())

@@ -84,7 +84,7 @@ def record(name: str, seed: int, rounds: int, every: int) -> list[list[float]]:
 
     data = prepare_data(scenario(MACHINES), seed=seed)
     if mode.central:
-        data = PreparedData(data.dataset, (np.concatenate(data.clients),))
+        data = PreparedData(data.dataset, (np.concatenate(data.clients),), data.server_images)
     training = build_training(scenario(machines), data, None, seed)
     upload = cost_of_share(training.model.neuron_map, mode.share, mode.context, 1).upload_bytes / 1e6
     dataset = data.dataset
@@ -144,7 +144,10 @@ def main() -> None:
     curves = {
         name: np.array([kept[folder / f"{name}-{seed}.json"] for seed in range(options.seeds)]) for name in MODES
     }
-    lines = ["| training | R2 untrained | R2 after | spread (min .. max) | InfoNCE after | upload per machine, MB |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| training | R2 untrained | R2 after | spread (min .. max) | InfoNCE after | upload per machine, MB |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, table in curves.items():
         last = table[:, -1]
         lines.append(

@@ -28,7 +28,8 @@ from scenarios.schema import Scenario, Workload
 EMBEDDED = ("soil-micrographs", "soil-micrographs-mixed")
 """Sets made by the program: all sites bright-field, or every site under another contrast method."""
 VIEWS = 2
-GUARD_IMAGES = 256
+GUARD_IMAGES = 128
+SERVER_SITES, SERVER_PER_SITE = 6, 44
 
 
 def _options(which: str, name: str, known: dict[str, Any], scenario: str) -> None:
@@ -79,10 +80,20 @@ class PreparedData:
     Attributes:
         dataset: the whole set.
         clients: per machine, indices of its training images.
+        server_images: (N, H, W, C) uint8 unlabeled images that the server measures progress on.
     """
 
     dataset: Dataset
     clients: tuple[NDArray[np.int64], ...]
+    server_images: NDArray[np.uint8]
+
+
+def _embedded(name: str, sites: int, per_site: int, size_px: int, seed: int) -> Dataset:
+    dataset = soil_micrographs(sites, per_site, size_px, seed)
+    if name == "soil-micrographs-mixed":
+        images = mixed_instruments(dataset.images, dataset.group, seed)
+        dataset = replace(dataset, name=name, images=images)
+    return dataset
 
 
 def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int = 0) -> PreparedData:
@@ -105,20 +116,19 @@ def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int =
         dataset = load_images(scenario.workload.data, size_px=scenario.workload.image_px)
     if dataset is not None:
         clients = split_clients(dataset, len(machines), np.random.default_rng([seed, 3]))
-        return PreparedData(dataset, tuple(clients))
+        return PreparedData(dataset, tuple(clients), dataset.images[dataset.test])
     most = max(group.images for group in machines)
     # A quarter of every site is held out for probes.
     per_site = int(np.ceil(most / 0.75))
-    dataset = soil_micrographs(len(machines), per_site, scenario.workload.image_px, seed=0)
-    if scenario.workload.data == "soil-micrographs-mixed":
-        images = mixed_instruments(dataset.images, dataset.group, seed=0)
-        dataset = replace(dataset, name="soil-micrographs-mixed", images=images)
+    dataset = _embedded(scenario.workload.data, len(machines), per_site, scenario.workload.image_px, 0)
+    # The same images for every fleet, from all six kinds of site, so that progress means the same everywhere.
+    server = _embedded(scenario.workload.data, SERVER_SITES, SERVER_PER_SITE, scenario.workload.image_px, 1)
     rng = np.random.default_rng([seed, 3])
     clients_ = []
     for k, group in enumerate(machines):
         own = np.flatnonzero((dataset.group == k) & ~dataset.test)
         clients_.append(np.sort(rng.permutation(own)[: group.images]))
-    return PreparedData(dataset, tuple(clients_))
+    return PreparedData(dataset, tuple(clients_), server.images)
 
 
 def recipe_of(workload: Workload) -> LocalRecipe:
@@ -141,17 +151,16 @@ def build_training(
     """
     dataset, workload = data.dataset, scenario.workload
     model = model_for(workload, dataset.images.shape[3], scenario.name)
-    held_out = dataset.images[dataset.test]
     engine = InProcessEngine(model, [to_tensor(dataset.images[index]) for index in data.clients], recipe_of(workload))
     return FederatedTraining(
         model,
         engine,
         scenario.fleet.machine_names,
-        HeldOutInfoNCE(held_out),
+        HeldOutInfoNCE(data.server_images),
         scale,
         context=workload.context,
         rule=workload.selection,
         server_step=workload.server_step,
         seed=seed,
-        guard_images=held_out[:GUARD_IMAGES],
+        guard_images=data.server_images[:: max(1, len(data.server_images) // GUARD_IMAGES)],
     )

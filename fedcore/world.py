@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numba
 import numpy as np
@@ -139,7 +140,7 @@ def _reference_cost(world: World) -> ReferenceCost:
     reference = world.scenario.reference
     a = world.arrays
 
-    def stack(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def stack(x: NDArray[Any]) -> NDArray[Any]:
         return np.broadcast_to(x, (n, *x.shape)).copy()
 
     parameters, fleet = stack(a.parameters), stack(a.fleet)

@@ -67,7 +67,7 @@ def read_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes, expected a scenario of at most {MAX_BYTES}")
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_NoAliasLoader)  # noqa: S506 - a SafeLoader
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_NoAliasLoader)  # a SafeLoader
     except FileNotFoundError:
         raise InputError(f"scenario file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:

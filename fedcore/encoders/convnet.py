@@ -17,8 +17,9 @@ from fedcore.neurons import Layer, NeuronMap, Parameter
 class ConvNet(Encoder):
     """conv - norm - ReLU per width, then the mean over places.
 
-    Strides instead of max-pooling: pooling took a quarter of a step on a CPU. The norm is group norm with one group (Wu and He 2018): it has no running statistics to merge and does not care in
-    which order, or how many, channels a machine sees.
+    Strides instead of max-pooling: pooling took a quarter of a step on a CPU. The norm is group norm with one group
+    (Wu and He 2018): it has no running statistics to merge and does not care in which order, or how many, channels a
+    machine sees.
 
     Args:
         image_shape: (C, H, W) of the images.
@@ -39,8 +40,10 @@ class ConvNet(Encoder):
     ) -> None:
         channels, height, width = image_shape
         if len(widths) != len(strides) or first_kernel % 2 == 0:
-            raise ValueError(f"got {len(widths)} widths, {len(strides)} strides and kernel {first_kernel}, expected as "
-                             "many strides as widths and an odd kernel")
+            raise ValueError(
+                f"got {len(widths)} widths, {len(strides)} strides and kernel {first_kernel}, expected as many strides as "
+                "widths and an odd kernel"
+            )
         if min(height, width) < 2 * prod(strides):
             raise ValueError(f"images of {height}x{width} are too small for strides {list(strides)}")
         layers, parameters = [], []

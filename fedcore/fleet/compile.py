@@ -97,8 +97,10 @@ def compile_fleet(fleet: Fleet, deadline_s: float | None, max_machines: int) -> 
         for link in route(graph, name):
             via[k, 1 + order.index(link)] = True
     up, down = np.full(MAX_LINKS, np.inf), np.full(MAX_LINKS, np.inf)
-    for j, link in enumerate((fleet.server, *fleet.links)):
-        up[j], down[j] = link.uplink_mbps * 1e6, link.downlink_mbps * 1e6
+    rates = [(fleet.server.uplink_mbps, fleet.server.downlink_mbps)]
+    rates += [(link.uplink_mbps, link.downlink_mbps) for link in fleet.links]
+    for j, (up_mbps, down_mbps) in enumerate(rates):
+        up[j], down[j] = up_mbps * 1e6, down_mbps * 1e6
     scalars = np.zeros(c.N_FLEET)
     scalars[c.SERVER_J_PER_BIT] = fleet.server.nj_per_bit * 1e-9
     scalars[c.OVERHEAD_S], scalars[c.WAIT_S] = fleet.server.round_overhead_s, fleet.server.wait_s

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import networkx as nx
 
 from scenarios.schema import Fleet
@@ -45,5 +47,5 @@ def fleet_graph(fleet: Fleet) -> nx.Graph:
 def route(graph: nx.Graph, machine: str) -> list[str]:
     """Names of the shared links on the way from a machine to the server, in order."""
     path = nx.shortest_path(graph, machine, SERVER)
-    shared = (graph.edges[a, b]["shared"] for a, b in zip(path, path[1:], strict=False))
+    shared = (graph.edges[a, b]["shared"] for a, b in pairwise(path))
     return [name for name in shared if name is not None]

@@ -37,7 +37,7 @@ class HeldOutInfoNCE:
         images: NDArray[np.uint8],
         augmentation: Augmentation = PROBE_VIEWS,
         seed: int = 0,
-        size: int = 512,
+        size: int = 256,
         temperature: float = 0.5,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)

@@ -56,11 +56,13 @@ def test_splits_are_disjoint_in_fleet_size_and_harshness() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_they_compile(split: Split) -> None:
-    for seed in range(12):
-        world = compile_world(random_scenario(np.random.default_rng(1000 + seed), split))
-        assert 1 < world.reference.rounds < 1000
-        assert min(world.budgets) > 0
+def test_the_reference_reaches_the_target_within_its_budgets(split: Split) -> None:
+    # 1002, 1027, 1114 and 1124 once drew fleets on batteries alone.
+    for seed in (*range(1000, 1008), 1027, 1114, 1124):
+        world = compile_world(random_scenario(np.random.default_rng(seed), split))
+        assert 1 < world.reference.rounds < world.budgets[3]
+        for need, budget in zip(dataclasses.astuple(world.reference), world.budgets, strict=True):
+            assert need < budget
 
 
 def test_unknown_split_is_refused() -> None:

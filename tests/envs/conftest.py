@@ -1,0 +1,61 @@
+"""Shared by the environments' tests: a calibration of their own, so that no test leans on the shipped one's numbers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scenarios import Scenario, load
+
+CALIBRATION = {
+    "name": "test",
+    "dynamics": {
+        "rate": 0.25, "decay": 2.5, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1, "data_power": 0.2,
+        "variety_power": 0.4, "noise_floor": 0.015, "noise_slope": 0.05,
+    },
+    "untrained_infonce": 6.0,
+    "target_infonce": 4.5,
+    "fit": {},
+}  # fmt: skip
+
+Calibrated = Callable[..., Scenario]
+
+
+@pytest.fixture(scope="session")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+    """Scenarios, by name or given, on the tests' calibration; further sections are updated field by field."""
+    path = tmp_path_factory.mktemp("calibration") / "test.json"
+    path.write_text(json.dumps(CALIBRATION))
+
+    def change(scenario: str | Scenario = "farm-lte", **sections: dict[str, Any]) -> Scenario:
+        content = (load(scenario) if isinstance(scenario, str) else scenario).model_dump(mode="json")
+        content["workload"]["calibration"] = str(path)
+        for section, fields in sections.items():
+            content[section].update(fields)
+        return Scenario.model_validate(content)
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def tiny(calibrated: Calibrated) -> Scenario:
+    """Two machines, 24 images each, an encoder of eight channels: a real round takes milliseconds."""
+    content = calibrated().model_dump(mode="json")
+    groups = content["fleet"]["groups"]
+    for group in groups:
+        group.update(count=1, images=24)
+    content["name"] = "tiny"
+    content["workload"].update(image_px=16, batch_size=8, encoder_options={"widths": [8, 8, 8]}, precision="fp32")
+    content["decision"]["sync_intervals"] = [1, 2]
+    content["reference"]["sync_interval"] = 2
+    return Scenario.model_validate(content)
+
+
+@pytest.fixture
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the tests' own, shared between them."""
+    path = tmp_path_factory.getbasetemp() / "intrafed-cache"
+    monkeypatch.setenv("INTRAFED_CACHE", str(path))
+    return path

@@ -1,0 +1,170 @@
+"""The observation: split and assembled, in bounds, blind to what nobody can know, and the same in any order."""
+
+import numpy as np
+import pytest
+
+from envs.core import Core, SimulatedLearner
+from envs.observation import (
+    FLEET_FEATURES,
+    LIMIT,
+    MACHINE_FEATURES,
+    N_FLEET,
+    N_MACHINE,
+    assemble,
+    machines_of,
+    observation_space,
+    split,
+)
+from envs.orchestration import OrchestrationEnv
+from envs.vector import OrchestrationVectorEnv
+from fedcore.fleet import columns as c
+from scenarios import Scenario, names, random_scenario
+
+
+def test_names_are_unique_and_sizes_agree() -> None:
+    assert len(set(MACHINE_FEATURES)) == N_MACHINE == 18
+    assert len(set(FLEET_FEATURES)) == N_FLEET == 23
+    assert observation_space(16).shape == (16 * 18 + 23,)
+    assert machines_of(16 * 18 + 23) == 16
+    for size in (23, 16 * 18 + 22, 5):
+        with pytest.raises(ValueError, match="fits no K_max"):
+            machines_of(size)
+
+
+def test_split_undoes_assemble() -> None:
+    rng = np.random.default_rng(0)
+    machine = {name: rng.uniform(-4, 4, (3, 5)) for name in MACHINE_FEATURES}
+    machine["exists"] = np.ones((3, 5))
+    fleet = {name: rng.uniform(-4, 4, 3) for name in FLEET_FEATURES}
+    packed = assemble(machine, fleet)
+    assert packed.dtype == np.float32
+    for view, at in ((split(packed), slice(None)), (split(packed[1]), 1)):
+        for name in MACHINE_FEATURES:
+            assert view.machine[name] == pytest.approx(machine[name][at], rel=1e-6)
+        for name in FLEET_FEATURES:
+            assert view.fleet[name] == pytest.approx(fleet[name][at], rel=1e-6)
+
+
+def test_padding_is_zero_and_the_rest_is_clipped_and_finite() -> None:
+    machine = {name: np.full((1, 3), 100.0) for name in MACHINE_FEATURES}
+    machine["exists"] = np.array([[1.0, 0.0, 1.0]])
+    machine["step_time"] = np.array([[np.nan, np.nan, -np.inf]])
+    packed = assemble(machine, {name: np.array([-100.0]) for name in FLEET_FEATURES})
+    view = split(packed[0])
+    assert observation_space(3).contains(packed[0])
+    for name in MACHINE_FEATURES:
+        assert view.machine[name][1] == 0.0
+    assert view.machine["data"].tolist() == [LIMIT, 0.0, LIMIT]
+    assert view.machine["step_time"].tolist() == [0.0, 0.0, -LIMIT]
+    assert view.fleet["progress"] == -LIMIT
+
+
+def test_in_bounds_over_random_episodes_of_all_scenarios(calibrated) -> None:  # type: ignore[no-untyped-def]
+    many = [calibrated(name) for name in names()]
+    for seed in range(6):
+        many += [calibrated(random_scenario(np.random.default_rng(seed), split)) for split in ("train", "ood")]
+    env = OrchestrationVectorEnv(len(many) * 2, many)
+    space, rng = env.single_observation_space, np.random.default_rng(0)
+    observation, _ = env.reset(seed=0)
+    seen = set()
+    for _ in range(40):
+        seen |= set(env.core.world_index.tolist())
+        assert observation.dtype == np.float32
+        assert np.isfinite(observation).all()
+        assert (observation >= space.low).all()
+        assert (observation <= space.high).all()
+        view = split(observation)
+        padding = view.machine["exists"] == 0
+        for name in MACHINE_FEATURES:
+            assert (view.machine[name][padding] == 0).all()
+        count = (~padding).sum(axis=1)
+        assert count.tolist() == [env.core.world(b).arrays.machines for b in range(env.num_envs)]
+        # Features that always sit at a bound would be information lost.
+        observation = env.step(rng.uniform(-1, 1, env.action_space.shape).astype(np.float32))[0]
+    assert len(seen) > 12
+
+
+def test_features_are_rarely_clipped(calibrated) -> None:  # type: ignore[no-untyped-def]
+    env = OrchestrationVectorEnv(24, [calibrated(name) for name in names()])
+    rng = np.random.default_rng(0)
+    env.reset(seed=0)
+    frames = [env.step(rng.uniform(-1, 1, env.action_space.shape).astype(np.float32))[0] for _ in range(15)]
+    assert (np.abs(np.stack(frames)) >= LIMIT).mean() < 0.01
+
+
+def steady(calibrated, order: list[int]) -> Scenario:  # type: ignore[no-untyped-def]
+    """farm-lte with three unlike groups, free of chance, in an order."""
+    content = calibrated().model_dump(mode="json")
+    first, second = content["fleet"]["groups"]
+    groups = [{**first, "count": 2}, {**second, "count": 1}, {**second, "count": 3, "name": "third", "images": 90}]
+    for i, group in enumerate(groups):
+        group["load"] = None
+        group["device"] = {**group["device"], "step_jitter": 0.0, "throughput_gflops": 5.0 + 7 * i}
+        group["link"] = {**group["link"], "variability": 0.0, "uplink_mbps": 1.0 + i}
+    content["fleet"]["groups"] = [groups[i] for i in order]
+    return Scenario.model_validate(content)
+
+
+def test_swapping_groups_permutes_features(calibrated) -> None:  # type: ignore[no-untyped-def]
+    a, b = OrchestrationEnv(steady(calibrated, [0, 1, 2])), OrchestrationEnv(steady(calibrated, [2, 0, 1]))
+    # Machines of b in the order of a: a has 2 + 1 + 3, b has 3 + 2 + 1.
+    permutation = [3, 4, 5, 0, 1, 2]
+    rng = np.random.default_rng(0)
+    left, right = a.reset(seed=4)[0], b.reset(seed=4)[0]
+    for _ in range(8):
+        one, other = split(left), split(right)
+        for name in MACHINE_FEATURES:
+            assert one.machine[name][:6] == pytest.approx(other.machine[name][permutation], abs=1e-4), name
+        for name in FLEET_FEATURES:
+            assert one.fleet[name] == pytest.approx(other.fleet[name], abs=1e-4), name
+        assert len(np.unique(one.machine["step_time"][:6].round(3))) == 3
+        action = rng.uniform(-1, 1, 17).astype(np.float32)
+        moved = action.copy()
+        moved[permutation] = action[:6]
+        left, right = a.step(action)[0], b.step(moved)[0]
+
+
+def test_hidden_conditions_are_not_seen(calibrated) -> None:  # type: ignore[no-untyped-def]
+    env = OrchestrationEnv(calibrated())
+    env.reset(seed=1)
+    seen = env.step(np.zeros(17))[0]
+    env.core.conditions[:, :, c.LINK_X] += 2.0
+    env.core.conditions[:, :, c.BUSY] = 1.0 - env.core.conditions[:, :, c.BUSY]
+    env.core.conditions[:, :, c.CLOUD_X] -= 1.0
+    env.core.key += np.uint64(1)
+    assert np.array_equal(env.core.observe()[0], seen)
+    env.core.conditions[:, 0, c.ON] = 0.0  # a heartbeat that fails is seen
+    assert split(env.core.observe()[0]).machine["available"][0] == 0.0
+
+
+def test_measurements_are_what_the_last_round_measured(calibrated) -> None:  # type: ignore[no-untyped-def]
+    env = OrchestrationEnv(calibrated())
+    before = split(env.reset(seed=1)[0]).machine
+    assert (before["slowdown"] == 0).all()
+    action = np.full(17, -1.0)
+    action[0] = 0.5
+    observation, _, _, _, info = env.step(action)
+    view = split(observation).machine
+    row = env.core.parameters[0, 0]
+    index = round(0.75 * 256)
+    advertised = row[c.STEP_OVERHEAD_S] + env.core.costs[0, index, 0] / row[c.FLOPS_PER_S]
+    assert info["status"] == ["done"] + ["resting"] * 5
+    assert view["slowdown"][0] == pytest.approx(np.log10(info["telemetry"][0, c.STEP_S] / advertised), abs=1e-5)
+    assert view["last_share"][:6].tolist() == [0.75] + [0.0] * 5
+    assert view["last_outcome"][:6].tolist() == [1.0] + [0.0] * 5
+    assert view["measurement_age"][:2] == pytest.approx([0.0, np.tanh(0.1)])
+    for name in ("step_time", "slowdown", "upload_time", "download_time"):
+        assert np.array_equal(view[name][1:], before[name][1:])
+
+
+def test_a_core_refuses_worlds_that_do_not_fit_together(calibrated) -> None:  # type: ignore[no-untyped-def]
+    from fedcore.world import compile_world
+
+    worlds = [compile_world(calibrated(), 16), compile_world(calibrated("lab-lan"), 12)]
+    with pytest.raises(ValueError, match="same max_machines"):
+        Core(worlds, 1, SimulatedLearner())
+    with pytest.raises(ValueError, match="is unknown, expected one of efficiency"):
+        Core(worlds[:1], 1, SimulatedLearner(), "speed")
+    paid_otherwise = compile_world(calibrated("lab-lan", reward={"kind": "ratio"}), 16)
+    with pytest.raises(ValueError, match="different rewards"):
+        Core([worlds[0], paid_otherwise], 1, SimulatedLearner())

@@ -1,0 +1,146 @@
+"""A compiled scenario: cost of the reference by hand, budgets, limits of memory, and clear refusals."""
+
+import json
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedcore.costs import GRID
+from fedcore.fleet import columns as c
+from fedcore.world import compile_world, progress_noise, share_indices
+from scenarios import InputError, Scenario, load, names
+
+DYNAMICS = {
+    "rate": 0.2, "decay": 2.0, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1, "data_power": 0.2,
+    "variety_power": 0.4, "noise_floor": 0.0, "noise_slope": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> dict[str, Any]:
+    """One machine without chance, on noise-free dynamics."""
+    path = tmp_path / "exact.json"
+    path.write_text(
+        json.dumps(
+            {"name": "exact", "dynamics": DYNAMICS, "untrained_infonce": 6.0, "target_infonce": 5.0, "fit": {}}
+        )
+    )
+    device = {
+        "throughput_gflops": 10.0, "memory_mb": 4096.0, "active_power_w": 5.0, "idle_power_w": 2.0, "step_jitter": 0.0
+    }  # fmt: skip
+    link = {"uplink_mbps": 8.0, "downlink_mbps": 16.0, "latency_s": 0.0}
+    return {
+        "name": "exact",
+        "fleet": {"groups": [{"name": "a", "device": device, "link": link}]},
+        "workload": {"calibration": str(path)},
+        "reference": {"share": 1.0, "sync_interval": 10},
+    }
+
+
+def compiled(content: dict[str, Any], **options: Any):  # type: ignore[no-untyped-def]
+    return compile_world(Scenario.model_validate(content), **options)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_library_scenario_compiles(name: str) -> None:
+    world = compile_world(load(name))
+    assert 5 < world.reference.rounds < world.budgets[3]
+    assert all(x > 0 for x in astuple(world.reference))
+    assert world.data.sum() == pytest.approx(1.0)
+    assert (world.data[world.arrays.machines :] == 0).all()
+    assert (world.max_share_index[: world.arrays.machines] >= 1).any()
+    assert compile_world(load(name)) is world
+
+
+def test_reference_cost_by_hand(content: dict[str, Any]) -> None:
+    world = compiled(content)
+    # One machine with everything: m = D = 1, V = 1 - exp(-1 / 0.1), so each round's work is V^0.4.
+    work = (1 - np.exp(-10.0)) ** 0.4
+    rounds = int(np.ceil(np.expm1(2.0) / (2.0 * 0.2 * work)))
+    flops, up, down, _ = world.costs[GRID]
+    compute = 10 * flops / 10e9
+    round_s = down * 8 / 16e6 + compute + up * 8 / 8e6 + 0.5
+    joules = 5.0 * compute + 2.0 * (round_s - compute) + 8 * (up + down) * 5e-9
+    assert world.reference.rounds == pytest.approx(rounds)
+    assert world.reference.time_s == pytest.approx(rounds * round_s)
+    assert world.reference.energy_j == pytest.approx(rounds * joules)
+    assert world.reference.bytes == pytest.approx(rounds * (up + down))
+
+
+def test_budgets_are_multiples_unless_given(content: dict[str, Any]) -> None:
+    world = compiled(content)
+    r = world.reference
+    assert world.budgets == pytest.approx((3 * r.time_s, 3 * r.energy_j, 3 * r.bytes, 200))
+    content["budgets"] = {"of_reference": 2.0, "time_s": 55.0, "bytes": 1e9, "rounds": 7}
+    assert compiled(content).budgets == pytest.approx((55.0, 2 * r.energy_j, 1e9, 7))
+
+
+def test_memory_limits_the_share(content: dict[str, Any]) -> None:
+    assert compiled(content).max_share_index[0] == GRID
+    memory = compiled(content).costs[:, 3]
+    assert (np.diff(memory) >= 0).all()
+    content["fleet"]["groups"][0]["device"]["memory_mb"] = memory[200] / 1e6 * (1 + 1e-9)
+    world = compiled(content)
+    limit = world.max_share_index[0]
+    assert memory[limit] <= world.arrays.parameters[0, c.MEMORY_BYTES] < memory[limit + 1]
+    assert limit >= 200
+    assert (world.max_share_index[1:] == 0).all()
+
+
+def test_a_reference_that_does_not_fit_takes_what_does(content: dict[str, Any]) -> None:
+    memory = compiled(content).costs[:, 3]
+    content["fleet"]["groups"][0]["device"]["memory_mb"] = memory[128] / 1e6 * (1 + 1e-9)
+    limited = compiled(content)
+    content["reference"]["share"] = float(limited.max_share_index[0]) / GRID
+    assert astuple(compiled(content).reference) == pytest.approx(astuple(limited.reference))
+
+
+def test_targets_out_of_reach_are_told(content: dict[str, Any]) -> None:
+    content["fleet"]["groups"][0]["device"]["memory_mb"] = 0.001
+    with pytest.raises(InputError, match=r"scenario exact: the reference policy .* does not reach the target"):
+        compiled(content)
+    content["fleet"]["groups"][0]["device"]["memory_mb"] = 4096
+    content["decision"] = {"deadline_s": 0.001}
+    with pytest.raises(InputError, match="deadline"):
+        compiled(content)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("calibration", "nothing", "workload.calibration 'nothing' is unknown"),
+        ("encoder", "nothing", "workload.encoder is 'nothing'"),
+        ("objective", "nothing", "workload.objective is 'nothing'"),
+        ("encoder_options", {"widhts": [8]}, "scenario exact: workload does not build"),
+    ],
+)
+def test_workloads_that_do_not_exist_are_told(content: dict[str, Any], field: str, value: Any, expected: str) -> None:
+    content["workload"][field] = value
+    with pytest.raises(InputError) as caught:
+        compiled(content)
+    message = str(caught.value)
+    assert message.replace("scenario ?", "scenario exact").find(expected) >= 0
+    assert "\n" not in message
+
+
+def test_fleets_larger_than_k_max_are_told(content: dict[str, Any]) -> None:
+    content["fleet"]["groups"][0]["count"] = 17
+    with pytest.raises(InputError, match="17 machines, expected at most max_machines=16"):
+        compiled(content)
+    assert len(compiled(content, max_machines=20).data) == 20
+
+
+def test_shares_on_the_grid() -> None:
+    assert share_indices(np.array([-1.0, 0.0, 0.5, 1.0, 2.0, 0.5 + 0.49 / GRID])).tolist() == [0, 0, 128, 256, 256, 128]
+
+
+def test_progress_noise_is_standard_normal_and_independent_of_the_batch() -> None:
+    keys = np.random.default_rng(0).integers(2**63, size=4000).astype(np.uint64)
+    counters = np.arange(4000) % 50
+    z = progress_noise(keys, counters)
+    assert z.mean() == pytest.approx(0.0, abs=0.07)
+    assert z.std() == pytest.approx(1.0, abs=0.05)
+    assert np.array_equal(progress_noise(keys[7:9], counters[7:9]), z[7:9])
