@@ -20,8 +20,9 @@ class Options:
     4. Plays it and the best heuristics on REAL federated self-supervised training of the embedded soil micrographs.
     5. Writes RUN/report.html, PNG plots and results.json, and prints the tables.
 
-    The run's folder is named after scenario, algorithm, seed, steps and content of the scenario. The same command goes on where an interrupted
-    one stopped, and reads what is finished instead of doing it again. One seed, one result, on one machine.
+    The run's folder is named after scenario, algorithm, seed, steps and content of the scenario. The same command goes on
+    where an interrupted one stopped, and reads what is finished instead of doing it again. One seed, one result, on one
+    machine.
     """
 
     algo: Literal["ppo", "dqn"] = "ppo"

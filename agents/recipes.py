@@ -26,12 +26,12 @@ from scenarios.errors import InputError
 class PPORecipe:
     """Hyper-parameters of PPO (Schulman et al. 2017); the undiscounted return is the log-efficiency itself."""
 
-    steps: int = 800_000
-    num_envs: int = 256
+    steps: int = 600_000
+    num_envs: int = 128
     rollout: int = 32
-    minibatch: int = 2048
+    minibatch: int = 1024
     epochs: int = 6
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     gamma: float = 1.0
     gae_lambda: float = 0.95
     clip_range: float = 0.2
@@ -196,9 +196,9 @@ def train(
     if left > 0:
         try:
             model.learn(left, callback=watch, reset_num_timesteps=False, tb_log_name=algorithm)
-        except KeyboardInterrupt:
+        finally:
+            # Also after Ctrl-C: the same command then goes on from here.
             save_checkpoint(model, checkpoint)
-            raise
     names = ",".join(dict.fromkeys(w.scenario.name for w in worlds)) if len(worlds) <= 8 else f"{len(worlds)} scenarios"
     card = PolicyCard(algorithm, recipe.width, names, seed, total, {"recipe": asdict(recipe)})
     network: torch.nn.Module

@@ -24,6 +24,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's own mode would shut colleagues out
         os.replace(temporary, path)
     except OSError as error:
         if temporary is not None and os.path.exists(temporary):

@@ -79,7 +79,6 @@ def test_in_bounds_over_random_episodes_of_all_scenarios(calibrated) -> None:  #
             assert (view.machine[name][padding] == 0).all()
         count = (~padding).sum(axis=1)
         assert count.tolist() == [env.core.world(b).arrays.machines for b in range(env.num_envs)]
-        # Features that always sit at a bound would be information lost.
         observation = env.step(rng.uniform(-1, 1, env.action_space.shape).astype(np.float32))[0]
     assert len(seen) > 12
 

@@ -11,9 +11,9 @@ from fedcore.world import share_indices
 
 
 def test_shares_and_levels_by_hand() -> None:
-    actions = np.array([[-1.0, 0.0, 1.0, -0.93, -1.0], [-0.9, 0.5, -0.92, 0.2, 1.0]])
+    actions = np.array([[-1.0, 0.0, 1.0, -0.93, -1.0], [-0.9, 0.5, -0.918, 0.2, 1.0]])
     shares, level = decode(actions, np.array([5, 3]))
-    assert shares == pytest.approx(np.array([[0, 0.5, 1.0, 0.0], [0.05, 0.75, 0.04, 0.6]]))
+    assert shares == pytest.approx(np.array([[0, 0.5, 1.0, 0.0], [0.05, 0.75, 0.041, 0.6]]))
     assert level.tolist() == [0, 2]
 
 

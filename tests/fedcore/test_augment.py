@@ -118,7 +118,7 @@ def test_crops_enlarge_a_part_of_the_image():
 
 def test_rotation_turns_by_any_angle_and_keeps_the_picture():
     y, x = torch.meshgrid(torch.linspace(-1, 1, 33), torch.linspace(-1, 1, 33), indexing="ij")
-    disc = torch.exp(-8 * (x**2 + y**2)).expand(40, 1, 33, 33).contiguous()
+    disc = torch.exp(-16 * (x**2 + y**2)).expand(40, 1, 33, 33).contiguous()
     off = torch.exp(-30 * ((x - 0.4) ** 2 + y**2)).expand(400, 1, 33, 33).contiguous()
     how = Augmentation(1.0, True, 0.0, 0.0, 0.0, 0.0)
     torch.testing.assert_close(view(how, disc), disc, atol=0.03, rtol=0)

@@ -159,7 +159,7 @@ def test_the_stored_calibrations_load_and_make_sense(name):
 
 @pytest.mark.parametrize("name", ["no-such", "no/such.json", ""])
 def test_an_unknown_calibration_is_refused_and_the_known_are_named(name):
-    with pytest.raises(InputError, match="is unknown: expected a JSON file or one of .*soil-mixed-convnet-simclr"):
+    with pytest.raises(InputError, match=r"is unknown: expected a JSON file or one of .*soil-mixed-convnet-simclr"):
         load_calibration(name)
 
 

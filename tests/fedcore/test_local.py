@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -101,7 +103,7 @@ def test_a_moving_target_follows_the_machines_own_weights():
     model.objective.loss = spy
     train(model, state, target, images, block, 3, LocalRecipe(batch_size=8, precision="fp32", moving_target=True))
     assert set(seen[0][0]) == model.target_parameters
-    for (old, _), (new, online) in zip(seen, seen[1:], strict=False):
+    for (old, _), (new, online) in pairwise(seen):
         for name in new:
             torch.testing.assert_close(new[name], 0.25 * old[name] + 0.75 * online[name])
 

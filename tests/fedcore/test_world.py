@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fedcore.world
 from fedcore.costs import GRID
 from fedcore.fleet import columns as c
 from fedcore.world import compile_world, progress_noise, share_indices
@@ -68,6 +69,23 @@ def test_reference_cost_by_hand(content: dict[str, Any]) -> None:
     assert world.reference.time_s == pytest.approx(rounds * round_s)
     assert world.reference.energy_j == pytest.approx(rounds * joules)
     assert world.reference.bytes == pytest.approx(rounds * (up + down))
+
+
+def test_reference_episodes_are_independent(content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def spy(keys: Any, counters: Any) -> Any:
+        drawn.append(progress_noise(keys, counters))
+        return drawn[-1]
+
+    monkeypatch.setattr(fedcore.world, "progress_noise", spy)
+    content["title"] = "not compiled before"
+    compiled(content)
+    z = np.stack(drawn)
+    assert z.shape[0] > 5
+    # No draw of one episode and round comes again in another: episodes were once shifted copies of each other.
+    assert len(np.unique(z)) == z.size
+    assert abs(np.corrcoef(z[1:, :-1].ravel(), z[:-1, 1:].ravel())[0, 1]) < 0.15
 
 
 def test_budgets_are_multiples_unless_given(content: dict[str, Any]) -> None:

@@ -1,0 +1,183 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import scenarios
+from agents.frozen import FrozenPolicy, PolicyCard, freeze, load_policy, newest_policy
+from agents.network import ActorNetwork, QNetwork
+from agents.recipes import DQNRecipe, PPORecipe, build, train
+from agents.vecenv import BatchedVecEnv
+from envs.menu import menu_actions, menu_size
+from envs.spaces import action_space
+from fedcore.world import compile_world
+from scenarios import InputError
+
+PPO = PPORecipe(steps=512, num_envs=8, rollout=16, minibatch=64, epochs=2, width=16)
+DQN = DQNRecipe(steps=400, num_envs=4, buffer=500, batch=16, width=16)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return compile_world(scenarios.load("farm-lte"))
+
+
+@pytest.fixture(scope="module")
+def observations(world):
+    """10,000 observations of random episodes."""
+    env = BatchedVecEnv([world], 250, seed=3)
+    rng = np.random.default_rng(0)
+    rows = [env.reset().copy()]
+    while len(rows) < 40:
+        env.step_async(rng.uniform(-1, 1, (250, 17)).astype(np.float32))
+        rows.append(env.step_wait()[0].copy())
+    return np.concatenate(rows)
+
+
+def random_policy(algorithm: str) -> FrozenPolicy:
+    torch.manual_seed(1)
+    network = ActorNetwork(16) if algorithm == "ppo" else QNetwork(menu_size(), 16)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return FrozenPolicy(network, PolicyCard(algorithm, 16, "farm-lte", 0, 1))
+
+
+def test_ppo_decisions_equal_the_live_policy(world, observations, tmp_path):
+    policy, curve = train("ppo", [world], 0, tmp_path, recipe=PPO)
+    freeze(policy, tmp_path / "p.safetensors")
+    live = build("ppo", [world], 0, None, PPO)
+    live.set_parameters(str(tmp_path / "checkpoint.zip"), device="cpu")
+    frozen = load_policy(tmp_path / "p.safetensors").decide_batch(observations)
+    expected = live.predict(observations, deterministic=True)[0]
+    assert len(observations) == 10_000
+    assert np.array_equal(frozen, expected)
+    assert curve
+    assert curve[-1][0] >= 512
+
+
+def test_dqn_decisions_equal_the_live_policy(world, observations, tmp_path):
+    policy, _ = train("dqn", [world], 0, tmp_path, recipe=DQN)
+    freeze(policy, tmp_path / "p.safetensors")
+    live = build("dqn", [world], 0, None, DQN)
+    live.set_parameters(str(tmp_path / "checkpoint.zip"), device="cpu")
+    frozen = load_policy(tmp_path / "p.safetensors").decide_batch(observations)
+    moves = live.predict(observations, deterministic=True)[0]
+    assert np.array_equal(frozen, menu_actions(moves, observations))
+
+
+def test_training_is_deterministic_and_depends_on_the_seed(world, tmp_path):
+    weights = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        policy, _ = train("ppo", [world], seed, tmp_path / name, recipe=PPO)
+        weights.append(torch.cat([p.flatten() for p in policy.network.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_interrupted_training_goes_on(world, tmp_path):
+    train("ppo", [world], 0, tmp_path, steps=256, recipe=PPO)
+    seen = []
+    train("ppo", [world], 0, tmp_path, steps=512, on_step=lambda done, score: seen.append(done), recipe=PPO)
+    assert seen
+    assert min(seen) > 256
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_round_trip_and_legal_actions(algorithm, observations, tmp_path):
+    policy = random_policy(algorithm)
+    freeze(policy, tmp_path / "p.safetensors")
+    loaded = load_policy(tmp_path / "p.safetensors")
+    actions = loaded.decide_batch(observations[:200])
+    assert np.array_equal(actions, policy.decide_batch(observations[:200]))
+    assert all(action_space(16).contains(a) for a in actions)
+    one_by_one = np.stack([loaded.decide(o) for o in observations[:200]])
+    assert np.allclose(one_by_one, actions, atol=1e-5)
+    assert replace(loaded.card, version="", digest="") == policy.card
+
+
+def test_loads_without_stable_baselines3(tmp_path):
+    freeze(random_policy("ppo"), tmp_path / "p.safetensors")
+    code = (
+        "import sys; sys.modules['stable_baselines3'] = None\n"
+        "from agents.frozen import load_policy\n"
+        f"print(load_policy({str(tmp_path / 'p.safetensors')!r}).name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "ppo", done.stderr
+
+
+def test_a_file_cut_short_anywhere_is_refused(tmp_path):
+    path = tmp_path / "p.safetensors"
+    freeze(random_policy("ppo"), path)
+    content = path.read_bytes()
+    for keep in (0, 4, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:keep])
+        with pytest.raises(InputError, match="damaged or cut short"):
+            load_policy(path)
+
+
+def test_a_changed_weight_is_refused(tmp_path):
+    path = tmp_path / "p.safetensors"
+    freeze(random_policy("ppo"), path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="checksum"):
+        load_policy(path)
+
+
+def test_a_policy_for_other_spaces_is_refused(tmp_path):
+    policy = random_policy("ppo")
+    spaces = {**policy.card.spaces, "machine_features": ["other"]}
+    freeze(FrozenPolicy(policy.network, replace(policy.card, spaces=spaces)), tmp_path / "p.safetensors")
+    with pytest.raises(InputError, match="other spaces"):
+        load_policy(tmp_path / "p.safetensors")
+
+
+def test_a_stranger_safetensors_file_is_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(3)}, tmp_path / "p.safetensors")
+    with pytest.raises(InputError, match="no intrafed card"):
+        load_policy(tmp_path / "p.safetensors")
+
+
+def test_newest_policy(tmp_path):
+    assert newest_policy(tmp_path) is None
+    for name in ("old", "new"):
+        freeze(random_policy("ppo"), tmp_path / name / "policy.safetensors")
+    import os
+
+    os.utime(tmp_path / "old" / "policy.safetensors", (1, 1))
+    assert newest_policy(tmp_path) == Path(tmp_path / "new" / "policy.safetensors")
+
+
+def test_network_is_equivariant_over_machines(observations):
+    from envs.observation import N_MACHINE
+
+    network = random_policy("ppo").network
+    x = torch.from_numpy(observations[:50])
+    order = torch.tensor([3, 0, 5, 1, 4, 2, *range(6, 16)])
+    body = x[:, : 16 * N_MACHINE].view(50, 16, N_MACHINE)
+    shuffled = torch.cat([body[:, order].reshape(50, -1), x[:, 16 * N_MACHINE :]], dim=1)
+    with torch.inference_mode():
+        plain, moved = network(x)[0], network(shuffled)[0]
+    assert torch.allclose(moved[:, :16], plain[:, order], atol=1e-5)
+    assert torch.allclose(moved[:, 16], plain[:, 16], atol=1e-5)
+
+
+def test_policy_serves_larger_fleets_unchanged():
+    network = random_policy("ppo").network
+    policy = FrozenPolicy(network, PolicyCard("ppo", 16, "x", 0, 1))
+    fleet = scenarios.load("farm-lte")
+    groups = [g.model_copy(update={"count": 20}) for g in fleet.fleet.groups]
+    big = fleet.model_copy(update={"fleet": fleet.fleet.model_copy(update={"groups": tuple(groups)})})
+    from envs.orchestration import OrchestrationEnv
+
+    env = OrchestrationEnv(big, max_machines=64)
+    observation, _ = env.reset(seed=0)
+    assert env.action_space.contains(policy.decide(observation))

@@ -1,0 +1,213 @@
+"""The real tier: the same face as the fast one, and training that really happens."""
+
+import copy
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+import envs  # noqa: F401 - registers
+from envs.orchestration import OrchestrationEnv
+from envs.training import TrainingEnv
+from fedcore.fleet import columns as c
+from fedcore.workload import prepare_data
+from scenarios import InputError, Scenario
+
+pytestmark = pytest.mark.usefixtures("cache")
+ID = "IntraFed/Training-v0"
+HALF = np.zeros(17, dtype=np.float32)
+NOBODY = np.full(17, -1.0, dtype=np.float32)
+
+
+@pytest.fixture
+def env(tiny: Scenario, cache: Path) -> TrainingEnv:
+    return TrainingEnv(tiny)
+
+
+def weights(env: TrainingEnv) -> dict[str, Any]:
+    training = env.learner.training
+    assert training is not None
+    return {name: value.clone().numpy() for name, value in training.state.items()}
+
+
+def play(env: TrainingEnv, seed: int | None, actions: list[Any]) -> list[Any]:
+    observation, _ = env.reset(seed=seed)
+    out = [observation.tobytes()]
+    for action in actions:
+        observation, reward, _, _, info = env.step(action)
+        out.append((observation.tobytes(), reward, info["infonce"], info["losses"].tobytes()))
+    return out
+
+
+ACTIONS = list(np.random.default_rng(0).uniform(-1, 1, (3, 17)))
+
+
+def test_gymnasium_and_sb3_accept_it_without_a_warning(tiny: Scenario) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = gym.make(ID, scenario=tiny, disable_env_checker=True).unwrapped
+        check_env(made)
+        check_env_sb3(made)
+    assert [str(w.message) for w in caught] == []
+
+
+def test_spaces_and_first_observation_are_the_fast_tiers(env: TrainingEnv, tiny: Scenario) -> None:
+    fast = OrchestrationEnv(tiny)
+    assert env.observation_space == fast.observation_space
+    assert env.action_space == fast.action_space
+    assert np.array_equal(env.reset(seed=3)[0], fast.reset(seed=3)[0])
+    # The fleet is the same too: only what becomes of progress differs.
+    real, simulated = env.step(HALF)[4], fast.step(HALF)[4]
+    for key in ("time_s", "energy_j", "bytes", "status"):
+        assert real[key] == simulated[key]
+    assert real["progress"] != simulated["progress"]
+
+
+def test_same_seed_and_actions_same_training(env: TrainingEnv, tiny: Scenario) -> None:
+    first = play(env, 5, ACTIONS)
+    assert play(env, 5, ACTIONS) == first
+    assert play(TrainingEnv(tiny), 5, ACTIONS) == first
+    assert play(env, 6, ACTIONS) != first
+
+
+def test_every_episode_starts_with_new_weights_at_progress_zero(env: TrainingEnv) -> None:
+    assert env.reset(seed=1)[1]["progress"] == 0.0
+    first = weights(env)
+    env.step(HALF)
+    assert env.reset()[1]["progress"] == 0.0
+    second = weights(env)
+    assert any(not np.array_equal(first[name], second[name]) for name in first)
+    env.reset(seed=1)
+    assert all(np.array_equal(first[name], value) for name, value in weights(env).items())
+
+
+def test_a_step_trains_and_progress_is_the_measured_infonce(env: TrainingEnv) -> None:
+    env.reset(seed=1)
+    before = weights(env)
+    info = env.step(HALF)[4]
+    after = weights(env)
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+    training = env.learner.training
+    assert training is not None
+    target = env.core.world().calibration.target_infonce
+    assert info["progress"] == pytest.approx((training.untrained - info["infonce"]) / (training.untrained - target))
+    assert np.isfinite(info["losses"]).all()
+    assert info["losses"].shape == (2,)
+    assert info["refused"] == []
+    assert info["feature_std"] > 0
+    assert info["effective_rank"] >= 1
+    assert isinstance(info["collapsed"], bool)
+
+
+def test_when_nobody_trains_nothing_moves(env: TrainingEnv) -> None:
+    env.reset(seed=1)
+    before = weights(env)
+    info = env.step(NOBODY)[4]
+    assert info["progress"] == 0.0
+    assert info["energy_j"] == 0.0
+    assert np.isnan(info["losses"]).all()
+    assert all(np.array_equal(before[name], value) for name, value in weights(env).items())
+
+
+def test_lost_blocks_are_not_trained(tiny: Scenario) -> None:
+    content = tiny.model_dump(mode="json")
+    content["fleet"]["groups"][0]["device"]["memory_mb"] = 0.001
+    env = TrainingEnv(Scenario.model_validate(content))
+    env.reset(seed=1)
+    info = env.step(HALF)[4]
+    assert info["status"] == ["infeasible", "done"]
+    assert np.isnan(info["losses"][0])
+    assert np.isfinite(info["losses"][1])
+
+
+def test_blocks_are_those_that_trained(env: TrainingEnv) -> None:
+    env.reset(seed=1)
+    assert env.blocks() == [[], []]
+    action = NOBODY.copy()
+    action[1] = 1.0
+    env.step(action)
+    none, whole = env.blocks()
+    assert none == []
+    assert all(np.array_equal(np.sort(layer), np.arange(len(layer))) for layer in whole)
+
+
+def test_pickle_and_deepcopy_make_the_same_environment(env: TrainingEnv) -> None:
+    expected = play(env, 2, ACTIONS[:1])
+    for other in (pickle.loads(pickle.dumps(env)), copy.deepcopy(env)):
+        assert other is not env
+        assert play(other, 2, ACTIONS[:1]) == expected
+
+
+def test_get_state_and_set_state_restore_training_exactly(env: TrainingEnv) -> None:
+    env.reset(seed=4)
+    env.step(ACTIONS[0])
+    state = env.get_state()
+
+    def rest() -> list[Any]:
+        out = []
+        for action in ACTIONS[1:]:
+            observation, reward, _, _, info = env.step(action)
+            blocks = [[layer.tolist() for layer in block] for block in env.blocks()]
+            out.append((observation.tobytes(), reward, info["infonce"], info["losses"].tobytes(), blocks))
+        return out
+
+    first = rest()
+    env.reset(seed=9)
+    env.set_state(state)
+    assert rest() == first
+    env.set_state(state)
+    assert rest() == first
+
+
+def test_it_needs_a_reset_and_actions_that_mean_something(tiny: Scenario) -> None:
+    env = TrainingEnv(tiny, render_mode="ansi")
+    for call in (lambda: env.step(HALF), env.render):
+        with pytest.raises(gym.error.ResetNeeded):
+            call()
+    env.reset(seed=0)
+    assert "tiny" in str(env.render()) or tiny.title in str(env.render())
+    before = weights(env)
+    for bad in (np.full(17, np.nan), np.zeros(3)):
+        with pytest.raises(ValueError, match="actions"):
+            env.step(bad)
+    assert all(np.array_equal(before[name], value) for name, value in weights(env).items())
+    env.step(HALF)
+    assert str(env.render())
+
+
+def test_efficiency_rewards_sum_to_the_score_here_too(tiny: Scenario) -> None:
+    content = tiny.model_dump(mode="json")
+    content["budgets"]["rounds"] = 3
+    env = TrainingEnv(Scenario.model_validate(content))
+    env.reset(seed=0)
+    total, ended = 0.0, False
+    while not ended:
+        _, reward, ended, _, info = env.step(HALF)
+        total += reward
+    assert info["round"] == 3
+    assert total == pytest.approx(info["log_efficiency"])
+
+
+def test_images_that_a_user_brings(tiny: Scenario) -> None:
+    dataset = prepare_data(tiny).dataset
+    env = TrainingEnv(tiny, dataset=dataset, target_infonce=3.0)
+    env.reset(seed=0)
+    info = env.step(HALF)[4]
+    training = env.learner.training
+    assert training is not None
+    assert training.scale.target == 3.0
+    assert info["progress"] == pytest.approx((training.untrained - info["infonce"]) / (training.untrained - 3.0))
+    assert env.core.telemetry[0, 0, c.STATUS] == c.DONE
+
+
+def test_exactly_one_scenario(tiny: Scenario) -> None:
+    with pytest.raises(ValueError, match="expected exactly one"):
+        TrainingEnv([tiny, tiny])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="is unknown"):
+        TrainingEnv("no-such-fleet")

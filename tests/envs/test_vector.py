@@ -1,0 +1,117 @@
+"""The batched environment is its single environments, bit for bit."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+import envs  # noqa: F401 - registers
+from envs.orchestration import OrchestrationEnv
+from envs.vector import OrchestrationVectorEnv
+from scenarios import Scenario
+
+B = 10
+
+
+def case(which: str, calibrated: Any) -> list[Scenario]:
+    chosen = {"one": ["phones"], "many": ["phones", "solar-field", "lab-lan", "two-servers"]}[which]
+    # Few rounds, so that targets, budgets and restarts all happen.
+    return [calibrated(name, budgets={"rounds": 9 + 4 * i, "of_reference": 1.5}) for i, name in enumerate(chosen)]
+
+
+@pytest.mark.parametrize("which", ["one", "many"])
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+@pytest.mark.parametrize("reward", ["efficiency", "lagrangian"])
+def test_equal_to_single_environments(which: str, mode: AutoresetMode, reward: str, calibrated: Any) -> None:
+    scenarios = case(which, calibrated)
+    batch = OrchestrationVectorEnv(B, scenarios, reward, autoreset_mode=mode)
+    singles = [OrchestrationEnv(scenarios, reward) for _ in range(B)]
+    seed = 100
+    observation, _ = batch.reset(seed=seed)
+    for i, env in enumerate(singles):
+        assert np.array_equal(env.reset(seed=seed + i)[0], observation[i])
+    ended_before = np.zeros(B, dtype=bool)
+    rng = np.random.default_rng(3)
+    episodes, reasons = 0, set()
+    for _ in range(30):
+        actions = rng.uniform(-1, 1, (B, 17)).astype(np.float32)
+        observation, rewards, terminated, truncated, info = batch.step(actions)
+        assert not truncated.any()
+        for i, env in enumerate(singles):
+            if mode == AutoresetMode.NEXT_STEP and ended_before[i]:
+                expected = env.reset()[0]
+                assert rewards[i] == 0.0
+                assert not terminated[i]
+            else:
+                expected, paid, ended, _, told = env.step(actions[i])
+                assert rewards[i] == paid
+                assert terminated[i] == ended
+                if ended:
+                    episodes += 1
+                    reasons.add(told["end_reason"])
+                    for key in ("log_efficiency", "reached", "end_reason"):
+                        assert info[f"_{key}"][i]
+                        assert info[key][i] == told[key]
+                    if mode == AutoresetMode.SAME_STEP:
+                        assert info["_final_obs"][i]
+                        assert np.array_equal(info["final_obs"][i], expected)
+                        expected = env.reset()[0]
+                elif "_end_reason" in info:
+                    assert not info["_end_reason"][i]
+            assert np.array_equal(observation[i], expected)
+        ended_before = terminated.copy()
+    assert episodes >= 12
+    if which == "many":
+        assert {"target reached", "round budget spent"} <= reasons
+
+
+def test_an_episode_does_not_depend_on_its_neighbours(calibrated: Any) -> None:
+    scenarios = case("many", calibrated)
+    actions = np.random.default_rng(0).uniform(-1, 1, (8, 17)).astype(np.float32)
+    seen = []
+    for n, at in ((1, 0), (5, 2), (12, 11)):
+        env = OrchestrationVectorEnv(n, scenarios)
+        seeds = [1000 + i for i in range(n)]
+        seeds[at] = 7
+        env.reset(seed=seeds)
+        seen.append([env.step(np.tile(a, (n, 1)))[0][at].tobytes() for a in actions])
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_make_vec_takes_the_native_batch(calibrated: Any) -> None:
+    env = gym.make_vec("IntraFed/Orchestration-v0", num_envs=3, scenario=calibrated("phones"))
+    assert isinstance(env.unwrapped, OrchestrationVectorEnv)
+    observation, _ = env.reset(seed=1)
+    assert env.observation_space.contains(observation)
+    assert env.action_space.shape == (3, 17)
+    assert env.step(env.action_space.sample())[1].shape == (3,)
+    env.close()
+
+
+def test_seeds_by_number_list_or_none(calibrated: Any) -> None:
+    env = OrchestrationVectorEnv(3, calibrated("phones"))
+    by_number = env.reset(seed=5)[0]
+    assert np.array_equal(env.reset(seed=[5, 6, 7])[0], by_number)
+    assert not np.array_equal(env.reset()[0], by_number)
+    keys = set()
+    for _ in range(5):
+        env.reset()
+        keys |= set(env.core.key.tolist())
+    assert len(keys) == 15
+
+
+def test_misuse_is_told(calibrated: Any) -> None:
+    env = OrchestrationVectorEnv(2, calibrated("phones"))
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros((2, 17), dtype=np.float32))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"expected \(2, 17\)"):
+        env.step(np.zeros((3, 17), dtype=np.float32))
+    with pytest.raises(ValueError, match="NaN"):
+        env.step(np.full((2, 17), np.nan, dtype=np.float32))
+    with pytest.raises(ValueError, match="does not render"):
+        OrchestrationVectorEnv(2, calibrated("phones"), render_mode="ansi")
+    with pytest.raises(ValueError, match="not supported"):
+        OrchestrationVectorEnv(2, calibrated("phones"), autoreset_mode=AutoresetMode.DISABLED)
