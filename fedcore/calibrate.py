@@ -37,7 +37,7 @@ class CalibrateOptions:
     """
 
     name: str = "soil-mixed-convnet-simclr"
-    runs: int = 40
+    runs: int = 24
     steps: int = 250
     encoder: str = "convnet"
     objective: str = "simclr"

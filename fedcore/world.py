@@ -17,7 +17,7 @@ from fedcore.fleet.compile import FleetArrays, compile_fleet
 from fedcore.fleet.conditions import initial
 from fedcore.fleet.draws import PROGRESS, normal
 from fedcore.fleet.round import play_rounds
-from fedcore.workload import workload_costs
+from fedcore.workload import model_for, workload_costs
 from scenarios.errors import InputError
 from scenarios.schema import Scenario
 
@@ -109,6 +109,7 @@ def _compile(text: str, max_machines: int, channels: int) -> World:
     scenario = Scenario.model_validate_json(text)
     arrays = compile_fleet(scenario.fleet, scenario.decision.deadline_s, max_machines)
     images = arrays.parameters[:, c.IMAGES]
+    model_for(scenario.workload, channels, scenario.name)  # a workload that does not build is refused by name
     draft = World(
         scenario,
         arrays,

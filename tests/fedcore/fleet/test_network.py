@@ -1,5 +1,7 @@
 """Shared links: hand-computed rates and end times, and laws that hold for every fleet."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,7 +107,7 @@ def test_all_bits_arrive_and_no_link_carries_more_than_it_can(case) -> None:  # 
     assert (end[~active] == start[~active]).all()
     moments = np.unique(np.concatenate([start[active], end[active]]))
     moved = np.zeros(len(own))
-    for a, b in zip(moments, moments[1:], strict=False):
+    for a, b in pairwise(moments):
         middle = 0.5 * (a + b)
         rate = max_min_rates(active & (start < middle) & (end > middle), own, capacity, via)
         moved += rate * (b - a)
