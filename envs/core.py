@@ -75,8 +75,8 @@ class SimulatedLearner:
             self.participation = np.zeros(done.shape)
         self.participation = remember(self.participation, done, core.round)
         lately = variety(self.participation, core.data)
-        work = core.dynamics.work(coverage, data, lately, decisions.steps.astype(np.float64))
-        return core.dynamics.advance(core.progress, work, progress_noise(core.key, core.round))
+        work = core.dynamics.work(coverage, data, decisions.steps.astype(np.float64))
+        return core.dynamics.advance(core.progress, work, lately, progress_noise(core.key, core.round))
 
 
 class Core:

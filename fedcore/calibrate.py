@@ -28,7 +28,7 @@ class CalibrateOptions:
 
     Attributes:
         name: of the calibration file.
-        runs: recorded runs of random decisions.
+        runs: recorded runs of random decisions; half as many more, three times as long, with few machines.
         steps: local steps per run (rounds times H).
         encoder: registered encoder.
         objective: registered objective.
@@ -54,8 +54,15 @@ def bare_scenario(machines: int, workload: Workload, images: int = 160) -> Scena
     return Scenario(name="calibration", fleet=Fleet(groups=(group,)), workload=workload)
 
 
-def random_run(workload: Workload, run: int, total_steps: int) -> dict[str, Any]:
+def random_run(workload: Workload, run: int, total_steps: int, few: bool = False) -> dict[str, Any]:
     """Record one run of random decisions; every draw follows from the run's number.
+
+    Args:
+        workload: what is trained.
+        run: number of the run.
+        total_steps: local steps (rounds times H) to play.
+        few: only one to three machines ever take part: whether their data alone can reach the target is what decides
+            between asking few and asking all, and short runs do not show it.
 
     Returns:
         Record with `untrained`, `images` per machine, and one entry per round: H, shares, InfoNCE after it.
@@ -73,9 +80,12 @@ def random_run(workload: Workload, run: int, total_steps: int) -> dict[str, Any]
     # A run keeps a style (typical share, who never takes part, how often the others do, typical H) and departs from it,
     # as policies do.
     typical = rng.uniform(0.05, 1.0, machines) if rng.random() < 0.5 else np.full(machines, rng.uniform(0.1, 1.0))
-    if rng.random() < 0.5:
+    if few:
+        typical = np.full(machines, rng.uniform(0.3, 1.0))
+        typical[rng.permutation(machines)[int(rng.integers(1, 4)) :]] = 0.0
+    elif rng.random() < 0.5:
         typical[rng.permutation(machines)[int(rng.integers(1, machines + 1)) :]] = 0.0
-    absent = rng.choice([0.0, rng.uniform(0.0, 0.9)])
+    absent = 0.0 if few else rng.choice([0.0, rng.uniform(0.0, 0.9)])
     usual_steps = int(rng.choice([2, 5, 10, 20, 40]))
     while done < total_steps:
         steps = usual_steps if rng.random() < 0.6 else int(rng.choice([2, 5, 10, 20, 40]))
@@ -146,14 +156,14 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
         path = predict_paths(model, rounds)
-        step = model.advance(rounds.before, _work(model, rounds), np.zeros_like(rounds.before))
+        step = model.advance(rounds.before, _work(model, rounds), rounds.variety, np.zeros_like(rounds.before))
         # Increments pin the local response, paths keep small biases from adding up.
         return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path)])
 
     start = np.array([np.log(0.15), np.log(3.0), 0.7, 0.5, 0.1, 0.2, 0.2])
     bounds = ([-8, -3, 0, 0, -0.5, 0, 0], [2, 3, 1.5, 2, 1.5, 2, 2])
     model = unpack(least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=0.05).x)
-    step = model.advance(rounds.before, _work(model, rounds), np.zeros_like(rounds.before))
+    step = model.advance(rounds.before, _work(model, rounds), rounds.variety, np.zeros_like(rounds.before))
     error, size = rounds.after - step, np.abs(step - rounds.before)
     small = size <= np.median(size)
     floor = float(error[small].std())
@@ -162,16 +172,22 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
 
 
 def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
-    return model.work(rounds.coverage, rounds.data, rounds.variety, rounds.steps)
+    return model.work(rounds.coverage, rounds.data, rounds.steps)
 
 
 def predict_paths(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
     """Progress after every round when each run is predicted from its start alone, (R,)."""
-    grown = model.decay * model.rate * _work(model, rounds)
-    out = np.empty_like(grown)
-    for run in np.unique(rounds.run):
-        chosen = rounds.run == run
-        out[chosen] = np.log1p(np.cumsum(grown[chosen])) / model.decay
+    work = _work(model, rounds)
+    out = np.empty_like(work)
+    starts = np.flatnonzero(np.diff(rounds.run, prepend=-1))
+    lengths = np.diff(np.append(starts, len(work)))
+    progress = np.zeros(len(starts))
+    # All runs advance side by side, one round at a time.
+    for r in range(int(lengths.max())):
+        going = lengths > r
+        at = starts[going] + r
+        progress[going] = model.advance(progress[going], work[at], rounds.variety[at], np.zeros(len(at)))
+        out[at] = progress[going]
     return out
 
 
@@ -186,7 +202,7 @@ def fit_report(records: list[dict[str, Any]], target: float) -> tuple[Dynamics, 
     judge = fit_dynamics(subset(~held))
     unseen = subset(held)
     path_error = unseen.after - predict_paths(judge, unseen)
-    step = judge.advance(unseen.before, _work(judge, unseen), np.zeros_like(unseen.before))
+    step = judge.advance(unseen.before, _work(judge, unseen), unseen.variety, np.zeros_like(unseen.before))
     gained, guessed = unseen.after - unseen.before, step - unseen.before
     return fit_dynamics(rounds), {
         "runs": len(records),
@@ -208,6 +224,11 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     folder = cache_folder("calibrate", "server-set", options.name, workload.model_dump_json(), options.steps)
     jobs: dict[Path, Job] = {folder / f"target-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
     jobs |= {folder / f"run-{run:04d}.json": (random_run, (workload, run, options.steps)) for run in range(options.runs)}
+    first = options.runs
+    jobs |= {
+        folder / f"few-{run:04d}.json": (random_run, (workload, run, 3 * options.steps, True))
+        for run in range(first, first + options.runs // 2)
+    }
     kept = list(run_kept(jobs, options.workers, "real rounds").values())
     targets, records = kept[:3], kept[3:]
     untrained, target = (float(np.mean([pair[i] for pair in targets])) for i in (0, 1))

@@ -43,7 +43,6 @@ MODES = {
     "central": Mode("central, all images in one place", central=True),
     "fedavg": Mode("FedAvg, whole models"),
     "cooperative": Mode("cooperative, random halves", share=0.5),
-    "thirds": Mode("cooperative, random thirds, server step 0.7", share=1 / 3, server_step=0.7),
     "half-context": Mode("random halves, context 0.5", share=0.5, context=0.5),
 }
 
@@ -112,7 +111,7 @@ def draw(curves: dict[str, Any]) -> bytes:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2)
-    colours = ("#000000", "#0072B2", "#D55E00", "#E69F00", "#009E73")
+    colours = ("#000000", "#0072B2", "#D55E00", "#009E73")
     for (name, table), colour in zip(curves.items(), colours, strict=False):
         for axes, column in zip(panels, (1, 2), strict=True):
             values = table[:, :, column]

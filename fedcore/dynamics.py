@@ -2,13 +2,14 @@
 
 Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten steps):
 
-    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  V^v
-    increment  dp = rate * w * exp(-decay * p) + noise,      noise ~ N(0, (s0 + s1 * |dp|)^2)
+    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d
+    increment  dp = rate * w * exp(-k p) + noise,   k = decay * V^-v,   noise ~ N(0, (s0 + s1 * |dp|)^2)
 
 where m is the sum of the shares that came back (mean coverage of a neuron), D the fraction of the fleet's images that
 took part in this round and V the fraction that has been taking part lately: a machine that is in at least a third of
-the rounds counts nearly in full, so that taking turns keeps V high while D stays low. Diminishing returns (`decay`) make
-progress logarithmic in work, so a round's work integrates exactly: p' = ln(exp(decay p) + decay rate w) / decay.
+the rounds counts nearly in full, so that taking turns keeps V high while D stays low. Returns diminish, and they do so
+sooner where few of the data take part: progress is logarithmic in work, and a round's work integrates exactly,
+p' = ln(exp(k p) + k rate w) / k.
 Parameters are fitted to recorded real rounds by `python -m fedcore.calibrate` and stored as JSON with their fit error.
 """
 
@@ -61,7 +62,6 @@ class Dynamics:
         self,
         coverage: NDArray[np.float64],
         data: NDArray[np.float64],
-        variety: NDArray[np.float64],
         steps: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """Work of rounds in units of the reference round.
@@ -69,7 +69,6 @@ class Dynamics:
         Args:
             coverage: sum of the shares that came back, m.
             data: fraction of the fleet's images behind them, D.
-            variety: fraction that has been taking part lately, V.
             steps: H.
 
         Returns:
@@ -81,21 +80,26 @@ class Dynamics:
             * np.minimum(1.0, safe) ** self.cover_power
             * np.maximum(1.0, safe) ** self.overlap_power
             * np.maximum(data, 1e-9) ** self.data_power
-            * np.maximum(variety, 1e-9) ** self.variety_power
         )
         return np.where(coverage > 0, out, 0.0)
 
     def advance(
-        self, progress: NDArray[np.float64], work: NDArray[np.float64], noise: NDArray[np.float64]
+        self,
+        progress: NDArray[np.float64],
+        work: NDArray[np.float64],
+        variety: NDArray[np.float64],
+        noise: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """Progress after a round.
 
         Args:
             progress: before.
             work: of the round.
+            variety: fraction of the images that has been taking part lately, V.
             noise: standard normal draws.
         """
-        mean = np.log(np.exp(self.decay * progress) + self.decay * self.rate * work) / self.decay
+        k = self.decay * np.maximum(variety, 1e-3) ** -self.variety_power
+        mean = progress + np.log1p(k * self.rate * work * np.exp(-k * progress)) / k
         spread = self.noise_floor + self.noise_slope * (mean - progress)
         return np.where(work > 0, mean + spread * noise, progress)
 

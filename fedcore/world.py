@@ -166,10 +166,10 @@ def _reference_cost(world: World) -> ReferenceCost:
         work = world.dynamics.work(
             (done * share / GRID).sum(axis=1),
             (done * world.data).sum(axis=1),
-            variety(participation, stack(world.data)),
             steps.astype(np.float64),
         )
-        progress = world.dynamics.advance(progress, work, progress_noise(keys, counters))
+        lately = variety(participation, stack(world.data))
+        progress = world.dynamics.advance(progress, work, lately, progress_noise(keys, counters))
         crossed = (progress >= 1.0) & np.isnan(need[:, 0])
         need[crossed, :3] = spent[crossed]
         need[crossed, 3] = r + 1
