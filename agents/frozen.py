@@ -24,6 +24,7 @@ from agents.network import ActorNetwork, QNetwork
 from envs.menu import LEVELS, menu_actions, menu_size
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES
 from envs.patterns import PATTERNS
+from envs.spaces import RESTS_BELOW
 from fedcore.files import write_bytes
 from scenarios.errors import InputError
 
@@ -37,6 +38,7 @@ def spaces_card() -> dict[str, Any]:
         "fleet_features": list(FLEET_FEATURES),
         "patterns": list(PATTERNS),
         "levels": LEVELS,
+        "rests_below": RESTS_BELOW,
     }
 
 

@@ -63,20 +63,26 @@ class SimulatedLearner:
 
     def __init__(self) -> None:
         self.participation = np.zeros((0, 0))
+        self.path = np.zeros(0)
 
     def reset(self, core: Core, which: Ints) -> None:
-        """Nothing to do: progress starts at 0, and participation is forgotten in an episode's first round."""
+        """Nothing to do: path and participation are forgotten in an episode's first round."""
 
     def advance(self, core: Core, decisions: Decisions, done: Bools) -> Floats:
         """See `Learner.advance`."""
         coverage = (done * decisions.shares).sum(axis=1)
         data = (done * core.data).sum(axis=1)
         if self.participation.shape != done.shape:
-            self.participation = np.zeros(done.shape)
+            self.participation, self.path = np.zeros(done.shape), np.zeros(len(done))
         self.participation = remember(self.participation, done, core.round)
         lately = variety(self.participation, core.data)
         work = core.dynamics.work(coverage, data, decisions.steps.astype(np.float64))
-        return core.dynamics.advance(core.progress, work, lately, progress_noise(core.key, core.round))
+        dynamics = core.dynamics
+        luck = np.exp(dynamics.run_spread * progress_noise(core.key, np.full_like(core.round, -1)))
+        self.path = dynamics.advance(np.where(core.round > 0, self.path, 0.0), luck * work, lately)
+        # A round that merged nothing changes nothing, so it measures what the last one did.
+        measured = self.path + dynamics.noise * progress_noise(core.key, core.round)
+        return np.where(work > 0, measured, core.progress)
 
 
 class Core:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from envs.observation import split
 from envs.patterns import PATTERNS, ready
+from envs.spaces import share_entries
 
 LEVELS = 5
 """Sync intervals on the menu, spread evenly over the scenario's own list."""
@@ -45,7 +46,7 @@ def menu_actions(moves: NDArray[np.int64], observations: NDArray[np.floating]) -
         chosen = which == index
         if chosen.any():
             part = observations[chosen]
-            actions[chosen, :-1] = 2.0 * pattern(split(part), interval_at(part, level[chosen])) - 1.0
+            actions[chosen, :-1] = share_entries(pattern(split(part), interval_at(part, level[chosen])))
     actions[:, -1] = 2.0 * (level + 0.5) / LEVELS - 1.0
     return actions
 

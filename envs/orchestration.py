@@ -38,7 +38,7 @@ class OrchestrationEnv(SingleEnv, EzPickle):
 
     | entry | meaning |
     |---|---|
-    | 0 .. K_max-1 | share of machine k: (a + 1) / 2 on a grid of 1/256; below 0.04 the machine sits this round out |
+    | 0 .. K_max-1 | share of machine k: (a + 0.5) / 1.5 on a grid of 1/256; at or below -0.5 it sits this round out |
     | K_max | sync interval: [-1, 1] is cut into equal parts, one per entry of the scenario's menu |
 
     Entries of machines that do not exist or are away are ignored. Values outside [-1, 1] are clipped. NaN, infinity and

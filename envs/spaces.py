@@ -6,8 +6,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-RESTING_BELOW = 0.04
-"""Shares below this are 0: the machine sits this round out. (A fiftieth of a layer is not worth a message.)"""
+RESTS_BELOW = -0.5
+"""Action entries at or below this are share 0: the machine sits this round out. A quarter of the range, so that leaving
+a machine out is as easy to find as any other choice; the rest of the range is the share, linearly."""
 
 
 def action_space(max_machines: int) -> spaces.Box:
@@ -33,10 +34,16 @@ def decode(actions: NDArray[np.floating], levels: NDArray[np.int64]) -> tuple[ND
         raise ValueError(f"actions have shape {actions.shape}, expected (environments, K_max + 1)")
     if not np.isfinite(actions).all():
         raise ValueError("actions contain NaN or infinity, expected finite numbers in [-1, 1]")
-    unit = 0.5 * (np.clip(actions, -1.0, 1.0) + 1.0)
-    shares = np.where(unit[:, :-1] < RESTING_BELOW, 0.0, unit[:, :-1])
-    level = np.minimum((unit[:, -1] * levels).astype(np.int64), levels - 1)
+    actions = np.clip(actions, -1.0, 1.0)
+    shares = np.maximum(actions[:, :-1] - RESTS_BELOW, 0.0) / (1.0 - RESTS_BELOW)
+    level = np.minimum((0.5 * (actions[:, -1] + 1.0) * levels).astype(np.int64), levels - 1)
     return shares, level
+
+
+def share_entries(shares: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Action entries that mean these shares, any shape; -1 for 0."""
+    entries = RESTS_BELOW + (1.0 - RESTS_BELOW) * np.asarray(shares, dtype=np.float64)
+    return np.where(np.asarray(shares) > 0, entries, -1.0).astype(np.float32)
 
 
 def encode(shares: NDArray[np.floating], level: int, levels: int, max_machines: int) -> NDArray[np.float32]:
@@ -52,6 +59,6 @@ def encode(shares: NDArray[np.floating], level: int, levels: int, max_machines: 
         (K_max + 1,) float32.
     """
     action = np.full(max_machines + 1, -1.0, dtype=np.float32)
-    action[: len(shares)] = 2.0 * np.asarray(shares, dtype=np.float32) - 1.0
+    action[: len(shares)] = share_entries(np.asarray(shares))
     action[-1] = 2.0 * (level + 0.5) / levels - 1.0
     return action

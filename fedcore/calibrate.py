@@ -18,7 +18,7 @@ from fedcore.files import cache_folder, write_text
 from fedcore.parallel import Job, run_kept
 from scenarios.schema import Device, Fleet, Group, Link, Scenario, Workload
 
-TARGET_ROUNDS = 24
+TARGET_ROUNDS = 36
 """Progress 1 is what equal half shares and H = 10 reach on six machines after this many rounds."""
 
 
@@ -28,7 +28,7 @@ class CalibrateOptions:
 
     Attributes:
         name: of the calibration file.
-        runs: recorded runs of random decisions; half as many more, three times as long, with few machines.
+        runs: recorded runs of random decisions; and longer ones: half as many with few machines, a sixth with all.
         steps: local steps per run (rounds times H).
         encoder: registered encoder.
         objective: registered objective.
@@ -54,15 +54,16 @@ def bare_scenario(machines: int, workload: Workload, images: int = 160) -> Scena
     return Scenario(name="calibration", fleet=Fleet(groups=(group,)), workload=workload)
 
 
-def random_run(workload: Workload, run: int, total_steps: int, few: bool = False) -> dict[str, Any]:
+def random_run(workload: Workload, run: int, total_steps: int, who: str = "some") -> dict[str, Any]:
     """Record one run of random decisions; every draw follows from the run's number.
 
     Args:
         workload: what is trained.
         run: number of the run.
         total_steps: local steps (rounds times H) to play.
-        few: only one to three machines ever take part: whether their data alone can reach the target is what decides
-            between asking few and asking all, and short runs do not show it.
+        who: "some" keeps a random style; "few" lets only one to three machines ever take part, "all" always everyone:
+            whether few machines' data alone can reach the target is what decides between asking few and asking all, and
+            only long runs of both show it.
 
     Returns:
         Record with `untrained`, `images` per machine, and one entry per round: H, shares, InfoNCE after it.
@@ -80,12 +81,14 @@ def random_run(workload: Workload, run: int, total_steps: int, few: bool = False
     # A run keeps a style (typical share, who never takes part, how often the others do, typical H) and departs from it,
     # as policies do.
     typical = rng.uniform(0.05, 1.0, machines) if rng.random() < 0.5 else np.full(machines, rng.uniform(0.1, 1.0))
-    if few:
+    if who == "all":
+        typical = np.full(machines, rng.uniform(0.3, 1.0))
+    elif who == "few":
         typical = np.full(machines, rng.uniform(0.3, 1.0))
         typical[rng.permutation(machines)[int(rng.integers(1, 4)) :]] = 0.0
     elif rng.random() < 0.5:
         typical[rng.permutation(machines)[int(rng.integers(1, machines + 1)) :]] = 0.0
-    absent = 0.0 if few else rng.choice([0.0, rng.uniform(0.0, 0.9)])
+    absent = 0.0 if who != "some" else rng.choice([0.0, rng.uniform(0.0, 0.9)])
     usual_steps = int(rng.choice([2, 5, 10, 20, 40]))
     while done < total_steps:
         steps = usual_steps if rng.random() < 0.6 else int(rng.choice([2, 5, 10, 20, 40]))
@@ -146,7 +149,7 @@ def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
 
 
 def fit_dynamics(rounds: Rounds) -> Dynamics:
-    """Least squares over whole runs (the path of progress, not only its increments), then the noise by moments."""
+    """Least squares over whole runs (the path of progress, not only its increments), then noise and luck."""
     from scipy.optimize import least_squares
 
     def unpack(x: NDArray[np.float64]) -> Dynamics:
@@ -156,19 +159,35 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
         path = predict_paths(model, rounds)
-        step = model.advance(rounds.before, _work(model, rounds), rounds.variety, np.zeros_like(rounds.before))
+        step = model.advance(rounds.before, _work(model, rounds), rounds.variety)
         # Increments pin the local response, paths keep small biases from adding up.
         return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path)])
 
     start = np.array([np.log(0.15), np.log(3.0), 0.7, 0.5, 0.1, 0.2, 0.2])
     bounds = ([-8, -3, 0, 0, -0.5, 0, 0], [2, 3, 1.5, 2, 1.5, 2, 2])
     model = unpack(least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=0.05).x)
-    step = model.advance(rounds.before, _work(model, rounds), rounds.variety, np.zeros_like(rounds.before))
-    error, size = rounds.after - step, np.abs(step - rounds.before)
-    small = size <= np.median(size)
-    floor = float(error[small].std())
-    slope = float(max(0.0, (error[~small].std() - floor) / size[~small].mean()))
-    return replace(model, noise_floor=floor, noise_slope=slope)
+    return replace(model, noise=measurement_noise(model, rounds), run_spread=run_spread(model, rounds))
+
+
+def measurement_noise(model: Dynamics, rounds: Rounds) -> float:
+    """Standard deviation of progress about the path, from differences of neighbouring residuals, which slow misfit and a
+    run's luck leave alone."""
+    residual = rounds.after - predict_paths(model, rounds)
+    same = np.diff(rounds.run) == 0
+    jumps = np.diff(residual)[same]
+    return float(1.4826 * np.median(np.abs(jumps)) / np.sqrt(2.0))
+
+
+def run_spread(model: Dynamics, rounds: Rounds) -> float:
+    """Standard deviation over runs of the ln factor on the rate that fits each run's path best."""
+    factors = np.exp(np.linspace(-1.5, 1.5, 61))
+    best = []
+    paths = [predict_paths(replace(model, rate=model.rate * f), rounds) for f in factors]
+    for run in np.unique(rounds.run):
+        own = rounds.run == run
+        errors = [np.square(rounds.after[own] - path[own]).sum() for path in paths]
+        best.append(np.log(factors[int(np.argmin(errors))]))
+    return float(np.std(best))
 
 
 def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
@@ -186,7 +205,7 @@ def predict_paths(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
     for r in range(int(lengths.max())):
         going = lengths > r
         at = starts[going] + r
-        progress[going] = model.advance(progress[going], work[at], rounds.variety[at], np.zeros(len(at)))
+        progress[going] = model.advance(progress[going], work[at], rounds.variety[at])
         out[at] = progress[going]
     return out
 
@@ -202,7 +221,7 @@ def fit_report(records: list[dict[str, Any]], target: float) -> tuple[Dynamics, 
     judge = fit_dynamics(subset(~held))
     unseen = subset(held)
     path_error = unseen.after - predict_paths(judge, unseen)
-    step = judge.advance(unseen.before, _work(judge, unseen), unseen.variety, np.zeros_like(unseen.before))
+    step = judge.advance(unseen.before, _work(judge, unseen), unseen.variety)
     gained, guessed = unseen.after - unseen.before, step - unseen.before
     return fit_dynamics(rounds), {
         "runs": len(records),
@@ -222,12 +241,13 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     """
     workload = Workload(encoder=options.encoder, objective=options.objective)
     folder = cache_folder("calibrate", "server-set", options.name, workload.model_dump_json(), options.steps)
-    jobs: dict[Path, Job] = {folder / f"target-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
+    jobs: dict[Path, Job] = {folder / f"target{TARGET_ROUNDS}-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
     jobs |= {folder / f"run-{run:04d}.json": (random_run, (workload, run, options.steps)) for run in range(options.runs)}
     first = options.runs
     jobs |= {
-        folder / f"few-{run:04d}.json": (random_run, (workload, run, 3 * options.steps, True))
-        for run in range(first, first + options.runs // 2)
+        folder / f"{who}-{run:04d}.json": (random_run, (workload, run, 3 * options.steps, who))
+        for who, begin, number in (("few", first, first // 2), ("all", 2 * first, first // 6))
+        for run in range(begin, begin + number)
     }
     kept = list(run_kept(jobs, options.workers, "real rounds").values())
     targets, records = kept[:3], kept[3:]

@@ -3,13 +3,16 @@
 Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten steps):
 
     work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d
-    increment  dp = rate * w * exp(-k p) + noise,   k = decay * V^-v,   noise ~ N(0, (s0 + s1 * |dp|)^2)
+    path       du = luck * rate * w * exp(-k u),   k = decay * V^-v
+    progress   p = u + noise * N(0, 1)
 
 where m is the sum of the shares that came back (mean coverage of a neuron), D the fraction of the fleet's images that
 took part in this round and V the fraction that has been taking part lately: a machine that is in at least a third of
 the rounds counts nearly in full, so that taking turns keeps V high while D stays low. Returns diminish, and they do so
 sooner where few of the data take part: progress is logarithmic in work, and a round's work integrates exactly,
-p' = ln(exp(k p) + k rate w) / k.
+u' = ln(exp(k u) + k rate w) / k. What is
+measured scatters about the path without moving it (the fixed server-side set sees every merge a little differently), and
+runs differ in luck (initial weights, which instruments take part): ln luck ~ N(0, run_spread^2), drawn once per episode.
 Parameters are fitted to recorded real rounds by `python -m fedcore.calibrate` and stored as JSON with their fit error.
 """
 
@@ -44,8 +47,8 @@ class Dynamics:
         overlap_power: b.
         data_power: d.
         variety_power: v.
-        noise_floor: s0.
-        noise_slope: s1.
+        noise: standard deviation of measured progress about the path.
+        run_spread: standard deviation of ln rate between runs.
     """
 
     rate: Parameter
@@ -55,8 +58,8 @@ class Dynamics:
     overlap_power: Parameter
     data_power: Parameter
     variety_power: Parameter
-    noise_floor: Parameter
-    noise_slope: Parameter
+    noise: Parameter
+    run_spread: Parameter
 
     def work(
         self,
@@ -88,20 +91,16 @@ class Dynamics:
         progress: NDArray[np.float64],
         work: NDArray[np.float64],
         variety: NDArray[np.float64],
-        noise: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Progress after a round.
+        """The path of progress after a round, without noise.
 
         Args:
-            progress: before.
+            progress: before, on the path.
             work: of the round.
             variety: fraction of the images that has been taking part lately, V.
-            noise: standard normal draws.
         """
         k = self.decay * np.maximum(variety, 1e-3) ** -self.variety_power
-        mean = progress + np.log1p(k * self.rate * work * np.exp(-k * progress)) / k
-        spread = self.noise_floor + self.noise_slope * (mean - progress)
-        return np.where(work > 0, mean + spread * noise, progress)
+        return progress + np.log1p(k * self.rate * work * np.exp(-k * progress)) / k
 
     def work_done(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fraction of the work up to the target that a progress stands for: 0 at 0, 1 at 1."""

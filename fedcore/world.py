@@ -152,7 +152,8 @@ def _reference_cost(world: World) -> ReferenceCost:
     share = np.minimum(share, np.maximum(world.max_share_index, 0)[None, :])
     steps = np.full(n, reference.sync_interval, dtype=np.int64)
     telemetry, totals = np.zeros((n, machines, c.N_TELEMETRY)), np.zeros((n, c.N_TOTALS))
-    participation = np.zeros((n, machines))
+    participation, path = np.zeros((n, machines)), np.zeros(n)
+    luck = np.exp(world.dynamics.run_spread * progress_noise(keys, np.full(n, -1, dtype=np.int64)))
     progress, spent, need = np.zeros(n), np.zeros((n, 3)), np.full((n, 4), np.nan)
     for r in range(REFERENCE_ROUNDS):
         counters = np.full(n, r, dtype=np.int64)
@@ -169,7 +170,9 @@ def _reference_cost(world: World) -> ReferenceCost:
             steps.astype(np.float64),
         )
         lately = variety(participation, stack(world.data))
-        progress = world.dynamics.advance(progress, work, lately, progress_noise(keys, counters))
+        path = world.dynamics.advance(path, luck * work, lately)
+        measured = path + world.dynamics.noise * progress_noise(keys, counters)
+        progress = np.where(work > 0, measured, progress)
         crossed = (progress >= 1.0) & np.isnan(need[:, 0])
         need[crossed, :3] = spent[crossed]
         need[crossed, 3] = r + 1

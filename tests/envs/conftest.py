@@ -13,7 +13,7 @@ CALIBRATION = {
     "name": "test",
     "dynamics": {
         "rate": 0.25, "decay": 2.5, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1, "data_power": 0.2,
-        "variety_power": 0.4, "noise_floor": 0.015, "noise_slope": 0.05,
+        "variety_power": 0.4, "noise": 0.015, "run_spread": 0.05,
     },
     "untrained_infonce": 6.0,
     "target_infonce": 4.5,

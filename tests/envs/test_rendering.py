@@ -18,7 +18,7 @@ CALIBRATION = {
     "name": "soil-convnet-simclr",
     "dynamics": {
         "rate": 0.08, "decay": 2.0, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1, "data_power": 0.1,
-        "variety_power": 0.1, "noise_floor": 0.01, "noise_slope": 0.1,
+        "variety_power": 0.1, "noise": 0.01, "run_spread": 0.1,
     },
     "untrained_infonce": 8.0,
     "target_infonce": 5.0,

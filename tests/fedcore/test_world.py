@@ -16,7 +16,7 @@ from scenarios import InputError, Scenario, load, names
 
 DYNAMICS = {
     "rate": 0.2, "decay": 2.0, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1, "data_power": 0.2,
-    "variety_power": 0.4, "noise_floor": 0.0, "noise_slope": 0.0,
+    "variety_power": 0.4, "noise": 0.0, "run_spread": 0.0,
 }  # fmt: skip
 
 
