@@ -26,7 +26,7 @@ from scenarios.errors import InputError
 class PPORecipe:
     """Hyper-parameters of PPO (Schulman et al. 2017); the undiscounted return is the log-efficiency itself."""
 
-    steps: int = 600_000
+    steps: int = 1_000_000
     num_envs: int = 128
     rollout: int = 32
     minibatch: int = 1024
@@ -36,7 +36,7 @@ class PPORecipe:
     gae_lambda: float = 0.95
     clip_range: float = 0.2
     entropy: float = 0.0
-    log_std: float = -0.7
+    log_std: float = -0.2
     width: int = 48
 
 

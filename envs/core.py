@@ -183,6 +183,7 @@ class Core:
                       self.totals, self.shares, self.steps, self.age, self.lost):  # fmt: skip
             array[which] = 0
         self.slow[which] = 1.0
+        self._heartbeat(which)
         self.up_bps[which] = np.maximum(self.parameters[which, :, c.UP_BPS], 1.0)
         self.down_bps[which] = np.maximum(self.parameters[which, :, c.DOWN_BPS], 1.0)
         self.learner.reset(self, which)
@@ -247,21 +248,25 @@ class Core:
         return self.reward(transition), reason
 
     def _remember(self, status: Floats, done: Bools) -> None:
-        """Keep what this round measured: step time and link rates of those who came back."""
-        advertised = self._step_seconds(self.shares, slow=None)
+        """Keep what this round measured (link rates of those who came back) and what the heartbeat reports now."""
         t = self.telemetry
-        self.slow = np.where(done, t[:, :, c.STEP_S] / np.maximum(advertised, 1e-12), self.slow)
+        self._heartbeat(np.arange(self.num_envs))
         self.up_bps = np.where(done, t[:, :, c.MEASURED_UP_BPS], self.up_bps)
         self.down_bps = np.where(done, t[:, :, c.MEASURED_DOWN_BPS], self.down_bps)
         self.age = np.where(done, 0.0, self.age + 1.0)
         self.lost += (status == c.LEFT) | (status == c.FLAT)
 
-    def _step_seconds(self, shares: Floats, slow: Floats | None) -> Floats:
-        """Seconds per step of every machine at a share, as advertised or times a slowdown; (B, K_max)."""
+    def _heartbeat(self, which: Ints) -> None:
+        """Machines that answer report their load, as any operating system knows it; the others' last word stands."""
+        p, x = self.parameters[which], self.conditions[which]
+        load = np.where(x[:, :, c.BUSY] > 0.5, p[:, :, c.SLOWDOWN], 1.0)
+        self.slow[which] = np.where(present_all(p, x), load, self.slow[which])
+
+    def _step_seconds(self, shares: Floats) -> Floats:
+        """Seconds per step of every machine at a share under its reported load; (B, K_max)."""
         flops = np.take_along_axis(self.costs[:, :, 0], share_indices(shares), axis=1)
         rate = np.maximum(self.parameters[:, :, c.FLOPS_PER_S], 1.0)
-        seconds = self.parameters[:, :, c.STEP_OVERHEAD_S] + flops / rate
-        return seconds if slow is None else seconds * slow
+        return (self.parameters[:, :, c.STEP_OVERHEAD_S] + flops / rate) * self.slow
 
     def _reason(self) -> Ints:
         reason = np.zeros(self.num_envs, dtype=np.int64)
@@ -289,7 +294,7 @@ class Core:
         round_s = (self.reference[:, 0] / rounds)[:, None]
         round_j = (self.reference[:, 1] / rounds / count)[:, None]
         full = np.ones_like(p[:, :, 0])
-        step_s = self._step_seconds(full, self.slow)
+        step_s = self._step_seconds(full)
         model_up, model_down = 8.0 * self.costs[:, -1, 1][:, None], 8.0 * self.costs[:, -1, 2][:, None]
         reserve = p[:, :, c.BATTERY_RESERVE]
         battery = p[:, :, c.BATTERY_J]

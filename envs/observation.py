@@ -14,11 +14,11 @@ LIMIT = 5.0
 MACHINE_FEATURES = (
     "exists",  # 1 for a machine, 0 for padding
     "available",  # answered the heartbeat just now
-    "step_time",  # log10 of predicted seconds per step at share 1, last measurement, over the reference's round / 10
-    "slowdown",  # log10 of last measured step time over the advertised one
+    "step_time",  # log10 of predicted seconds per step at share 1 under its load, over the reference's round / 10
+    "slowdown",  # log10 of how much its load slows it down, as reported with the heartbeat
     "upload_time",  # log10 of predicted upload seconds at share 1 over the reference's mean round
     "download_time",  # the same for the download
-    "measurement_age",  # tanh(rounds since the last measurement / 10)
+    "measurement_age",  # tanh(rounds since its link was last measured / 10)
     "step_energy",  # log10 of joules per step at share 1 over the reference's per machine and step
     "radio_energy",  # log10 of joules to move a whole model up and down over the reference's per machine and round
     "idle_energy",  # log10 of idle power x reference round over the same
