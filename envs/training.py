@@ -28,6 +28,12 @@ class RealLearner:
         self.training: FederatedTraining | None = None
         self.report: RoundReport | None = None
 
+    @property
+    def training_names(self) -> tuple[str, ...]:
+        """Names of the machines in training."""
+        assert self.training is not None
+        return self.training.machine_names
+
     def reset(self, core: Core, which: NDArray[np.int64]) -> None:
         """Fresh weights, seeded by the episode's key."""
         world = core.world()
@@ -87,8 +93,8 @@ class TrainingEnv(SingleEnv, EzPickle):
     - `dataset`: a `fedcore.data.dataset.Dataset` to train on instead of the scenario's.
     - `target_infonce`: progress 1 for that data; needed where the scenario's calibration was made on other images.
 
-    `info` adds `infonce`, `losses`, `refused` (one sentence per refused update), `feature_std`, `effective_rank` and
-    `collapsed`.
+    `info` adds `infonce`, `losses` (by name, of the machines whose blocks came back), `refused` (one sentence per refused
+    update), `feature_std`, `effective_rank` and `collapsed`.
 
     ## Version History
 
@@ -126,7 +132,11 @@ class TrainingEnv(SingleEnv, EzPickle):
         assert report is not None
         info.update(
             infonce=report.infonce,
-            losses=report.losses,
+            losses={
+                name: float(loss)
+                for name, loss in zip(self.learner.training_names, report.losses, strict=True)
+                if np.isfinite(loss)
+            },
             refused=list(report.refused),
             feature_std=report.feature_std,
             effective_rank=report.effective_rank,

@@ -294,7 +294,7 @@ def test_blocks_have_the_sizes_of_the_shares(calibrated) -> None:  # type: ignor
     env = OrchestrationEnv(calibrated("farm-lte"))
     env.reset(seed=0)
     action = np.full(17, -1.0)
-    action[0], action[1] = 1.0, 0.0
+    action[0], action[1] = 1.0, 0.25
     env.step(action)
     whole, half, *rest = env.blocks()
     assert rest == [[]] * 4

@@ -105,7 +105,7 @@ def test_drawing_leaves_the_episode_alone(calibration: Path) -> None:
 def test_blocks_are_drawn_where_they_are(calibration: Path) -> None:
     # Same state, other neurons: only the strips and the coverage under them may differ.
     env = environment(load("two-servers"), calibration)
-    env.step(np.full(17, -0.5, dtype=np.float32))
+    env.step(np.full(17, 0.0, dtype=np.float32))
     moved = [[(index + 1) % 24 if len(index) < 24 else index for index in machine] for machine in env.blocks()]
     moved = [[np.sort(index) for index in machine] for machine in moved]
     differ = (picture(env) != render_rgb(env.core, env.history, moved)).any(axis=2)

