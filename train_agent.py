@@ -161,9 +161,10 @@ def main() -> None:
             indent=1,
         ),
     )
+    others = ",".join(dict.fromkeys([options.scenario, "phones", "solar-field"]))
     following = [
         f"python evaluate.py --policy {path} --agents equal,speed,makespan --tier training",
-        f"python evaluate.py --policy {path} --scenarios {scenario.name},phones,solar-field",
+        f"python evaluate.py --policy {path} --scenarios {others}",
         "python evaluate.py --data PATH_TO_YOUR_IMAGES",
         f"python train_agent.py --algo {'dqn' if options.algo == 'ppo' else 'ppo'} --scenario {options.scenario}",
         f"tensorboard --logdir {folder}",
