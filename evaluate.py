@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from scenarios import Scenario
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def main() -> None:
         in_simulation(options, chosen, path, names or [*HEURISTICS, "best-static"], folder)
 
 
-def in_simulation(options: Options, chosen: list, path: Path | None, names: list[str], folder: Path) -> None:  # type: ignore[type-arg]
+def in_simulation(options: Options, chosen: list[Scenario], path: Path | None, names: list[str], folder: Path) -> None:
     """Play on the fast tier and report."""
     from agents.benchmark import benchmark, compare, orchestrator, summarise
     from agents.cli import console, progress_bar
@@ -116,7 +119,7 @@ def in_simulation(options: Options, chosen: list, path: Path | None, names: list
     console.print(f"report: {report.write()}")
 
 
-def on_training(options: Options, chosen: list, path: Path | None, names: list[str], folder: Path) -> None:  # type: ignore[type-arg]
+def on_training(options: Options, chosen: list[Scenario], path: Path | None, names: list[str], folder: Path) -> None:
     """Play on real training and report."""
     from agents.benchmark import benchmark, orchestrator, summarise
     from agents.cli import console, judge_with_bars
