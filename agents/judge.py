@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agents.benchmark import HELD_OUT_SEED, EpisodeResult, orchestrator, play_episode
 from agents.probing import Probes, probe_encoder, probe_raw, probe_untrained
-from fedcore.calibrate import TARGET_ROUNDS
+from fedcore.calibrate import TARGET_ROUNDS, reach_target
 from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
+from fedcore.parallel import single_threaded, worker_pool
 from scenarios import Scenario, parse
 
 _updates: Any = None
@@ -89,13 +88,7 @@ class Judgement:
 
 def _start(updates: Any) -> None:
     global _updates
-    import signal
-
-    # Ctrl-C belongs to the parent, which keeps the finished cells and ends the children.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import torch
-
-    torch.set_num_threads(1)
+    single_threaded()
     _updates = updates
 
 
@@ -159,14 +152,8 @@ def judge(
     for i in set(range(len(cells))) - set(todo):
         on_round(i, 0, float("inf"))
     if todo:
-        context = multiprocessing.get_context("spawn")
-        updates = context.Queue()
-        # Workers are single-threaded: one process per core beats threads. They inherit this at their start.
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        pool = concurrent.futures.ProcessPoolExecutor(
-            min(workers, len(todo)), mp_context=context, initializer=_start, initargs=(updates,)
-        )
-        try:
+        updates = multiprocessing.get_context("spawn").Queue()
+        with worker_pool(min(workers, len(todo)), _start, (updates,)) as pool:
             jobs = {pool.submit(_play_to_dict, cells[i], str(i)): i for i in todo}
             waiting = set(jobs)
             while waiting:
@@ -180,12 +167,6 @@ def judge(
                 for job in done:
                     write_text(paths[jobs[job]], json.dumps(job.result()))
                     on_round(jobs[job], 0, float("inf"))
-        except BaseException:
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        pool.shutdown()
     return [Judgement.from_dict(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
 
 
@@ -206,25 +187,15 @@ def target_of(scenario: Scenario, data: str, seed: int = 0) -> float:
     cell = Cell("reference", cell_scenario(scenario), seed, data)
     path = cache_folder("targets", TARGET_ROUNDS) / f"{cell.key()}.json"
     if not path.is_file():
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with worker_pool(1) as pool:
             write_text(path, json.dumps(pool.submit(_reach_target, cell).result()))
     return float(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _reach_target(cell: Cell) -> float:
-    import torch
-
     from fedcore.data.loading import load_images
     from fedcore.workload import build_training, prepare_data
 
-    torch.set_num_threads(1)
     scenario = parse(cell.scenario, "scenario")
     dataset = load_images(str(cell.data), size_px=scenario.workload.image_px)
-    training = build_training(scenario, prepare_data(scenario, dataset), None, cell.seed)
-    machines = len(scenario.fleet.machines)
-    tail = []
-    for r in range(TARGET_ROUNDS):
-        report = training.play([scenario.reference.share] * machines, scenario.reference.sync_interval)
-        if r >= TARGET_ROUNDS - 3:
-            tail.append(report.infonce)
-    return float(np.mean(tail))
+    return reach_target(build_training(scenario, prepare_data(scenario, dataset), None, cell.seed), scenario)

@@ -6,7 +6,8 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from fedcore.files import write_text
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def _single_threaded() -> None:
+def single_threaded() -> None:
+    """Set up a worker process: one thread, deaf to Ctrl-C."""
     import signal
 
     import torch
@@ -23,6 +25,31 @@ def _single_threaded() -> None:
     # Ctrl-C belongs to the parent, which keeps what is finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+@contextmanager
+def worker_pool(
+    workers: int, initializer: Callable[..., None] = single_threaded, initargs: tuple[Any, ...] = ()
+) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """Fresh single-threaded processes, ended at once when the body raises (Ctrl-C included).
+
+    Args:
+        workers: how many.
+        initializer: run in each at its start; it should call `single_threaded`.
+        initargs: its arguments.
+    """
+    # Inherited by the workers: one process per core beats threads.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=initializer, initargs=initargs)
+    try:
+        yield pool
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def run_kept(jobs: Mapping[Path, Job], workers: int, label: str) -> dict[Path, Any]:
@@ -39,22 +66,12 @@ def run_kept(jobs: Mapping[Path, Job], workers: int, label: str) -> dict[Path, A
     from rich.progress import Progress
 
     missing = [path for path in jobs if not path.is_file()]
-    # Inherited by the workers: one process per core beats threads.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with Progress() as bar:
         task = bar.add_task(label, total=len(jobs), completed=len(jobs) - len(missing))
         if missing:
-            context = multiprocessing.get_context("spawn")
-            pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_single_threaded)
-            try:
+            with worker_pool(workers) as pool:
                 running = {pool.submit(jobs[path][0], *jobs[path][1]): path for path in missing}
                 for done in concurrent.futures.as_completed(running):
                     write_text(running[done], json.dumps(done.result()))
                     bar.advance(task)
-            except BaseException:
-                for process in list((pool._processes or {}).values()):
-                    process.terminate()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            pool.shutdown()
     return {path: json.loads(path.read_text(encoding="utf-8")) for path in jobs}
