@@ -22,10 +22,12 @@ class Block:
     Attributes:
         trained: layer name -> sorted int64 indices S of the neurons it trains.
         context: layer name -> sorted int64 indices of the neurons it sees, frozen; disjoint from `trained`.
+        scale: layer name -> factor on all its activations while training (HeteroFL's scaler); 1 where absent.
     """
 
     trained: dict[str, Tensor]
     context: dict[str, Tensor]
+    scale: dict[str, float] = field(default_factory=dict)
 
     def visible(self, layer: str) -> Tensor:
         """Indices V of the visible neurons of a layer: trained ones first, so that a slice splits at len(S)."""
@@ -50,18 +52,20 @@ class Weights:
         frozen: parameter name -> context rows by visible columns; never differentiated.
         context_scale: layer name -> (len(V),) factors that keep pre-activations at their mean when the context is
             thinned (1 for trained neurons, 1 / seen fraction for context neurons); absent where nothing is thinned.
-        order: always-visible layer -> (len(V),) places of its neurons in ascending order; absent where they ascend.
+        order: parameter of an always-visible layer -> (len(V),) places of its rows in the whole model's order; absent
+            where they have it. Whatever `vector`, `linear`, ... return for such a layer is in that order.
+        statistics: whole vectors that are no weights (DINO's centre); an objective moves them in place.
     """
 
     trained: dict[str, Tensor]
     frozen: dict[str, Tensor]
     context_scale: dict[str, Tensor] = field(default_factory=dict)
     order: dict[str, Tensor] = field(default_factory=dict)
+    statistics: dict[str, Tensor] = field(default_factory=dict)
 
     def vector(self, name: str) -> Tensor:
         """A one-dimensional parameter over the visible neurons, shape (len(V),)."""
-        parts = [part[name] for part in (self.trained, self.frozen) if name in part]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return self._rowwise(name, lambda w: w, dim=0)
 
     def linear(self, x: Tensor, name: str) -> Tensor:
         """Dense layer without bias, (N, in) -> (N, len(V)); no weight gradient is computed for frozen rows."""
@@ -71,24 +75,42 @@ class Weights:
         """Convolution without bias, 'same' padding for odd kernels, (N, in, H, W) -> (N, len(V), H', W')."""
         return self._rowwise(name, lambda w: F.conv2d(x, w, stride=stride, padding=w.shape[-1] // 2), dim=1)
 
-    def rescale(self, x: Tensor, layer: str) -> Tensor:
-        """Multiply thinned context activations (channel dimension 1) by 1 / seen fraction."""
-        scale = self.context_scale.get(layer)
-        return x if scale is None else x * scale.view(1, -1, *([1] * (x.dim() - 2)))
+    def grouped_linear(self, x: Tensor, name: str) -> Tensor:
+        """Several outputs per neuron (queries, keys and values of a head): (..., in) by (V, q, in) -> (..., len(V), q)."""
+        return self._rowwise(name, lambda w: F.linear(x, w.flatten(0, 1)).unflatten(-1, w.shape[:2]), dim=-2)
 
-    def in_order(self, x: Tensor, layer: str) -> Tensor:
-        """Columns of x in the whole model's order, to compare layers whose slices put different neurons first."""
-        order = self.order.get(layer)
-        return x if order is None else x.index_select(1, order)
+    def spread(self, x: Tensor, name: str) -> Tensor:
+        """What the neurons of a layer add to a stream: (..., len(V), q) by (V, q, out), or (..., len(V)) by (V, out),
+        summed over neurons -> (..., out). The weights are owned by the neurons that they read."""
+        total, start = None, 0
+        for part in (self.trained, self.frozen):
+            if name not in part:
+                continue
+            w = part[name]
+            taken = x.narrow(-1 if w.dim() == 2 else -2, start, len(w))
+            start += len(w)
+            added = taken @ w if w.dim() == 2 else taken.flatten(-2) @ w.flatten(0, 1)
+            total = added if total is None else total + added
+        assert total is not None, f"no rows of {name} are visible"
+        return total
+
+    def rescale(self, x: Tensor, layer: str, dim: int = 1) -> Tensor:
+        """Multiply thinned context activations (neurons on dimension `dim`) by 1 / seen fraction."""
+        scale = self.context_scale.get(layer)
+        return x if scale is None else x * scale.view(-1, *([1] * (x.dim() - 1 - dim % x.dim())))
 
     def _rowwise(self, name: str, op, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
         parts = [op(part[name]) for part in (self.trained, self.frozen) if name in part]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
+        if len(parts) == 1:
+            return parts[0]
+        joined = torch.cat(parts, dim=dim)
+        order = self.order.get(name)
+        return joined if order is None else joined.index_select(dim, order)
 
 
 def whole_weights(state: State) -> Weights:
     """A view of a whole state for evaluation: nothing trained, nothing thinned."""
-    return Weights(trained={}, frozen=state)
+    return Weights({}, state)
 
 
 def take(tensor: Tensor, parameter: Parameter, rows: Tensor, block: Block) -> Tensor:
@@ -118,16 +140,26 @@ def slice_weights(state: State, neuron_map: NeuronMap, block: Block) -> Weights:
             weights.frozen[p.name] = take(state[p.name], p, block.context[p.rows], block)
     for layer in neuron_map.layers:
         n_trained, n_context = len(block.trained[layer.name]), len(block.context[layer.name])
-        if 0 < n_context < layer.neurons - n_trained:
-            scale = torch.ones(n_trained + n_context)
-            scale[n_trained:] = (layer.neurons - n_trained) / n_context
+        factor = block.scale.get(layer.name, 1.0)
+        thinned = 0 < n_context < layer.neurons - n_trained
+        if thinned or factor != 1.0:
+            scale = torch.full((n_trained + n_context,), factor)
+            if thinned:
+                scale[n_trained:] *= (layer.neurons - n_trained) / n_context
             weights.context_scale[layer.name] = scale
-        if layer.always_visible and n_context > 0:
-            weights.order[layer.name] = torch.argsort(block.visible(layer.name))
+        if layer.always_visible and n_trained > 0 and n_context > 0:
+            order = torch.argsort(block.visible(layer.name))
+            weights.order |= {p.name: order for p in neuron_map.parameters if p.rows == layer.name}
     return weights
 
 
 def freeze(weights: Weights) -> Weights:
     """The same view with nothing trained: for a momentum target that is only looked at."""
-    frozen = {name: weights.vector(name).detach() for name in weights.trained | weights.frozen}
-    return Weights({}, frozen, weights.context_scale, weights.order)
+    frozen = {
+        name: torch.cat([part[name] for part in (weights.trained, weights.frozen) if name in part]).detach()
+        for name in weights.trained | weights.frozen
+    }
+    for name, order in weights.order.items():
+        if name in frozen:
+            frozen[name] = frozen[name].index_select(0, order)
+    return Weights({}, frozen, weights.context_scale)

@@ -1,13 +1,14 @@
 """What a block costs: FLOPs, bytes up and down, peak memory, as functions of (model, shares of its layers, batch).
 
-A training step is forward + input gradients + weight gradients. With v_l visible and m_l trained neurons, a weight
-that joins layers a -> b costs 2 v_a v_b forward, 2 v_a v_b for input gradients (none for the model's input) and
+A training step is forward + input gradients + weight gradients. With v_l visible and m_l trained neurons, a weight that
+joins layers a -> b costs 2 v_a v_b forward, 2 v_a v_b for input gradients (none for the model's input) and
 2 v_a m_b for weight gradients, each per sample and position. So share saves weight gradients, upload and optimiser
 memory; only a thinner context saves forward compute and download (DESIGN section 3).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 
 from fedcore.allocation import context_count, trained_count
 from fedcore.blocks import Block
-from fedcore.neurons import NeuronMap
+from fedcore.model import Model
 
 BYTES_PER_WEIGHT = 4
-OPTIMIZER_COPIES = 2  # AdamW keeps two moments per trained weight
+ADAMW_COPIES = 2  # two moments per trained weight; SGD keeps none, with momentum one
 
 
 @dataclass(frozen=True)
@@ -39,63 +40,74 @@ class BlockCost:
 
 
 def cost_of_counts(
-    neuron_map: NeuronMap,
-    trained: dict[str, int],
-    visible: dict[str, int],
-    samples: int,
-    target_parameters: frozenset[str] = frozenset(),
+    model: Model,
+    trained: Mapping[str, int],
+    visible: Mapping[str, int],
+    batch: int,
+    optimizer_copies: int = ADAMW_COPIES,
 ) -> BlockCost:
     """Cost of a block that trains and sees the given numbers of neurons per layer.
 
     Args:
-        neuron_map: the model.
+        model: encoder and objective; the objective says how many views of an image go through both.
         trained: layer -> m_l.
         visible: layer -> v_l.
-        samples: images through the network per step (batch x views).
-        target_parameters: parameters that a momentum target has too: downloaded, held, and run forward once.
+        batch: images (or windows of text) per step.
+        optimizer_copies: tensors that the optimiser keeps per trained weight.
     """
-    flops, up, down = 0.0, 0, 0
-    for p in neuron_map.parameters:
+    objective, encoder = model.objective, {layer.name for layer in model.encoder.neuron_map.layers}
+    views = {True: batch * objective.views_per_sample, False: batch * objective.head_views}
+    aim_views = batch * objective.target_views
+    flops, up, down, held = 0.0, 0, 0, 0.0
+    learning = False  # whether a gradient reaches this far: nothing before the first trained weight needs one
+    for p in model.neuron_map.parameters:
+        samples = views[p.rows in encoder]
         cols = visible[p.cols] if p.cols is not None else 1
         seen = visible[p.rows] * cols * p.per_pair
         learned = trained[p.rows] * cols * p.per_pair
         # Biases and norm parameters have macs 0: they cost no matrix product.
-        flops += 2.0 * p.macs * samples * (seen + (seen if p.cols is not None else 0) + learned)
+        flops += 2.0 * p.macs * samples * (seen + (seen if learning and not p.reads_data else 0) + learned)
+        learning = learning or learned > 0
         up += learned
         down += seen
-        if p.name in target_parameters:
-            flops += 2.0 * p.macs * samples * seen
+        if p.name in model.target_parameters:
+            flops += 2.0 * p.macs * aim_views * seen
             down += seen
-    activations = sum(layer.stored * layer.positions * visible[layer.name] for layer in neuron_map.layers) * samples
-    memory = BYTES_PER_WEIGHT * (down + up * (1 + OPTIMIZER_COPIES) + activations)
-    return BlockCost(flops, BYTES_PER_WEIGHT * up, BYTES_PER_WEIGHT * down, memory)
+    below = True  # frozen layers before the first trained one keep nothing for the backward pass
+    for layer in model.neuron_map.layers:
+        samples = views[layer.name in encoder]
+        below = below and trained[layer.name] == 0
+        passes = 1 if below else 3
+        flops += 2.0 * layer.macs * visible[layer.name] * samples * passes
+        if model.target_parameters and layer.name in encoder:
+            flops += 2.0 * layer.macs * visible[layer.name] * aim_views
+        if not below:
+            held += layer.stored * layer.positions * visible[layer.name] * samples
+    statistics = sum(objective.statistics.values())
+    memory = BYTES_PER_WEIGHT * (down + up * (1 + optimizer_copies) + held)
+    return BlockCost(flops, BYTES_PER_WEIGHT * (up + statistics), BYTES_PER_WEIGHT * (down + statistics), memory)
 
 
-def cost_of_block(
-    neuron_map: NeuronMap, block: Block, samples: int, target_parameters: frozenset[str] = frozenset()
-) -> BlockCost:
+def cost_of_block(model: Model, block: Block, batch: int, optimizer_copies: int = ADAMW_COPIES) -> BlockCost:
     """Cost of one actual block; arguments as `cost_of_counts`."""
     trained = {name: len(index) for name, index in block.trained.items()}
     visible = {name: len(block.visible(name)) for name in block.trained}
-    return cost_of_counts(neuron_map, trained, visible, samples, target_parameters)
+    return cost_of_counts(model, trained, visible, batch, optimizer_copies)
 
 
-def cost_of_share(
-    neuron_map: NeuronMap, share: float, context: float, samples: int, target_parameters: frozenset[str] = frozenset()
-) -> BlockCost:
+def cost_of_share(model: Model, share: float, context: float, batch: int) -> BlockCost:
     """Cost of any block of that share and context: counts do not depend on which neurons are drawn."""
-    trained = {layer.name: trained_count(share, layer.neurons) for layer in neuron_map.layers}
-    visible = {layer.name: trained[layer.name] + context_count(context, share, layer) for layer in neuron_map.layers}
-    return cost_of_counts(neuron_map, trained, visible, samples, target_parameters)
+    layers = model.neuron_map.layers
+    trained = {layer.name: trained_count(share, layer.neurons) for layer in layers}
+    visible = {layer.name: trained[layer.name] + context_count(context, share, layer) for layer in layers}
+    return cost_of_counts(model, trained, visible, batch)
 
 
 GRID = 256
 """Shares are tabulated in steps of 1 / GRID for the simulator."""
 
 
-def cost_table(
-    neuron_map: NeuronMap, context: float, samples: int, target_parameters: frozenset[str] = frozenset()
-) -> NDArray[np.float64]:
+def cost_table(model: Model, context: float, batch: int) -> NDArray[np.float64]:
     """Costs on a grid of shares, for array code.
 
     Returns:
@@ -104,6 +116,6 @@ def cost_table(
     """
     table = np.zeros((GRID + 1, 4))
     for i in range(1, GRID + 1):
-        cost = cost_of_share(neuron_map, i / GRID, context, samples, target_parameters)
+        cost = cost_of_share(model, i / GRID, context, batch)
         table[i] = (cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes)
     return table

@@ -85,7 +85,7 @@ def record(name: str, seed: int, rounds: int, every: int) -> list[list[float]]:
     if mode.central:
         data = PreparedData(data.dataset, (np.concatenate(data.clients),), data.server_images)
     training = build_training(scenario(machines), data, None, seed)
-    upload = cost_of_share(training.model.neuron_map, mode.share, mode.context, 1).upload_bytes / 1e6
+    upload = cost_of_share(training.model, mode.share, mode.context, 1).upload_bytes / 1e6
     dataset = data.dataset
     assert dataset.counts is not None
     train, test = ~dataset.test, dataset.test

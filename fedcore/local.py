@@ -1,18 +1,20 @@
-"""Local training: H optimiser steps of one machine on its own images, over its own block."""
+"""Local training: H optimiser steps of one machine on its own samples, over its own block."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from fedcore.augment import Augmentation, normalise, random_view
+from fedcore.augment import Augmentation
 from fedcore.blocks import Block, Weights, freeze, slice_weights
 from fedcore.encoders import Encoder
 from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.objectives.base import Features
+from fedcore.samples import Batch, Samples
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,13 @@ class LocalRecipe:
     """How a machine trains.
 
     Attributes:
-        batch_size: images per step (each gives two views); fewer where the machine holds fewer.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
+        batch_size: samples per step; fewer where the machine holds fewer.
+        learning_rate: of the optimiser.
+        weight_decay: of the optimiser.
+        optimizer: "adamw" or "sgd". Moments start fresh every round: blocks move, so there is nothing to keep them for.
+        sgd_momentum: of "sgd".
         moving_target: move the momentum target after every local step instead of keeping it frozen in the round.
-        augmentation: of the two views.
+        augmentation: of the views.
         precision: of the encoder's forward and backward pass; "auto" takes bf16 where the processor has it. Weights,
             heads, loss and optimiser stay fp32 (pure bf16 weights lose their updates to rounding).
     """
@@ -32,9 +36,39 @@ class LocalRecipe:
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 1e-4
+    optimizer: str = "adamw"
+    sgd_momentum: float = 0.0
     moving_target: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
     precision: str = "auto"
+
+    @property
+    def optimizer_copies(self) -> int:
+        """Tensors that the optimiser keeps per trained weight."""
+        return 2 if self.optimizer == "adamw" else int(self.sgd_momentum > 0)
+
+
+@dataclass(frozen=True)
+class LocalTask:
+    """One machine's work in one round.
+
+    Attributes:
+        machine: its index.
+        block: what it trains and sees.
+        steps: H.
+        seed: entropy of its draws in this round, so that results do not depend on who runs when.
+        start: weights that it starts from where they are not the global ones.
+        target: momentum target where it is not the server's.
+        extra: what the method sends along, by a name of the method's own.
+    """
+
+    machine: int
+    block: Block
+    steps: int
+    seed: tuple[int, ...]
+    start: State | None = None
+    target: State | None = None
+    extra: dict[str, State] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,13 +79,32 @@ class LocalResult:
         trained: parameter name -> new trained rows by visible columns, float32.
         loss: mean over the steps.
         steps: optimiser steps done.
-        samples: images that the machine holds, n_k.
+        samples: how many the machine holds, n_k.
+        statistics: the objective's statistics after the last step.
+        extra: what the method sends back.
     """
 
     trained: dict[str, Tensor]
     loss: float
     steps: int
     samples: int
+    statistics: State = field(default_factory=dict)
+    extra: dict[str, State] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Where a method may change local training; each is called once per step.
+
+    Attributes:
+        penalty: (weights, batch, features) -> a term added to the loss.
+        gradient: (weights, their values at the start) -> None; changes `.grad` of trained weights before the step.
+        view: weights -> the weights that this step's forward pass runs over (ordered dropout takes a narrower view).
+    """
+
+    penalty: Callable[[Weights, Batch, Features], Tensor] | None = None
+    gradient: Callable[[Weights, dict[str, Tensor]], None] | None = None
+    view: Callable[[Weights], Weights] | None = None
 
 
 def has_fast_bf16() -> bool:
@@ -72,50 +125,71 @@ def features_in(encoder: Encoder, precision: str) -> Features:
     return features
 
 
+def make_optimizer(weights: list[Tensor], recipe: LocalRecipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over leaf tensors.
+
+    Raises:
+        ValueError: an unknown optimiser.
+    """
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(weights, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            weights, recipe.learning_rate, recipe.sgd_momentum, weight_decay=recipe.weight_decay, fused=True
+        )
+    raise ValueError(f"optimizer is {recipe.optimizer!r}, expected adamw or sgd")
+
+
 def train_block(
     model: Model,
     state: State,
     target: State | None,
-    block: Block,
-    images: Tensor,
-    steps: int,
+    task: LocalTask,
+    samples: Samples,
     recipe: LocalRecipe,
     generator: torch.Generator,
+    hooks: Hooks = Hooks(),
 ) -> LocalResult:
     """Train one block from the global weights.
-
-    Optimiser moments start fresh every round: blocks move, so there is nothing to keep them for.
 
     Args:
         model: encoder and objective.
         state: global weights; not changed.
         target: whole momentum target, or None.
-        block: what this machine trains and sees.
-        images: (N, C, H, W) uint8, this machine's own.
-        steps: H.
+        task: block, H, and what starts it elsewhere.
+        samples: this machine's own.
         recipe: how.
         generator: every draw (batches, views) comes from it.
+        hooks: where the method differs.
     """
-    weights = slice_weights(state, model.neuron_map, block)
-    aim = None if target is None else freeze(slice_weights(target, model.neuron_map, block))
-    optimiser = torch.optim.AdamW(
-        list(weights.trained.values()), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    batch = min(recipe.batch_size, len(images))
+    state = state if task.start is None else task.start
+    target = target if task.target is None else task.target
+    weights = slice_weights(state, model.neuron_map, task.block)
+    weights.statistics = {name: state[name].clone() for name in model.objective.statistics}
+    aim = None if target is None else freeze(slice_weights(target, model.neuron_map, task.block))
+    optimiser = make_optimizer(list(weights.trained.values()), recipe)
+    start = {n: t.detach().clone() for n, t in weights.trained.items()} if hooks.gradient else {}
+    batch_size = min(recipe.batch_size, len(samples))
     features = features_in(model.encoder, recipe.precision)
     total = 0.0
-    for _ in range(steps):
-        chosen = torch.randperm(len(images), generator=generator)[:batch]
-        x = normalise(images[chosen])
-        one = random_view(x, recipe.augmentation, generator)
-        two = random_view(x, recipe.augmentation, generator)
-        loss = model.objective.loss(features, weights, aim, one, two)
+    for _ in range(task.steps):
+        chosen = torch.randperm(len(samples), generator=generator)[:batch_size]
+        batch = model.objective.draw(samples, chosen, recipe.augmentation, generator)
+        seen = weights if hooks.view is None else hooks.view(weights)
+        loss = model.objective.loss(features, seen, aim, batch)
+        if hooks.penalty is not None:
+            loss = loss + hooks.penalty(seen, batch, features)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if hooks.gradient is not None:
+            hooks.gradient(weights, start)
         optimiser.step()
+        model.objective.update_statistics(weights)
         total += float(loss.detach())
         if aim is not None and recipe.moving_target and model.objective.target_momentum is not None:
             with torch.no_grad():
                 for name, value in aim.frozen.items():
                     value.lerp_(weights.vector(name), 1 - model.objective.target_momentum)
-    return LocalResult({n: t.detach() for n, t in weights.trained.items()}, total / steps, steps, len(images))
+    return LocalResult(
+        {n: t.detach() for n, t in weights.trained.items()}, total / task.steps, task.steps, len(samples), weights.statistics
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fedcore.encoders import ENCODERS, Encoder
-from fedcore.neurons import State, kaiming_state
+from fedcore.neurons import State
 from fedcore.objectives import OBJECTIVES, Objective
 
 
@@ -31,8 +31,14 @@ class Model:
             self.target_parameters = frozenset(names - objective.online_only)
 
     def init_state(self, generator: torch.Generator) -> State:
-        """Fresh weights, every draw from the generator."""
-        return kaiming_state(self.neuron_map, generator, self.encoder.norm_gains | self.objective.norm_gains)
+        """Fresh weights and statistics, every draw from the generator."""
+        return self.encoder.init_state(generator) | self.objective.init_state(generator)
+
+    def target_of(self, state: State) -> State | None:
+        """A momentum target that equals these weights, or None where the objective has none."""
+        if self.objective.target_momentum is None:
+            return None
+        return {name: state[name].clone() for name in sorted(self.target_parameters)}
 
 
 def build_model(

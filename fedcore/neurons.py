@@ -25,7 +25,9 @@ class Layer:
         neurons: number of output units or channels, n_l.
         positions: places per sample at which a neuron's value is computed (height x width; 1 for dense layers).
         stored: copies of its activations that the backward pass keeps (pre-norm, post-norm, pooled ...).
-        always_visible: the layer's width is part of the result (the output of a projector), so context never thins it.
+        always_visible: the layer's width is part of the result (the output of a projector, a residual stream), so
+            context never thins it; its activations keep the whole model's order, so whatever reads it declares no columns.
+        macs: multiply-accumulates per sample and neuron that involve no weights (attention scores of a head).
     """
 
     name: str
@@ -33,6 +35,7 @@ class Layer:
     positions: int = 1
     stored: float = 1.0
     always_visible: bool = False
+    macs: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,11 @@ class Parameter:
     Attributes:
         name: unique within the model.
         shape: of the whole tensor.
-        rows: the layer that these weights produce.
-        cols: the layer that they read; None for the model's input, and for biases and norm parameters.
+        rows: the layer whose neurons own these weights.
+        cols: the layer that they read; None where columns are never thinned: the model's input, layers that are always
+            visible, biases and norm parameters.
         macs: multiply-accumulates per sample and entry (positions of the output map; 0 for biases and norms).
+        reads_data: reads the model's input, for which no gradient is computed.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Parameter:
     rows: str
     cols: str | None = None
     macs: int = 0
+    reads_data: bool = False
 
     @property
     def per_pair(self) -> int:
@@ -86,6 +92,22 @@ class NeuronMap:
             KeyError: there is none.
         """
         return next(layer for layer in self.layers if layer.name == name)
+
+
+def normed_weight(layer: str, shape: tuple[int, ...], cols: str | None, macs: int) -> list[Parameter]:
+    """The three parameters of a normalised layer: LAYER.weight, and LAYER.gain and LAYER.bias of its norm.
+
+    Args:
+        layer: that owns them.
+        shape: of the weight.
+        cols: as `Parameter`; None means here that it reads the model's input.
+        macs: as `Parameter`.
+    """
+    return [
+        Parameter(f"{layer}.weight", shape, layer, cols, macs=macs, reads_data=cols is None),
+        Parameter(f"{layer}.gain", shape[:1], layer),
+        Parameter(f"{layer}.bias", shape[:1], layer),
+    ]
 
 
 def kaiming_state(neuron_map: NeuronMap, generator: torch.Generator, norm_gains: frozenset[str]) -> State:

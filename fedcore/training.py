@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedcore.allocation import allocate
 from fedcore.blocks import Block
-from fedcore.engines import InProcessEngine, LocalTask
-from fedcore.merge import Update, merge, refusal
+from fedcore.engines import InProcessEngine
+from fedcore.local import LocalResult, LocalTask
+from fedcore.merge import Update, refusal
+from fedcore.methods import IntraLayer, Method, Server
 from fedcore.model import Model
 from fedcore.neurons import State
-from fedcore.probes import HeldOutInfoNCE, effective_rank, extract_features, feature_std
+from fedcore.probes import effective_rank, extract_features, feature_std
 
 COLLAPSE_RANK = 1.5
 
@@ -67,15 +68,16 @@ class FederatedTraining:
 
     Args:
         model: encoder and objective.
-        engine: trains blocks.
+        engine: trains tasks.
         machine_names: of the machines, for messages.
-        probe: the progress signal.
+        probe: the progress signal: (model, state) -> a loss.
         scale: InfoNCE to progress; None takes `untrained` from this run's start and puts the target at 0.
-        context: fraction of the other neurons that every machine sees.
-        rule: how S is drawn, a name in `allocation.RULES`.
-        server_step: see `merge`.
+        method: what is sent, how machines train, how it is merged; None is intra-layer with its defaults.
         seed: of the initial weights and everything after.
         guard_images: (N, H, W, C) uint8 images for the collapse guard.
+
+    Raises:
+        InputError: the method cannot train this model with the engine's recipe.
     """
 
     def __init__(
@@ -83,27 +85,56 @@ class FederatedTraining:
         model: Model,
         engine: InProcessEngine,
         machine_names: Sequence[str],
-        probe: HeldOutInfoNCE,
+        probe: Callable[[Model, State], float],
         scale: ProgressScale | None,
         *,
-        context: float = 1.0,
-        rule: str = "random",
-        server_step: float = 1.0,
+        method: Method | None = None,
         seed: int = 0,
         guard_images: NDArray[np.uint8] | None = None,
     ) -> None:
-        self.model, self.engine, self.probe = model, engine, probe
-        self.machine_names = tuple(machine_names)
-        self.context, self.rule, self.server_step, self.seed = context, rule, server_step, seed
+        self.method: Method = IntraLayer() if method is None else method
+        self.method.check(model, engine.recipe)
+        self.engine, self.probe, self.seed = engine, probe, seed
         self.guard_images = guard_images
-        self.round_index = 0
-        self.state: State = model.init_state(torch.Generator().manual_seed(seed))
-        self.target: State | None = None
-        if model.objective.target_momentum is not None:
-            self.target = {name: self.state[name].clone() for name in sorted(model.target_parameters)}
-        self.untrained = probe(model, self.state)
+        state = model.init_state(torch.Generator().manual_seed(seed))
+        names = tuple(machine_names)
+        samples = tuple(len(s) for s in engine.samples)
+        self.server = Server(model, state, model.target_of(state), names, samples, seed, kept=[{} for _ in names])
+        self.method.start(self.server)
+        self.untrained = probe(model, state)
         # Every run starts at exactly 0: initial weights differ from seed to seed.
         self.scale = ProgressScale(self.untrained, 0.0 if scale is None else scale.target)
+
+    @property
+    def model(self) -> Model:
+        """What is trained now; layer-wise methods let it grow."""
+        return self.server.model
+
+    @property
+    def state(self) -> State:
+        """Global weights."""
+        return self.server.state
+
+    @property
+    def target(self) -> State | None:
+        """The server's momentum target."""
+        return self.server.target
+
+    @property
+    def machine_names(self) -> tuple[str, ...]:
+        """Of the machines."""
+        return self.server.machine_names
+
+    @property
+    def round_index(self) -> int:
+        """Rounds played."""
+        return self.server.round_index
+
+    def plan(self, shares: Sequence[float]) -> list[Block | None]:
+        """The blocks that the next round will send out for these shares; `play` draws the same ones."""
+        self.method.begin_round(self.server)
+        rng = np.random.default_rng([self.seed, 1, self.round_index])
+        return self.method.blocks(self.server, shares, rng)
 
     def play(self, shares: Sequence[float], steps: int, survives: Sequence[bool] | None = None) -> RoundReport:
         """Play one round.
@@ -117,34 +148,37 @@ class FederatedTraining:
         Returns:
             The report; the global weights have moved.
         """
-        r = self.round_index
-        rng = np.random.default_rng([self.seed, 1, r])
-        blocks = allocate(self.model.neuron_map, shares, self.context, self.rule, r, rng)
+        server, method = self.server, self.method
+        blocks = self.plan(shares)
         tasks = [
-            LocalTask(k, block, steps, (self.seed, 2, r, k))
+            method.task(server, k, block, steps)
             for k, block in enumerate(blocks)
             if block is not None and (survives is None or survives[k])
         ]
-        results = self.engine.train(self.state, self.target, tasks)
+        results = method.run(server, self.engine, tasks)
         losses = np.full(len(blocks), np.nan)
-        updates, refused = [], []
+        accepted: list[tuple[LocalTask, LocalResult, Update]] = []
+        refused = []
         for task, result in zip(tasks, results, strict=True):
             losses[task.machine] = result.loss
             weight = float(result.samples * result.steps)
             update = Update(self.machine_names[task.machine], task.block, result.trained, weight)
-            problem = refusal(update, self.state, self.model.neuron_map)
+            problem = refusal(update, server.state if task.start is None else task.start, server.model.neuron_map)
             if problem is None:
-                updates.append(update)
+                accepted.append((task, result, update))
             else:
                 refused.append(problem)
-        if updates:
-            self.state = merge(self.state, self.model.neuron_map, updates, self.server_step)
-            self._move_target(steps)
-        self.round_index += 1
-        infonce = self.probe(self.model, self.state)
+        if accepted:
+            tasks_, results_, updates = ([row[i] for row in accepted] for i in range(3))
+            method.merge(server, tasks_, results_, updates)  # type: ignore[arg-type]
+            self._merge_statistics([(result, update.weight) for _, result, update in accepted])
+            method.after_merge(server, steps)
+            server.steps_done += steps
+        server.round_index += 1
+        infonce = self.probe(server.model, server.state)
         spread, rank = float("nan"), float("nan")
         if self.guard_images is not None:
-            features = extract_features(self.model, self.state, self.guard_images)
+            features = extract_features(server.model, server.state, self.guard_images)
             spread, rank = feature_std(features), effective_rank(features)
         return RoundReport(
             progress=self.scale.progress(infonce),
@@ -157,9 +191,9 @@ class FederatedTraining:
             collapsed=rank < COLLAPSE_RANK,
         )
 
-    def _move_target(self, steps: int) -> None:
-        """The server's momentum target: one exponential step per merged round, its exponent scaled by H."""
-        if self.target is None or self.model.objective.target_momentum is None:
-            return
-        keep = self.model.objective.target_momentum**steps
-        self.target = {name: value.lerp(self.state[name], 1.0 - keep) for name, value in self.target.items()}
+    def _merge_statistics(self, parts: Sequence[tuple[LocalResult, float]]) -> None:
+        """Every machine saw all of a statistic: the sample-weighted mean over all of them."""
+        total = sum(weight for _, weight in parts)
+        for name in self.server.model.objective.statistics:
+            mean = sum(result.statistics[name].double() * weight for result, weight in parts) / total
+            self.server.state[name] = mean.float()  # type: ignore[union-attr]

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedcore.costs import cost_table
@@ -17,17 +18,18 @@ from fedcore.data.splits import split_clients
 from fedcore.encoders import ENCODERS
 from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
+from fedcore.methods import IntraLayer, Method
 from fedcore.model import Model, build_model
 from fedcore.objectives import OBJECTIVES
 from fedcore.probes import HeldOutInfoNCE
 from fedcore.probes.features import to_tensor
+from fedcore.samples import Samples
 from fedcore.training import FederatedTraining, ProgressScale
 from scenarios.errors import InputError
 from scenarios.schema import Scenario, Workload
 
 EMBEDDED = ("soil-micrographs", "soil-micrographs-mixed")
 """Sets made by the program: all sites bright-field, or every site under another contrast method."""
-VIEWS = 2
 GUARD_IMAGES = 128
 SERVER_SITES, SERVER_PER_SITE = 6, 44
 
@@ -63,7 +65,7 @@ def model_for(workload: Workload, channels: int, scenario_name: str = "?") -> Mo
 def _cached_costs(key: str, channels: int) -> NDArray[np.float64]:
     workload = Workload.model_validate_json(key)
     model = model_for(workload, channels)
-    table = cost_table(model.neuron_map, workload.context, workload.batch_size * VIEWS, model.target_parameters)
+    table = cost_table(model, workload.context, workload.batch_size)
     table.setflags(write=False)
     return table
 
@@ -138,8 +140,19 @@ def recipe_of(workload: Workload) -> LocalRecipe:
     )
 
 
+def method_of(workload: Workload) -> IntraLayer:
+    """The method that an orchestrator's decisions drive: intra-layer parallelism as the workload sets it."""
+    return IntraLayer(workload.server_step, context=workload.context, rule=workload.selection)
+
+
 def build_training(
-    scenario: Scenario, data: PreparedData, scale: ProgressScale | None, seed: int
+    scenario: Scenario,
+    data: PreparedData,
+    scale: ProgressScale | None,
+    seed: int,
+    method: Method | None = None,
+    recipe: LocalRecipe | None = None,
+    workers: int = 1,
 ) -> FederatedTraining:
     """Real training of a scenario's workload, ready for its first round.
 
@@ -148,19 +161,26 @@ def build_training(
         data: from `prepare_data`.
         scale: of progress; None for calibration.
         seed: of weights, blocks, batches and views.
+        method: None is the workload's own, intra-layer.
+        recipe: None is the workload's own.
+        workers: processes that train; 1 trains in this one.
     """
     dataset, workload = data.dataset, scenario.workload
     model = model_for(workload, dataset.images.shape[3], scenario.name)
-    engine = InProcessEngine(model, [to_tensor(dataset.images[index]) for index in data.clients], recipe_of(workload))
+    samples = [
+        Samples(
+            to_tensor(dataset.images[index]),
+            None if dataset.labels is None else torch.from_numpy(dataset.labels[index]),
+        )
+        for index in data.clients
+    ]
     return FederatedTraining(
         model,
-        engine,
+        InProcessEngine(samples, recipe or recipe_of(workload), workers),
         scenario.fleet.machine_names,
         HeldOutInfoNCE(data.server_images),
         scale,
-        context=workload.context,
-        rule=workload.selection,
-        server_step=workload.server_step,
+        method=method or method_of(workload),
         seed=seed,
         guard_images=data.server_images[:: max(1, len(data.server_images) // GUARD_IMAGES)],
     )

@@ -1,34 +1,86 @@
-"""What an encoder is: a neuron map and a forward pass over sliced weights."""
+"""What an encoder is: a neuron map and a forward pass over sliced weights, in stages."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from fedcore.blocks import Weights
-from fedcore.neurons import NeuronMap
+from fedcore.neurons import NeuronMap, State, kaiming_state
 
 
 class Encoder(ABC):
-    """Maps images to features.
+    """Maps images (or tokens) to features.
 
     Attributes:
-        neuron_map: its layers and parameters in forward order; the last layer is the feature layer.
+        neuron_map: its layers and parameters in forward order.
         norm_gains: names of parameters that start at 1.
-        feature_layer: name of the layer whose neurons are the features.
+        stages: names of the layers of every stage, in forward order. A stage is where layer-wise methods grow and split
+            methods cut; its output is the activation of its last layer.
     """
 
     neuron_map: NeuronMap
     norm_gains: frozenset[str]
-    feature_layer: str
+    stages: tuple[tuple[str, ...], ...]
+
+    @property
+    def feature_layer(self) -> str:
+        """The layer whose neurons are the features: the last one of the last stage."""
+        return self.stages[-1][-1]
+
+    @property
+    def feature_columns(self) -> str | None:
+        """What a head that reads the features declares as its columns."""
+        layer = self.neuron_map.layer(self.feature_layer)
+        return None if layer.always_visible else layer.name
 
     @property
     def feature_dim(self) -> int:
         """Number of features of the whole encoder."""
         return self.neuron_map.layer(self.feature_layer).neurons
 
+    def prefix(self, depth: int) -> Encoder:
+        """The encoder of the first `depth` stages; its weights keep their names.
+
+        Raises:
+            ValueError: there are fewer stages, or depth is below 1.
+        """
+        if not 1 <= depth <= len(self.stages):
+            raise ValueError(f"depth is {depth}, expected 1 to {len(self.stages)}: the encoder has {len(self.stages)} stages")
+        shallow = copy.copy(self)
+        shallow.stages = self.stages[:depth]
+        kept = {name for stage in shallow.stages for name in stage}
+        shallow.neuron_map = NeuronMap(
+            tuple(layer for layer in self.neuron_map.layers if layer.name in kept),
+            tuple(p for p in self.neuron_map.parameters if p.rows in kept),
+        )
+        shallow.norm_gains = self.norm_gains & {p.name for p in shallow.neuron_map.parameters}
+        return shallow
+
+    def init_state(self, generator: torch.Generator) -> State:
+        """Fresh weights of the encoder alone, every draw from the generator."""
+        return kaiming_state(self.neuron_map, generator, self.norm_gains)
+
     @abstractmethod
+    def stage(self, index: int, weights: Weights, x: Tensor) -> Tensor:
+        """Run one stage.
+
+        Args:
+            index: which, from 0.
+            weights: sliced or whole weights.
+            x: normalised images (N, C, H, W) or tokens for stage 0, else what the stage before returned.
+
+        Returns:
+            Activations, a single tensor: what split learning sends over the wire.
+        """
+
+    @abstractmethod
+    def pool(self, x: Tensor) -> Tensor:
+        """Features of what any stage returned, (N, visible neurons of its last layer); it has no weights."""
+
     def features(self, weights: Weights, x: Tensor) -> Tensor:
         """Features of normalised images.
 
@@ -39,3 +91,6 @@ class Encoder(ABC):
         Returns:
             (N, visible feature neurons) float32.
         """
+        for index in range(len(self.stages)):
+            x = self.stage(index, weights, x)
+        return self.pool(x)

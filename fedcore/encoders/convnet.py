@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fedcore.blocks import Weights
 from fedcore.encoders.base import Encoder
-from fedcore.neurons import Layer, NeuronMap, Parameter
+from fedcore.neurons import Layer, NeuronMap, normed_weight
 
 
 class ConvNet(Encoder):
@@ -53,22 +53,21 @@ class ConvNet(Encoder):
             height, width = (-(-height // strides[i]), -(-width // strides[i]))
             places = height * width
             layers.append(Layer(name, n, positions=places, stored=2.25))
-            parameters += [
-                Parameter(f"{name}.weight", (n, inputs, side, side), name, previous, macs=places),
-                Parameter(f"{name}.gain", (n,), name),
-                Parameter(f"{name}.bias", (n,), name),
-            ]
+            # Columns of the first convolution are input channels, not neurons: they stay inside per_pair.
+            parameters += normed_weight(name, (n, inputs, side, side), previous, places)
             previous, inputs = name, n
-        # Columns of the first convolution are input channels, not neurons: keep them inside per_pair.
         self.neuron_map = NeuronMap(tuple(layers), tuple(parameters))
         self.norm_gains = frozenset(f"{layer.name}.gain" for layer in layers)
-        self.feature_layer = layers[-1].name
+        self.stages = tuple((layer.name,) for layer in layers)
         self.strides = tuple(strides)
 
-    def features(self, weights: Weights, x: Tensor) -> Tensor:
-        """See `Encoder.features`."""
-        for layer, stride in zip(self.neuron_map.layers, self.strides, strict=True):
-            x = weights.conv2d(x, f"{layer.name}.weight", stride)
-            x = F.group_norm(x, 1, weights.vector(f"{layer.name}.gain"), weights.vector(f"{layer.name}.bias"))
-            x = weights.rescale(torch.relu(x), layer.name)
+    def stage(self, index: int, weights: Weights, x: Tensor) -> Tensor:
+        """See `Encoder.stage`."""
+        name = self.stages[index][0]
+        x = weights.conv2d(x, f"{name}.weight", self.strides[index])
+        x = F.group_norm(x, 1, weights.vector(f"{name}.gain"), weights.vector(f"{name}.bias"))
+        return weights.rescale(torch.relu(x), name)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """See `Encoder.pool`."""
         return x.mean(dim=(2, 3))

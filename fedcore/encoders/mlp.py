@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fedcore.blocks import Weights
 from fedcore.encoders.base import Encoder
-from fedcore.neurons import Layer, NeuronMap, Parameter
+from fedcore.neurons import Layer, NeuronMap, normed_weight
 
 
 class MLP(Encoder):
@@ -28,21 +28,19 @@ class MLP(Encoder):
         for i, n in enumerate(widths):
             name = f"fc{i + 1}"
             layers.append(Layer(name, n, stored=3.0))
-            parameters += [
-                Parameter(f"{name}.weight", (n, inputs), name, previous, macs=1),
-                Parameter(f"{name}.gain", (n,), name),
-                Parameter(f"{name}.bias", (n,), name),
-            ]
+            parameters += normed_weight(name, (n, inputs), previous, 1)
             previous, inputs = name, n
         self.neuron_map = NeuronMap(tuple(layers), tuple(parameters))
         self.norm_gains = frozenset(f"{layer.name}.gain" for layer in layers)
-        self.feature_layer = layers[-1].name
+        self.stages = tuple((layer.name,) for layer in layers)
 
-    def features(self, weights: Weights, x: Tensor) -> Tensor:
-        """See `Encoder.features`."""
-        x = x.flatten(1)
-        for layer in self.neuron_map.layers:
-            x = weights.linear(x, f"{layer.name}.weight")
-            gain, bias = weights.vector(f"{layer.name}.gain"), weights.vector(f"{layer.name}.bias")
-            x = weights.rescale(torch.relu(F.layer_norm(x, x.shape[1:], gain, bias)), layer.name)
+    def stage(self, index: int, weights: Weights, x: Tensor) -> Tensor:
+        """See `Encoder.stage`."""
+        name = self.stages[index][0]
+        x = weights.linear(x.flatten(1), f"{name}.weight")
+        x = F.layer_norm(x, x.shape[1:], weights.vector(f"{name}.gain"), weights.vector(f"{name}.bias"))
+        return weights.rescale(torch.relu(x), name)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """See `Encoder.pool`."""
         return x

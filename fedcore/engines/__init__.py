@@ -1,5 +1,5 @@
-"""Engines carry blocks to machines and back; the round loop is the same over any of them."""
+"""Engines carry tasks to machines and results back; the round loop is the same over any of them."""
 
-from fedcore.engines.inprocess import InProcessEngine, LocalTask
+from fedcore.engines.inprocess import InProcessEngine
 
-__all__ = ["InProcessEngine", "LocalTask"]
+__all__ = ["InProcessEngine"]

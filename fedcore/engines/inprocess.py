@@ -1,61 +1,91 @@
-"""The default engine: machines train one after the other in this process.
+"""The default engine: machines train one after the other in this process, or one process per core side by side.
 
-On a CPU, client by client beats every way of stacking clients (the working set stays in cache).
+On a CPU, client by client in single-threaded processes beats every way of stacking clients (the working set stays in
+cache). Results do not depend on the number of processes, bit for bit: every draw is seeded by the task, and one thread
+does all of a task's arithmetic in either case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
 
 import numpy as np
 import torch
 
-from fedcore.blocks import Block
-from fedcore.local import LocalRecipe, LocalResult, train_block
+from fedcore.engines.workers import Workers
+from fedcore.local import LocalRecipe, LocalResult, LocalTask
+from fedcore.methods import Method
 from fedcore.model import Model
 from fedcore.neurons import State
+from fedcore.samples import Samples
 
 
-@dataclass(frozen=True)
-class LocalTask:
-    """One machine's work in one round.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Single-threaded arithmetic within the body: sums do not depend on how many cores there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    Attributes:
-        machine: its index.
-        block: what it trains and sees.
-        steps: H.
-        seed: entropy of its draws in this round, so that results do not depend on who runs when.
-    """
 
-    machine: int
-    block: Block
-    steps: int
-    seed: tuple[int, ...]
+def train_task(
+    method: Method,
+    model: Model,
+    state: State,
+    target: State | None,
+    task: LocalTask,
+    samples: Samples,
+    recipe: LocalRecipe,
+) -> LocalResult:
+    """One machine's round; a function of its arguments alone."""
+    entropy = int(np.random.SeedSequence(task.seed).generate_state(1, np.uint64)[0] >> 1)
+    return method.train(model, state, target, task, samples, recipe, torch.Generator().manual_seed(entropy))
 
 
 class InProcessEngine:
-    """Trains every task in turn.
+    """Trains tasks.
 
     Args:
-        model: encoder and objective.
-        images: per machine, (N, C, H, W) uint8 tensor of its own images.
+        samples: per machine, its own.
         recipe: how machines train.
+        workers: processes, one core each; 1 trains in this process. Close the engine (or use it as a context manager)
+            to end them.
     """
 
-    def __init__(self, model: Model, images: Sequence[torch.Tensor], recipe: LocalRecipe) -> None:
-        self.model = model
-        self.images = images
+    def __init__(self, samples: Sequence[Samples], recipe: LocalRecipe, workers: int = 1) -> None:
+        self.samples = samples
         self.recipe = recipe
+        self.workers = workers
+        self._pool: Workers | None = None
 
-    def train(self, state: State, target: State | None, tasks: Sequence[LocalTask]) -> list[LocalResult]:
+    def train(
+        self, method: Method, model: Model, state: State, target: State | None, tasks: Sequence[LocalTask]
+    ) -> list[LocalResult]:
         """Results in the order of the tasks."""
-        results = []
-        for task in tasks:
-            entropy = int(np.random.SeedSequence(task.seed).generate_state(1, np.uint64)[0] >> 1)
-            generator = torch.Generator().manual_seed(entropy)
-            images = self.images[task.machine]
-            results.append(
-                train_block(self.model, state, target, task.block, images, task.steps, self.recipe, generator)
-            )
-        return results
+        if self.workers > 1 and len(tasks) > 1:
+            if self._pool is None:
+                self._pool = Workers(self.workers, train_task, self.samples, self.recipe)
+            return self._pool.train(method, model, state, target, tasks)
+        with one_thread():
+            return [
+                train_task(method, model, state, target, task, self.samples[task.machine], self.recipe) for task in tasks
+            ]
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def __enter__(self) -> InProcessEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

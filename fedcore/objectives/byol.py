@@ -10,6 +10,7 @@ from fedcore.blocks import Weights
 from fedcore.encoders.base import Encoder
 from fedcore.objectives.base import Features, Objective
 from fedcore.objectives.heads import apply_head, mlp_head
+from fedcore.samples import Batch
 
 
 class BYOL(Objective):
@@ -27,23 +28,22 @@ class BYOL(Objective):
     def __init__(
         self, encoder: Encoder, hidden: int = 256, outputs: int = 128, target_momentum: float = 0.99
     ) -> None:
-        projector = mlp_head("projector", encoder.feature_layer, encoder.feature_dim, hidden, outputs)
-        predictor = mlp_head("predictor", "projector.out", outputs, hidden, outputs)
+        projector = mlp_head("projector", encoder.feature_columns, encoder.feature_dim, hidden, outputs)
+        predictor = mlp_head("predictor", None, outputs, hidden, outputs)
         self.heads = projector + predictor
         self.norm_gains = frozenset({"projector.hidden.gain", "predictor.hidden.gain"})
         self.online_only = frozenset(p.name for p in predictor.parameters)
         self.target_momentum = target_momentum
 
-    def loss(self, features: Features, weights: Weights, target: Weights | None, one: Tensor, two: Tensor) -> Tensor:
+    def loss(self, features: Features, weights: Weights, target: Weights | None, batch: Batch) -> Tensor:
         """See `Objective.loss`."""
         if target is None:
             raise ValueError("BYOL needs a momentum target")
-        views = torch.cat([one, two])
+        views = torch.cat(batch.views)
         with torch.no_grad():
-            aim = target.in_order(apply_head(target, "projector", features(target, views)), "projector.out")
-            aim = F.normalize(aim.roll(len(one), dims=0), dim=1)
+            aim = apply_head(target, "projector", features(target, views))
+            aim = F.normalize(aim.roll(len(batch.views[0]), dims=0), dim=1)
         z = apply_head(weights, "projector", features(weights, views))
-        prediction = weights.in_order(apply_head(weights, "predictor", z), "predictor.out")
-        prediction = F.normalize(prediction, dim=1)
+        prediction = F.normalize(apply_head(weights, "predictor", z), dim=1)
         # Twice the mean over both directions is the symmetric loss 2 (2 - 2 cos).
         return 2.0 * (2.0 - 2.0 * (prediction * aim).sum(dim=1)).mean()

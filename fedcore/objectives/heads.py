@@ -10,12 +10,12 @@ from fedcore.blocks import Weights
 from fedcore.neurons import Layer, NeuronMap, Parameter
 
 
-def mlp_head(prefix: str, input_layer: str, inputs: int, hidden: int, outputs: int) -> NeuronMap:
+def mlp_head(prefix: str, input_layer: str | None, inputs: int, hidden: int, outputs: int) -> NeuronMap:
     """Declare a head; its hidden units are neurons like any others, its output's width is fixed.
 
     Args:
         prefix: of its layer and parameter names.
-        input_layer: the layer that it reads, of `inputs` neurons.
+        input_layer: the layer that it reads, of `inputs` neurons; None for one that is always visible.
         inputs: neurons of that layer.
         hidden: hidden units.
         outputs: output units.

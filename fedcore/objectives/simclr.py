@@ -10,6 +10,7 @@ from fedcore.blocks import Weights
 from fedcore.encoders.base import Encoder
 from fedcore.objectives.base import Features, Objective
 from fedcore.objectives.heads import apply_head, mlp_head
+from fedcore.samples import Batch
 
 
 def nt_xent(z: Tensor, temperature: float) -> Tensor:
@@ -41,11 +42,11 @@ class SimCLR(Objective):
     """
 
     def __init__(self, encoder: Encoder, hidden: int = 256, outputs: int = 128, temperature: float = 0.1) -> None:
-        self.heads = mlp_head("projector", encoder.feature_layer, encoder.feature_dim, hidden, outputs)
+        self.heads = mlp_head("projector", encoder.feature_columns, encoder.feature_dim, hidden, outputs)
         self.norm_gains = frozenset({"projector.hidden.gain"})
         self.temperature = temperature
 
-    def loss(self, features: Features, weights: Weights, target: Weights | None, one: Tensor, two: Tensor) -> Tensor:
+    def loss(self, features: Features, weights: Weights, target: Weights | None, batch: Batch) -> Tensor:
         """See `Objective.loss`."""
-        z = apply_head(weights, "projector", features(weights, torch.cat([one, two])))
+        z = apply_head(weights, "projector", features(weights, torch.cat(batch.views)))
         return nt_xent(z, self.temperature)

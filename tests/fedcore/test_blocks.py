@@ -9,6 +9,7 @@ from fedcore.allocation import RULES, allocate
 from fedcore.blocks import Block, Weights, freeze, slice_weights, whole_block, whole_weights
 from fedcore.model import Model, build_model
 from fedcore.neurons import Layer, NeuronMap, State
+from fedcore.samples import Batch
 
 torch.set_num_threads(1)
 
@@ -47,7 +48,7 @@ def loss_of(model: Model, state: State, block: Block) -> tuple[torch.Tensor, Wei
     weights = slice_weights(state, model.neuron_map, block)
     aim = freeze(slice_weights(target_of(model), model.neuron_map, block)) if model.target_parameters else None
     x = images()
-    return model.objective.loss(model.encoder.features, weights, aim, x, x.flip(3) + 0.1 * x.roll(1, 0)), weights
+    return model.objective.loss(model.encoder.features, weights, aim, Batch((x, x.flip(3) + 0.1 * x.roll(1, 0)))), weights
 
 
 @pytest.mark.parametrize("encoder", ["convnet", "mlp"])
@@ -176,18 +177,18 @@ def test_the_encoder_applies_the_rescaling(encoder):
     assert not torch.allclose(model.encoder.features(weights, images()), plain * scale, atol=1e-3)
 
 
-def test_the_output_of_a_head_is_never_thinned_and_can_be_put_in_order():
+def test_the_output_of_a_head_is_never_thinned_and_keeps_the_whole_models_order():
     model, state = tiny("mlp", "byol")
     block = block_of(model, 0.4, 0.2)
     weights = slice_weights(state, model.neuron_map, block)
-    for name in ("projector.out", "predictor.out"):
-        visible = block.visible(name)
-        assert name not in weights.context_scale
-        assert sorted(visible.tolist()) == list(range(8))
-        assert torch.equal(weights.in_order(visible[None].float(), name), torch.arange(8.0)[None])
-        assert torch.equal(freeze(weights).in_order(visible[None].float(), name), torch.arange(8.0)[None])
-    x = torch.zeros(1, 8)
-    assert whole_weights(state).in_order(x, "projector.out") is x
+    for name in ("projector", "predictor"):
+        visible = block.visible(f"{name}.out")
+        assert f"{name}.out" not in weights.context_scale
+        assert sorted(visible.tolist()) == list(range(8)) != visible.tolist()
+        h = torch.randn(5, len(block.visible(f"{name}.hidden")))
+        whole = h @ state[f"{name}.out.weight"][:, block.visible(f"{name}.hidden")].T
+        torch.testing.assert_close(weights.linear(h, f"{name}.out.weight"), whole)
+        torch.testing.assert_close(freeze(weights).linear(h, f"{name}.out.weight"), whole)
 
 
 def test_freezing_keeps_values_and_differentiates_nothing():

@@ -7,8 +7,9 @@ import torch
 from fedcore.allocation import allocate
 from fedcore.augment import normalise, random_view
 from fedcore.blocks import slice_weights, whole_block, whole_weights
-from fedcore.local import LocalRecipe, features_in, has_fast_bf16, train_block
+from fedcore.local import LocalRecipe, LocalTask, features_in, has_fast_bf16, train_block
 from fedcore.model import build_model
+from fedcore.samples import Batch, Samples
 
 torch.set_num_threads(1)
 
@@ -26,7 +27,8 @@ def setting(objective: str = "simclr", **options):
 
 def train(model, state, target, images, block=None, steps=3, recipe=RECIPE, seed=5):
     block = whole_block(model.neuron_map) if block is None else block
-    return train_block(model, state, target, block, images, steps, recipe, torch.Generator().manual_seed(seed))
+    task = LocalTask(0, block, steps, (seed,))
+    return train_block(model, state, target, task, Samples(images), recipe, torch.Generator().manual_seed(seed))
 
 
 def test_training_returns_moved_rows_and_leaves_the_global_weights_alone():
@@ -53,7 +55,7 @@ def test_the_loss_is_the_mean_over_the_steps():
     for _ in range(3):
         x = normalise(images[torch.randperm(20, generator=generator)[:8]])
         one, two = (random_view(x, recipe.augmentation, generator) for _ in range(2))
-        losses.append(float(model.objective.loss(model.encoder.features, whole_weights(state), None, one, two)))
+        losses.append(float(model.objective.loss(model.encoder.features, whole_weights(state), None, Batch((one, two)))))
     assert train(model, state, None, images, recipe=recipe).loss == pytest.approx(np.mean(losses), rel=1e-6)
 
 
@@ -93,12 +95,12 @@ def test_a_moving_target_follows_the_machines_own_weights():
     seen: list[tuple[dict, dict]] = []
     loss = model.objective.loss
 
-    def spy(features, weights, aim, one, two):
+    def spy(features, weights, aim, batch):
         seen.append((
             {n: t.clone() for n, t in aim.frozen.items()},
             {n: weights.vector(n).detach().clone() for n in aim.frozen},
         ))
-        return loss(features, weights, aim, one, two)
+        return loss(features, weights, aim, batch)
 
     model.objective.loss = spy
     train(model, state, target, images, block, 3, LocalRecipe(batch_size=8, precision="fp32", moving_target=True))

@@ -9,9 +9,11 @@ from fedcore.blocks import Block, slice_weights, whole_block
 from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
 from fedcore.merge import Update, merge, refusal
+from fedcore.methods import IntraLayer
 from fedcore.model import build_model
 from fedcore.neurons import Layer, NeuronMap, Parameter
 from fedcore.probes import HeldOutInfoNCE
+from fedcore.samples import Samples
 from fedcore.training import FederatedTraining
 
 torch.set_num_threads(1)
@@ -120,17 +122,19 @@ def test_a_round_of_disjoint_blocks_equals_a_merge_by_hand(context):
     model = MODELS["mlp"]
     generator = torch.Generator().manual_seed(3)
     images = [torch.randint(0, 256, (n, 1, 8, 8), generator=generator, dtype=torch.uint8) for n in (20, 9)]
-    engine = InProcessEngine(model, images, LocalRecipe(batch_size=8, precision="fp32"))
+    engine = InProcessEngine([Samples(part) for part in images], LocalRecipe(batch_size=8, precision="fp32"))
     sent: list = []
 
     class Listening:
-        def train(self, state, target, tasks):
-            results = engine.train(state, target, tasks)
+        samples, recipe = engine.samples, engine.recipe
+
+        def train(self, method, model, state, target, tasks):
+            results = engine.train(method, model, state, target, tasks)
             sent.extend(zip(tasks, results, strict=True))
             return results
 
     probe = HeldOutInfoNCE(images[0].permute(0, 2, 3, 1).numpy())
-    training = FederatedTraining(model, Listening(), ["one", "two"], probe, None, context=context)
+    training = FederatedTraining(model, Listening(), ["one", "two"], probe, None, method=IntraLayer(context=context))
     before = {name: value.clone() for name, value in training.state.items()}
     blocks = training.play([0.5, 0.25], 1).blocks
     assert not any(set(blocks[0].trained[n].tolist()) & set(blocks[1].trained[n].tolist()) for n in blocks[0].trained)

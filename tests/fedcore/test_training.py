@@ -9,9 +9,11 @@ from torch.nn import functional as F
 from fedcore.augment import Augmentation, normalise, random_view
 from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
+from fedcore.methods import IntraLayer
 from fedcore.model import Model, build_model
 from fedcore.probes import HeldOutInfoNCE
 from fedcore.probes.features import to_tensor
+from fedcore.samples import Samples
 from fedcore.training import FederatedTraining, ProgressScale
 
 torch.set_num_threads(1)
@@ -40,9 +42,11 @@ def federation(
     model: Model, sizes: tuple[int, ...] = (40, 24, 12), recipe: LocalRecipe = RECIPE, engine=None, **options
 ) -> FederatedTraining:
     images = np.split(gratings(sum(sizes), 16, 0), np.cumsum(sizes)[:-1])
-    engine = engine or InProcessEngine(model, [to_tensor(part) for part in images], recipe)
+    engine = engine or InProcessEngine([Samples(to_tensor(part)) for part in images], recipe)
+    method = {name: options.pop(name) for name in ("context", "rule", "server_step") if name in options}
     names = [f"node-{k}" for k in range(len(sizes))]
-    return FederatedTraining(model, engine, names, HeldOutInfoNCE(gratings(96, 16, 1)), None, **options)
+    probe = HeldOutInfoNCE(gratings(96, 16, 1))
+    return FederatedTraining(model, engine, names, probe, None, method=IntraLayer(**method), **options)
 
 
 class PlainConvSimCLR(nn.Module):
@@ -112,7 +116,7 @@ def plain_fedavg(weights, images, steps, rounds, seed):
 def test_whole_shares_are_fedavg_bit_for_bit(rule):
     training = federation(tiny(), rule=rule, seed=11)
     start = {name: value.clone() for name, value in training.state.items()}
-    expected = plain_fedavg(start, training.engine.images, 3, 2, seed=11)
+    expected = plain_fedavg(start, [s.x for s in training.engine.samples], 3, 2, seed=11)
     for _ in range(2):
         training.play([1.0, 1.0, 1.0], 3)
     assert set(training.state) == set(expected)
@@ -125,7 +129,7 @@ def test_one_whole_machine_is_plain_local_training_bit_for_bit():
     training = federation(tiny(), sizes=(40,), seed=3)
     start = training.state
     entropy = int(np.random.SeedSequence((3, 2, 0, 0)).generate_state(1, np.uint64)[0] >> 1)
-    expected = plain_local_training(start, training.engine.images[0], 5, torch.Generator().manual_seed(entropy))
+    expected = plain_local_training(start, training.engine.samples[0].x, 5, torch.Generator().manual_seed(entropy))
     training.play([1.0], 5)
     for name, value in expected.items():
         assert torch.equal(training.state[name], value), name
@@ -196,9 +200,10 @@ class Spoiling:
 
     def __init__(self, inner: InProcessEngine, spoil: dict[int, float]) -> None:
         self.inner, self.spoil = inner, spoil
+        self.samples, self.recipe = inner.samples, inner.recipe
 
-    def train(self, state, target, tasks):
-        results = self.inner.train(state, target, tasks)
+    def train(self, method, model, state, target, tasks):
+        results = self.inner.train(method, model, state, target, tasks)
         return [
             dataclasses.replace(
                 result, trained={n: t * self.spoil.get(task.machine, 1.0) for n, t in result.trained.items()}

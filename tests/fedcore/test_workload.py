@@ -3,6 +3,7 @@ import pytest
 
 from fedcore.calibrate import bare_scenario
 from fedcore.costs import GRID, cost_of_share
+from fedcore.methods import IntraLayer
 from fedcore.training import ProgressScale
 from fedcore.workload import build_training, model_for, prepare_data, recipe_of, workload_costs
 from scenarios.errors import InputError
@@ -31,7 +32,7 @@ def test_costs_are_those_of_two_views_per_image():
     workload = Workload(**SMALL, objective="byol", context=0.5, batch_size=8)
     table = workload_costs(workload)
     model = model_for(workload, 1)
-    cost = cost_of_share(model.neuron_map, 0.5, 0.5, 16, model.target_parameters)
+    cost = cost_of_share(model, 0.5, 0.5, 8)
     assert table[GRID // 2].tolist() == [cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes]
     assert workload_costs(workload) is table
     assert workload_costs(workload, channels=3)[-1, 0] > table[-1, 0]
@@ -63,7 +64,8 @@ def test_training_is_built_as_the_workload_says():
     assert (recipe.batch_size, recipe.learning_rate, recipe.weight_decay, recipe.precision) == (6, 0.01, 0.2, "fp32")
     scenario = bare_scenario(2, workload, images=16)
     training = build_training(scenario, prepare_data(scenario), ProgressScale(1.0, 0.5), seed=3)
-    assert (training.context, training.rule, training.server_step, training.seed) == (0.25, "rolling", 0.4, 3)
+    assert training.method == IntraLayer(0.4, context=0.25, rule="rolling")
+    assert training.seed == 3
     assert training.scale.target == 0.5
     assert training.machine_names == scenario.fleet.machine_names
     report = training.play([0.5, 1.0], 2)

@@ -5,6 +5,7 @@ from fedcore.blocks import freeze, slice_weights, whole_block, whole_weights
 from fedcore.model import Model, build_model
 from fedcore.neurons import State
 from fedcore.objectives import BYOL, OBJECTIVES
+from fedcore.samples import Batch
 
 torch.set_num_threads(1)
 
@@ -33,7 +34,7 @@ def test_the_loss_is_the_symmetric_squared_distance_by_hand():
     q, z = q / q.norm(dim=1, keepdim=True), z / z.norm(dim=1, keepdim=True)
     first = ((q[:7] - z[7:]) ** 2).sum(1).mean()
     second = ((q[7:] - z[:7]) ** 2).sum(1).mean()
-    loss = model.objective.loss(model.encoder.features, whole_weights(state), whole_weights(target), one, two)
+    loss = model.objective.loss(model.encoder.features, whole_weights(state), whole_weights(target), Batch((one, two)))
     assert float(loss) == pytest.approx(float(first + second), rel=1e-5)
     assert 0 < float(loss) < 8
 
@@ -50,7 +51,7 @@ def test_a_prediction_that_hits_the_target_costs_nothing():
     )
     h = ((h - h.mean(0)) / (h.var(0, unbiased=False) + 1e-5).sqrt()).relu()
     online["predictor.out.weight"] = torch.linalg.lstsq(h[:7], z[:7]).solution.T.contiguous()
-    loss = model.objective.loss(model.encoder.features, whole_weights(online), whole_weights(target), one, one)
+    loss = model.objective.loss(model.encoder.features, whole_weights(online), whole_weights(target), Batch((one, one)))
     assert float(loss) == pytest.approx(0.0, abs=1e-4)
 
 
@@ -59,7 +60,7 @@ def test_nothing_flows_into_the_target():
     block = whole_block(model.neuron_map)
     weights = slice_weights(state, model.neuron_map, block)
     aim = slice_weights(target, model.neuron_map, block)
-    model.objective.loss(model.encoder.features, weights, freeze(aim), one, two).backward()
+    model.objective.loss(model.encoder.features, weights, freeze(aim), Batch((one, two))).backward()
     assert all(t.grad is None for t in aim.trained.values())
     assert all(t.grad is not None for t in weights.trained.values())
 
@@ -76,4 +77,4 @@ def test_the_target_has_everything_but_the_predictor():
 def test_it_does_not_run_without_a_target():
     model, state, _, one, two = setting()
     with pytest.raises(ValueError, match="momentum target"):
-        model.objective.loss(model.encoder.features, whole_weights(state), None, one, two)
+        model.objective.loss(model.encoder.features, whole_weights(state), None, Batch((one, two)))

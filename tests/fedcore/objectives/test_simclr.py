@@ -7,6 +7,7 @@ from fedcore.encoders import MLP
 from fedcore.model import Model, build_model
 from fedcore.objectives import OBJECTIVES, SimCLR
 from fedcore.objectives.simclr import nt_xent
+from fedcore.samples import Batch
 
 
 def test_two_images_by_hand():
@@ -42,9 +43,9 @@ def test_the_loss_goes_through_projector_with_batch_norm():
     h = encoder.features(whole_weights(state), torch.cat([one, two])) @ state["projector.hidden.weight"].T
     h = (h - h.mean(0)) / (h.var(0, unbiased=False) + 1e-5).sqrt()
     z = h.relu() @ state["projector.out.weight"].T
-    loss = model.objective.loss(encoder.features, whole_weights(state), None, one, two)
+    loss = model.objective.loss(encoder.features, whole_weights(state), None, Batch((one, two)))
     assert float(loss) == pytest.approx(float(nt_xent(z, 0.2)), rel=1e-5)
-    swapped = model.objective.loss(encoder.features, whole_weights(state), None, two, one)
+    swapped = model.objective.loss(encoder.features, whole_weights(state), None, Batch((two, one)))
     assert float(swapped) == pytest.approx(float(loss), rel=1e-5)
 
 
