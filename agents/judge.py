@@ -96,6 +96,7 @@ def play_cell(cell: Cell, label: str = "") -> Judgement:
     """Play one cell in this process."""
     from envs.training import TrainingEnv
     from fedcore.data.loading import load_images
+    from fedcore.workload import PreparedData
 
     scenario = parse(cell.scenario, "scenario")
     dataset = None
@@ -116,14 +117,12 @@ def play_cell(cell: Cell, label: str = "") -> Judgement:
     training, data = env.learner.training, env.learner.data
     assert training is not None
     assert data is not None
-    return Judgement(
-        result,
-        probe_encoder(training.model, training.state, data.dataset),
-        probe_untrained(training.model, training.seed, data.dataset),
-        probe_raw(data.dataset),
-        collapsed,
-        tuple(refused),
-    )
+    probes = untrained = raw = Probes()
+    if isinstance(data, PreparedData):  # text has no labels to probe: its held-out loss is in the result
+        probes = probe_encoder(training.model, training.state, data.dataset)
+        untrained = probe_untrained(training.model, training.seed, data.dataset)
+        raw = probe_raw(data.dataset)
+    return Judgement(result, probes, untrained, raw, collapsed, tuple(refused))
 
 
 def _play_to_dict(cell: Cell, label: str) -> dict[str, Any]:

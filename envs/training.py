@@ -10,7 +10,7 @@ from envs.core import Core, Decisions
 from envs.single import ScenarioLike, SingleEnv, compile_scenarios
 from fedcore.data.dataset import Dataset
 from fedcore.training import FederatedTraining, ProgressScale, RoundReport
-from fedcore.workload import PreparedData, build_training, prepare_data
+from fedcore.workload import Prepared, build_training, prepare_data
 
 Floats = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ class RealLearner:
         scale: of progress; None takes the target of the scenario's calibration.
     """
 
-    def __init__(self, data: PreparedData | None, scale: ProgressScale | None) -> None:
+    def __init__(self, data: Prepared | None, scale: ProgressScale | None) -> None:
         self.data, self.scale = data, scale
         self.training: FederatedTraining | None = None
         self.report: RoundReport | None = None

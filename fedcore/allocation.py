@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,22 +23,36 @@ def context_count(context: float, share: float, layer: Layer) -> int:
     return rest if layer.always_visible else int(np.floor(context * rest + 0.5))
 
 
-def _order_random(layer: Layer, round_index: int, rng: np.random.Generator) -> NDArray[np.int64]:
+Scores = NDArray[np.float64] | None
+
+
+def _order_random(layer: Layer, round_index: int, rng: np.random.Generator, scores: Scores) -> NDArray[np.int64]:
     return rng.permutation(layer.neurons)
 
 
-def _order_rolling(layer: Layer, round_index: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _order_rolling(layer: Layer, round_index: int, rng: np.random.Generator, scores: Scores) -> NDArray[np.int64]:
     # Thirds of the layer in turn, and one neuron further every third round: windows wander over the whole layer
     # (FedRolex rolls by one neuron; that leaves a window nearly where it was for tens of rounds).
     shift = round_index % 3 * max(1, layer.neurons // 3) + round_index // 3
     return np.roll(np.arange(layer.neurons), -shift)
 
 
-def _order_fixed(layer: Layer, round_index: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _order_fixed(layer: Layer, round_index: int, rng: np.random.Generator, scores: Scores) -> NDArray[np.int64]:
     return np.arange(layer.neurons)
 
 
-RULES = {"random": _order_random, "rolling": _order_rolling, "fixed": _order_fixed}
+def _order_importance(layer: Layer, round_index: int, rng: np.random.Generator, scores: Scores) -> NDArray[np.int64]:
+    # Ties, and layers of which nothing is known yet, fall at random.
+    order = rng.permutation(layer.neurons)
+    return order if scores is None else order[np.argsort(-scores[order], kind="stable")]
+
+
+RULES: dict[str, Callable[[Layer, int, np.random.Generator, Scores], NDArray[np.int64]]] = {
+    "random": _order_random,
+    "rolling": _order_rolling,
+    "fixed": _order_fixed,
+    "importance": _order_importance,
+}
 """How the ring of neurons is ordered before machines take their segments of it."""
 
 
@@ -49,6 +63,8 @@ def allocate(
     rule: str,
     round_index: int,
     rng: np.random.Generator,
+    scores: Mapping[str, NDArray[np.float64]] | None = None,
+    context_orders: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> list[Block | None]:
     """Turn shares into blocks.
 
@@ -63,6 +79,9 @@ def allocate(
         rule: a name in `RULES`.
         round_index: for the rolling rule.
         rng: for the random rule, and for which context is seen.
+        scores: layer -> (n_l,) for the importance rule: the highest are trained first. Which machine trains which of
+            the chosen is drawn, so that none keeps the best for itself.
+        context_orders: layer -> (n_l,) order in which neurons are seen as context; None draws the context.
 
     Returns:
         One block per machine, None where the share is 0.
@@ -70,7 +89,11 @@ def allocate(
     trained: list[dict[str, torch.Tensor]] = [{} for _ in shares]
     seen: list[dict[str, torch.Tensor]] = [{} for _ in shares]
     for layer in neuron_map.layers:
-        order = RULES[rule](layer, round_index, rng)
+        order = RULES[rule](layer, round_index, rng, None if scores is None else scores.get(layer.name))
+        if rule == "importance":
+            # Those before `favoured` are held by one machine more than the others.
+            favoured = sum(trained_count(share, layer.neurons) for share in shares) % layer.neurons
+            order = np.concatenate([rng.permutation(order[:favoured]), rng.permutation(order[favoured:])])
         start = 0
         for k, share in enumerate(shares):
             if share <= 0:
@@ -80,7 +103,11 @@ def allocate(
             rest = ring[count:]
             n_seen = context_count(context, share, layer)
             if n_seen < len(rest):
-                rest = rng.choice(rest, n_seen, replace=False)
+                if context_orders is None:
+                    rest = rng.choice(rest, n_seen, replace=False)
+                else:
+                    by_order = context_orders[layer.name]
+                    rest = by_order[np.isin(by_order, rest)][:n_seen]
             trained[k][layer.name] = torch.from_numpy(np.sort(ring[:count]))
             seen[k][layer.name] = torch.from_numpy(np.sort(rest))
             start = (start + count) % layer.neurons

@@ -18,7 +18,8 @@ class Augmentation:
     """Strengths of the random view.
 
     Attributes:
-        min_scale: smallest side of the crop as a fraction of the image's side; the largest is 1.
+        min_scale: smallest side of the crop as a fraction of the image's side.
+        max_scale: largest side of the crop, likewise.
         rotate: any angle and reflection (micrographs have no up); otherwise left-right flips only.
         brightness: largest shift of the mean, in units of the normalised image.
         contrast: largest relative change of contrast.
@@ -32,6 +33,7 @@ class Augmentation:
     contrast: float = 0.4
     blur_probability: float = 0.3
     noise: float = 0.1
+    max_scale: float = 1.0
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -45,27 +47,30 @@ def normalise(images: Tensor) -> Tensor:
     return (x - mean).div_(x.std(dim=(1, 2, 3), keepdim=True).add_(4.0))
 
 
-def random_view(x: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+def random_view(
+    x: Tensor, how: Augmentation, generator: torch.Generator, size: tuple[int, int] | None = None
+) -> Tensor:
     """One random view of every image.
 
     Args:
         x: (N, C, H, W) float32, normalised.
         how: strengths.
         generator: every draw comes from it.
+        size: (H', W') that the crop is rendered at; None is the image's own.
 
     Returns:
-        (N, C, H, W) float32.
+        (N, C, H', W') float32.
     """
     n, channels = x.shape[:2]
     u = torch.rand(9, n, generator=generator)
-    scale = how.min_scale + (1 - how.min_scale) * u[0]
+    scale = how.min_scale + (how.max_scale - how.min_scale) * u[0]
     angle = 2 * torch.pi * u[1] if how.rotate else torch.zeros(n)
     flip = torch.where(u[2] < 0.5, -1.0, 1.0)
     # A rotated crop keeps inside the image as far as its smaller size allows; the border is reflected.
     shift_x, shift_y = (2 * u[3] - 1) * (1 - scale), (2 * u[4] - 1) * (1 - scale)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     theta = torch.stack([cos * flip, -sin, shift_x, sin * flip, cos, shift_y], dim=1).view(n, 2, 3)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    grid = F.affine_grid(theta, [n, channels, *(x.shape[2:] if size is None else size)], align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     gain = (1 + how.contrast * (2 * u[5] - 1)).view(n, 1, 1, 1)
     shift = (how.brightness * (2 * u[6] - 1)).view(n, 1, 1, 1)

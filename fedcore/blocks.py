@@ -6,6 +6,7 @@ Independent Subnet Training (Yuan et al. 2019) is the special case context = 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,11 +24,17 @@ class Block:
         trained: layer name -> sorted int64 indices S of the neurons it trains.
         context: layer name -> sorted int64 indices of the neurons it sees, frozen; disjoint from `trained`.
         scale: layer name -> factor on all its activations while training (HeteroFL's scaler); 1 where absent.
+        context_scale: layer name -> factor on the activations of its context neurons where the context is thinned;
+            1 / seen fraction where absent.
+        means: layer name -> (n_l,) mean activations of all its neurons; where given, whatever reads the layer gets the
+            mean contribution of its neurons that are not visible, as a constant.
     """
 
     trained: dict[str, Tensor]
     context: dict[str, Tensor]
     scale: dict[str, float] = field(default_factory=dict)
+    context_scale: dict[str, float] = field(default_factory=dict)
+    means: dict[str, Tensor] = field(default_factory=dict)
 
     def visible(self, layer: str) -> Tensor:
         """Indices V of the visible neurons of a layer: trained ones first, so that a slice splits at len(S)."""
@@ -54,7 +61,11 @@ class Weights:
             thinned (1 for trained neurons, 1 / seen fraction for context neurons); absent where nothing is thinned.
         order: parameter of an always-visible layer -> (len(V),) places of its rows in the whole model's order; absent
             where they have it. Whatever `vector`, `linear`, ... return for such a layer is in that order.
-        statistics: whole vectors that are no weights (DINO's centre); an objective moves them in place.
+        statistics: whole vectors that are no weights (DINO's centre); an objective moves them in place, and keeps here
+            between `loss` and `update_statistics` what the one hands to the other.
+        step: local steps that the run had done before this one; schedules go by it.
+        constant: parameter -> (len(V),) that `linear` and `conv2d` add: the mean contribution of neurons that are not
+            visible, in the order of what they return. A convolution's is exact where its kernel meets no border.
     """
 
     trained: dict[str, Tensor]
@@ -62,6 +73,8 @@ class Weights:
     context_scale: dict[str, Tensor] = field(default_factory=dict)
     order: dict[str, Tensor] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+    constant: dict[str, Tensor] = field(default_factory=dict)
 
     def vector(self, name: str) -> Tensor:
         """A one-dimensional parameter over the visible neurons, shape (len(V),)."""
@@ -69,11 +82,27 @@ class Weights:
 
     def linear(self, x: Tensor, name: str) -> Tensor:
         """Dense layer without bias, (N, in) -> (N, len(V)); no weight gradient is computed for frozen rows."""
-        return self._rowwise(name, lambda w: F.linear(x, w), dim=-1)
+        out = self._rowwise(name, lambda w: F.linear(x, w), dim=-1)
+        return out + self.constant[name] if name in self.constant else out
+
+    def unit_linear(self, x: Tensor, name: str, learn: bool = True) -> Tensor:
+        """As `linear` with every row scaled to length 1: weight norm (Salimans and Kingma 2016) with its gain held at 1.
+
+        Args:
+            x: (N, in); the rows must not be thinned, or their length would not be the whole model's.
+            name: of the parameter.
+            learn: otherwise its gradient is zero (not missing: methods may change gradients).
+        """
+
+        def op(w: Tensor) -> Tensor:
+            return F.linear(x, F.normalize(w if learn else torch.lerp(w.detach(), w, 0.0), dim=1))
+
+        return self._rowwise(name, op, dim=-1)
 
     def conv2d(self, x: Tensor, name: str, stride: int = 1) -> Tensor:
         """Convolution without bias, 'same' padding for odd kernels, (N, in, H, W) -> (N, len(V), H', W')."""
-        return self._rowwise(name, lambda w: F.conv2d(x, w, stride=stride, padding=w.shape[-1] // 2), dim=1)
+        out = self._rowwise(name, lambda w: F.conv2d(x, w, stride=stride, padding=w.shape[-1] // 2), dim=1)
+        return out + self.constant[name].view(-1, 1, 1) if name in self.constant else out
 
     def grouped_linear(self, x: Tensor, name: str) -> Tensor:
         """Several outputs per neuron (queries, keys and values of a head): (..., in) by (V, q, in) -> (..., len(V), q)."""
@@ -99,13 +128,24 @@ class Weights:
         scale = self.context_scale.get(layer)
         return x if scale is None else x * scale.view(-1, *([1] * (x.dim() - 1 - dim % x.dim())))
 
-    def _rowwise(self, name: str, op, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
-        parts = [op(part[name]) for part in (self.trained, self.frozen) if name in part]
+    def rows(self, names: Sequence[str], op: Callable[..., Tensor], dim: int = 1) -> Tensor:
+        """What several parameters of the same rows give together, with the neurons on dimension `dim` of the result.
+
+        Args:
+            names: of the parameters.
+            op: maps their rows to values of those rows' neurons; called once for trained and once for frozen rows, so
+                that it computes no gradient for the latter. What both share (bases of the input) belongs outside it.
+            dim: along which the two are joined.
+        """
+        parts = [op(*(part[n] for n in names)) for part in (self.trained, self.frozen) if names[0] in part]
         if len(parts) == 1:
             return parts[0]
         joined = torch.cat(parts, dim=dim)
-        order = self.order.get(name)
+        order = self.order.get(names[0])
         return joined if order is None else joined.index_select(dim, order)
+
+    def _rowwise(self, name: str, op: Callable[[Tensor], Tensor], dim: int) -> Tensor:
+        return self.rows((name,), op, dim)
 
 
 def whole_weights(state: State) -> Weights:
@@ -142,15 +182,38 @@ def slice_weights(state: State, neuron_map: NeuronMap, block: Block) -> Weights:
         n_trained, n_context = len(block.trained[layer.name]), len(block.context[layer.name])
         factor = block.scale.get(layer.name, 1.0)
         thinned = 0 < n_context < layer.neurons - n_trained
-        if thinned or factor != 1.0:
+        context_factor = block.context_scale.get(layer.name, (layer.neurons - n_trained) / n_context) if thinned else 1.0
+        if context_factor != 1.0 or factor != 1.0:
             scale = torch.full((n_trained + n_context,), factor)
-            if thinned:
-                scale[n_trained:] *= (layer.neurons - n_trained) / n_context
+            scale[n_trained:] *= context_factor
             weights.context_scale[layer.name] = scale
         if layer.always_visible and n_trained > 0 and n_context > 0:
             order = torch.argsort(block.visible(layer.name))
             weights.order |= {p.name: order for p in neuron_map.parameters if p.rows == layer.name}
+    for p in neuron_map.parameters:
+        if p.cols is not None and p.cols in block.means and p.name in state:
+            constant = unseen_contribution(state[p.name], p, block)
+            order_ = weights.order.get(p.name)
+            weights.constant[p.name] = constant if order_ is None else constant.index_select(0, order_)
     return weights
+
+
+def unseen_contribution(tensor: Tensor, parameter: Parameter, block: Block) -> Tensor:
+    """What neurons that a block does not see add, on average, to the pre-activations of those that it does.
+
+    Args:
+        tensor: whole weights of the parameter.
+        parameter: its declaration; it reads a layer that `block.means` knows.
+        block: what is visible.
+
+    Returns:
+        (len(V),): W[V, unseen] summed over the kernel, times the mean activations of the unseen neurons.
+    """
+    assert parameter.cols is not None
+    means = block.means[parameter.cols].clone()
+    means[block.visible(parameter.cols)] = 0.0
+    rows = tensor.index_select(0, block.visible(parameter.rows))
+    return rows.flatten(2).sum(dim=2) @ means if rows.dim() > 2 else rows @ means
 
 
 def freeze(weights: Weights) -> Weights:
@@ -162,4 +225,4 @@ def freeze(weights: Weights) -> Weights:
     for name, order in weights.order.items():
         if name in frozen:
             frozen[name] = frozen[name].index_select(0, order)
-    return Weights({}, frozen, weights.context_scale)
+    return Weights({}, frozen, weights.context_scale, constant=weights.constant)

@@ -9,16 +9,17 @@ memory; only a thinner context saves forward compute and download (DESIGN sectio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.allocation import context_count, trained_count
 from fedcore.blocks import Block
+from fedcore.context import CONTEXT_RULES
+from fedcore.memory import BYTES_PER_WEIGHT, training_memory
 from fedcore.model import Model
 
-BYTES_PER_WEIGHT = 4
 ADAMW_COPIES = 2  # two moments per trained weight; SGD keeps none, with momentum one
 
 
@@ -30,7 +31,7 @@ class BlockCost:
         step_flops: floating-point operations of one local optimiser step.
         upload_bytes: bytes of trained rows that go back after a round.
         download_bytes: bytes of all visible weights that come before a round.
-        memory_bytes: peak working memory while training.
+        memory_bytes: peak working memory while training, see `memory`.
     """
 
     step_flops: float
@@ -45,6 +46,7 @@ def cost_of_counts(
     visible: Mapping[str, int],
     batch: int,
     optimizer_copies: int = ADAMW_COPIES,
+    activations: Mapping[str, int] | None = None,
 ) -> BlockCost:
     """Cost of a block that trains and sees the given numbers of neurons per layer.
 
@@ -54,37 +56,42 @@ def cost_of_counts(
         visible: layer -> v_l.
         batch: images (or windows of text) per step.
         optimizer_copies: tensors that the optimiser keeps per trained weight.
+        activations: layer -> neurons whose activations are there and are read, where that is more than v_l (tensor
+            parallelism gathers them).
     """
+    there = visible if activations is None else activations
     objective, encoder = model.objective, {layer.name for layer in model.encoder.neuron_map.layers}
-    views = {True: batch * objective.views_per_sample, False: batch * objective.head_views}
+    views = {name: batch * objective.layer_views.get(name, objective.views_per_sample) for name in encoder}
+    head_views = batch * objective.head_views
     aim_views = batch * objective.target_views
-    flops, up, down, held = 0.0, 0, 0, 0.0
+    flops, up, down = 0.0, 0, 0
     learning = False  # whether a gradient reaches this far: nothing before the first trained weight needs one
+    reached: set[str] = set()  # the same by layer: of two weights that read one frozen layer, neither passes a gradient on
     for p in model.neuron_map.parameters:
-        samples = views[p.rows in encoder]
-        cols = visible[p.cols] if p.cols is not None else 1
+        samples = views.get(p.rows, head_views)
+        cols = there[p.cols] if p.cols is not None else 1
         seen = visible[p.rows] * cols * p.per_pair
         learned = trained[p.rows] * cols * p.per_pair
         # Biases and norm parameters have macs 0: they cost no matrix product.
-        flops += 2.0 * p.macs * samples * (seen + (seen if learning and not p.reads_data else 0) + learned)
+        passed_on = not p.reads_data and (learning if p.cols is None else p.cols in reached)
+        flops += 2.0 * p.macs * samples * (seen + (seen if passed_on else 0) + learned)
         learning = learning or learned > 0
+        if passed_on or learned > 0:
+            reached.add(p.rows)
         up += learned
         down += seen
         if p.name in model.target_parameters:
             flops += 2.0 * p.macs * aim_views * seen
             down += seen
-    below = True  # frozen layers before the first trained one keep nothing for the backward pass
+    below = True  # no gradient reaches the layers before the first trained one
     for layer in model.neuron_map.layers:
-        samples = views[layer.name in encoder]
         below = below and trained[layer.name] == 0
-        passes = 1 if below else 3
-        flops += 2.0 * layer.macs * visible[layer.name] * samples * passes
+        work = 2.0 * layer.macs * there[layer.name]
+        flops += work * views.get(layer.name, head_views) * (1 if below else 3)
         if model.target_parameters and layer.name in encoder:
-            flops += 2.0 * layer.macs * visible[layer.name] * aim_views
-        if not below:
-            held += layer.stored * layer.positions * visible[layer.name] * samples
+            flops += work * aim_views
     statistics = sum(objective.statistics.values())
-    memory = BYTES_PER_WEIGHT * (down + up * (1 + optimizer_copies) + held)
+    memory = training_memory(model, trained, visible, batch, optimizer_copies, activations)
     return BlockCost(flops, BYTES_PER_WEIGHT * (up + statistics), BYTES_PER_WEIGHT * (down + statistics), memory)
 
 
@@ -95,19 +102,39 @@ def cost_of_block(model: Model, block: Block, batch: int, optimizer_copies: int 
     return cost_of_counts(model, trained, visible, batch, optimizer_copies)
 
 
-def cost_of_share(model: Model, share: float, context: float, batch: int) -> BlockCost:
+def context_bytes(model: Model, visible: Mapping[str, int], context_rule: str) -> tuple[float, float]:
+    """What a context rule moves beside weights: (bytes up, bytes down) of one machine in one round.
+
+    Args:
+        model: encoder and objective.
+        visible: layer -> v_l.
+        context_rule: a name in `context.CONTEXT_RULES`.
+    """
+    rule = CONTEXT_RULES[context_rule]
+    reads = [p for p in model.neuron_map.parameters if p.cols is not None]
+    up = sum(visible[name] for name in {p.cols for p in reads} if name is not None) if rule.measures else 0
+    partly = [p for p in reads if visible[p.cols or ""] < p.shape[1]]
+    down = sum(visible[p.rows] for p in partly) if rule.correction == "constant" else 0
+    return BYTES_PER_WEIGHT * up, BYTES_PER_WEIGHT * down
+
+
+def cost_of_share(model: Model, share: float, context: float, batch: int, context_rule: str = "random") -> BlockCost:
     """Cost of any block of that share and context: counts do not depend on which neurons are drawn."""
     layers = model.neuron_map.layers
     trained = {layer.name: trained_count(share, layer.neurons) for layer in layers}
     visible = {layer.name: trained[layer.name] + context_count(context, share, layer) for layer in layers}
-    return cost_of_counts(model, trained, visible, batch)
+    cost = cost_of_counts(model, trained, visible, batch)
+    if context == 1.0:
+        return cost
+    up, down = context_bytes(model, visible, context_rule)
+    return replace(cost, upload_bytes=cost.upload_bytes + up, download_bytes=cost.download_bytes + down)
 
 
 GRID = 256
 """Shares are tabulated in steps of 1 / GRID for the simulator."""
 
 
-def cost_table(model: Model, context: float, batch: int) -> NDArray[np.float64]:
+def cost_table(model: Model, context: float, batch: int, context_rule: str = "random") -> NDArray[np.float64]:
     """Costs on a grid of shares, for array code.
 
     Returns:
@@ -116,6 +143,6 @@ def cost_table(model: Model, context: float, batch: int) -> NDArray[np.float64]:
     """
     table = np.zeros((GRID + 1, 4))
     for i in range(1, GRID + 1):
-        cost = cost_of_share(model, i / GRID, context, batch)
+        cost = cost_of_share(model, i / GRID, context, batch, context_rule)
         table[i] = (cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes)
     return table

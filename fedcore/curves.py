@@ -70,7 +70,7 @@ def record(name: str, seed: int, rounds: int, every: int) -> list[list[float]]:
     """One run: per probe (round, R2 of log counts, InfoNCE, megabytes uploaded per machine so far)."""
     from fedcore.costs import cost_of_share
     from fedcore.probes import count_regression, extract_features
-    from fedcore.workload import PreparedData, build_training, prepare_data
+    from fedcore.workload import PreparedData, build_training, prepare_images
 
     mode = MODES[name]
     device = Device(throughput_gflops=10, memory_mb=4096, active_power_w=5, idle_power_w=1)
@@ -81,7 +81,7 @@ def record(name: str, seed: int, rounds: int, every: int) -> list[list[float]]:
         group = Group(name="n", count=count, device=device, link=Link(uplink_mbps=9, downlink_mbps=9), images=IMAGES)
         return Scenario(name="curves", fleet=Fleet(groups=(group,)), workload=workload)
 
-    data = prepare_data(scenario(MACHINES), seed=seed)
+    data = prepare_images(scenario(MACHINES), seed=seed)
     if mode.central:
         data = PreparedData(data.dataset, (np.concatenate(data.clients),), data.server_images)
     training = build_training(scenario(machines), data, None, seed)

@@ -60,6 +60,7 @@ class LocalTask:
         start: weights that it starts from where they are not the global ones.
         target: momentum target where it is not the server's.
         extra: what the method sends along, by a name of the method's own.
+        steps_before: local steps that the run had done before this round; schedules go by it.
     """
 
     machine: int
@@ -69,6 +70,7 @@ class LocalTask:
     start: State | None = None
     target: State | None = None
     extra: dict[str, State] = field(default_factory=dict)
+    steps_before: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class LocalResult:
         steps: optimiser steps done.
         samples: how many the machine holds, n_k.
         statistics: the objective's statistics after the last step.
-        extra: what the method sends back.
+        extra: what the method sends back; "target" is the visible part of the momentum target where it moved on the machine.
     """
 
     trained: dict[str, Tensor]
@@ -113,16 +115,28 @@ def has_fast_bf16() -> bool:
     return "AVX512" in capabilities and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def features_in(encoder: Encoder, precision: str) -> Features:
-    """The encoder's forward pass in a precision: "fp32", "bf16" or "auto"."""
+def in_precision(op: Features, precision: str) -> Features:
+    """A forward pass, or a part of one, in a precision: "fp32", "bf16" or "auto"; what it returns is fp32."""
     if precision == "fp32" or (precision == "auto" and not has_fast_bf16()):
-        return encoder.features
+        return op
 
-    def features(weights: Weights, x: Tensor) -> Tensor:
+    def autocast(weights: Weights, x: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return encoder.features(weights, x).float()
+            return op(weights, x).float()
 
-    return features
+    return autocast
+
+
+def features_in(encoder: Encoder, precision: str) -> Features:
+    """The encoder's forward pass in a precision, as `in_precision`."""
+    return in_precision(encoder.features, precision)
+
+
+def follow(aim: Weights, weights: Weights, momentum: float) -> None:
+    """Move a momentum target, in place, one exponential step after the online weights."""
+    with torch.no_grad():
+        for name, value in aim.frozen.items():
+            value.lerp_(weights.vector(name), 1 - momentum)
 
 
 def make_optimizer(weights: list[Tensor], recipe: LocalRecipe) -> torch.optim.Optimizer:
@@ -172,10 +186,12 @@ def train_block(
     batch_size = min(recipe.batch_size, len(samples))
     features = features_in(model.encoder, recipe.precision)
     total = 0.0
-    for _ in range(task.steps):
+    for step in range(task.steps_before, task.steps_before + task.steps):
+        weights.step = step
         chosen = torch.randperm(len(samples), generator=generator)[:batch_size]
         batch = model.objective.draw(samples, chosen, recipe.augmentation, generator)
         seen = weights if hooks.view is None else hooks.view(weights)
+        seen.statistics, seen.step = weights.statistics, step
         loss = model.objective.loss(features, seen, aim, batch)
         if hooks.penalty is not None:
             loss = loss + hooks.penalty(seen, batch, features)
@@ -187,9 +203,12 @@ def train_block(
         model.objective.update_statistics(weights)
         total += float(loss.detach())
         if aim is not None and recipe.moving_target and model.objective.target_momentum is not None:
-            with torch.no_grad():
-                for name, value in aim.frozen.items():
-                    value.lerp_(weights.vector(name), 1 - model.objective.target_momentum)
+            follow(aim, weights, model.objective.momentum(step))
     return LocalResult(
-        {n: t.detach() for n, t in weights.trained.items()}, total / task.steps, task.steps, len(samples), weights.statistics
+        {n: t.detach() for n, t in weights.trained.items()},
+        total / task.steps,
+        task.steps,
+        len(samples),
+        weights.statistics,
+        {"target": aim.frozen} if aim is not None and recipe.moving_target else {},
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,20 +17,35 @@ class Model:
     """Encoder and objective together.
 
     Attributes:
-        encoder: maps images to features.
+        encoder: maps images or tokens to features.
         objective: what it is trained for.
         neuron_map: layers and parameters of both.
         target_parameters: names of the parameters that a momentum target has too; empty where there is none.
+        objective_for: builds the objective on another encoder; None where only this one exists.
     """
 
-    def __init__(self, encoder: Encoder, objective: Objective) -> None:
+    def __init__(
+        self, encoder: Encoder, objective: Objective, objective_for: Callable[[Encoder], Objective] | None = None
+    ) -> None:
         self.encoder = encoder
         self.objective = objective
+        self.objective_for = objective_for
         self.neuron_map = encoder.neuron_map + objective.heads
         self.target_parameters: frozenset[str] = frozenset()
         if objective.target_momentum is not None:
             names = {p.name for p in self.neuron_map.parameters}
             self.target_parameters = frozenset(names - objective.online_only)
+
+    def prefix(self, depth: int) -> Model:
+        """The model of the encoder's first `depth` stages under heads of its own; encoder weights keep their names.
+
+        Raises:
+            ValueError: there are fewer stages, depth is below 1, or nothing says how the objective is built.
+        """
+        if self.objective_for is None:
+            raise ValueError("this model cannot be cut: expected one from build_model, which knows how its objective is built")
+        shallow = self.encoder.prefix(depth)
+        return Model(shallow, self.objective_for(shallow), self.objective_for)
 
     def init_state(self, generator: torch.Generator) -> State:
         """Fresh weights and statistics, every draw from the generator."""
@@ -42,7 +59,7 @@ class Model:
 
 
 def build_model(
-    image_shape: tuple[int, int, int],
+    input_shape: tuple[int, int, int] | tuple[int, int],
     encoder: str,
     objective: str,
     encoder_options: dict[str, Any] | None = None,
@@ -51,7 +68,7 @@ def build_model(
     """A model from registered names.
 
     Args:
-        image_shape: (C, H, W).
+        input_shape: (C, H, W) of images, or (vocabulary, window) of text.
         encoder: a name in `ENCODERS`.
         objective: a name in `OBJECTIVES`.
         encoder_options: keyword arguments of the encoder.
@@ -60,6 +77,16 @@ def build_model(
     Raises:
         KeyError: an unknown name.
         TypeError: an unknown option.
+        ValueError: encoder and objective read different things, or an option does not fit.
     """
-    built = ENCODERS[encoder](image_shape, **(encoder_options or {}))
-    return Model(built, OBJECTIVES[objective](built, **(objective_options or {})))
+    reads, trains_on = ENCODERS[encoder].reads, OBJECTIVES[objective].reads
+    if reads != trains_on:
+        fitting = ", ".join(sorted(name for name, kind in OBJECTIVES.items() if kind.reads == reads))
+        raise ValueError(
+            f"encoder {encoder} reads {reads} but objective {objective} trains on {trains_on}; expected an objective on "
+            f"{reads}: {fitting}"
+        )
+    built = ENCODERS[encoder](input_shape, **(encoder_options or {}))
+    kind: Callable[..., Objective] = OBJECTIVES[objective]
+    objective_for = partial(kind, **(objective_options or {}))
+    return Model(built, objective_for(built), objective_for)

@@ -24,10 +24,13 @@ class Layer:
         name: unique within the model.
         neurons: number of output units or channels, n_l.
         positions: places per sample at which a neuron's value is computed (height x width; 1 for dense layers).
-        stored: copies of its activations that the backward pass keeps (pre-norm, post-norm, pooled ...).
+        stored: copies of its activations that the backward pass keeps (what a norm reads, what a ReLU gives ...).
         always_visible: the layer's width is part of the result (the output of a projector, a residual stream), so
             context never thins it; its activations keep the whole model's order, so whatever reads it declares no columns.
         macs: multiply-accumulates per sample and neuron that involve no weights (attention scores of a head).
+        read: numbers per activation that its readers take in and give gradients for (bases of a spline: more than 1).
+        rescaled: whether a thinned context makes one copy of its activations more, the rescaled one.
+        residual: whether branches add to it, so that its own gradient waits while theirs are computed.
     """
 
     name: str
@@ -36,6 +39,9 @@ class Layer:
     stored: float = 1.0
     always_visible: bool = False
     macs: int = 0
+    read: float = 1.0
+    rescaled: bool = True
+    residual: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,15 @@ from typing import Any
 
 from fedcore.files import write_text
 
+# Read by OpenMP and the C library when a process starts: one process per core beats threads, and keeping freed memory
+# saves a tenth to a quarter of a convolution step.
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "2147483647",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
@@ -28,6 +37,31 @@ def single_threaded() -> None:
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """Single-threaded arithmetic within the body: sums do not depend on how many cores there are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def worker_environment() -> Iterator[None]:
+    """Processes that are started within the body inherit `WORKER_ENVIRONMENT`; a user's own settings win."""
+    added = {name: value for name, value in WORKER_ENVIRONMENT.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextmanager
 def worker_pool(
     workers: int, initializer: Callable[..., None] = single_threaded, initargs: tuple[Any, ...] = ()
 ) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
@@ -38,12 +72,12 @@ def worker_pool(
         initializer: run in each at its start; it should call `single_threaded`.
         initargs: its arguments.
     """
-    # Inherited by the workers: one process per core beats threads.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=initializer, initargs=initargs)
     try:
-        yield pool
+        # The pool starts processes as jobs come in, so the environment lasts as long as the body.
+        with worker_environment():
+            yield pool
     except BaseException:
         for process in list((pool._processes or {}).values()):
             process.terminate()

@@ -17,6 +17,7 @@ from fedcore.methods import IntraLayer, Method, Server
 from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.probes import effective_rank, extract_features, feature_std
+from fedcore.samples import Samples
 
 COLLAPSE_RANK = 1.5
 
@@ -75,6 +76,7 @@ class FederatedTraining:
         method: what is sent, how machines train, how it is merged; None is intra-layer with its defaults.
         seed: of the initial weights and everything after.
         guard_images: (N, H, W, C) uint8 images for the collapse guard.
+        auxiliary: unlabelled samples of the server's own, for methods that train on it (LW-FedSSL's calibration).
 
     Raises:
         InputError: the method cannot train this model with the engine's recipe.
@@ -91,6 +93,7 @@ class FederatedTraining:
         method: Method | None = None,
         seed: int = 0,
         guard_images: NDArray[np.uint8] | None = None,
+        auxiliary: Samples | None = None,
     ) -> None:
         self.method: Method = IntraLayer() if method is None else method
         self.method.check(model, engine.recipe)
@@ -99,7 +102,10 @@ class FederatedTraining:
         state = model.init_state(torch.Generator().manual_seed(seed))
         names = tuple(machine_names)
         samples = tuple(len(s) for s in engine.samples)
-        self.server = Server(model, state, model.target_of(state), names, samples, seed, kept=[{} for _ in names])
+        kept: list[dict[str, State]] = [{} for _ in names]
+        self.server = Server(
+            model, state, model.target_of(state), names, samples, seed, kept=kept, recipe=engine.recipe, auxiliary=auxiliary
+        )
         self.method.start(self.server)
         self.untrained = probe(model, state)
         # Every run starts at exactly 0: initial weights differ from seed to seed.
@@ -164,6 +170,7 @@ class FederatedTraining:
             weight = float(result.samples * result.steps)
             update = Update(self.machine_names[task.machine], task.block, result.trained, weight)
             problem = refusal(update, server.state if task.start is None else task.start, server.model.neuron_map)
+            problem = problem or self._bad_statistic(update.machine, result)
             if problem is None:
                 accepted.append((task, result, update))
             else:
@@ -190,6 +197,14 @@ class FederatedTraining:
             effective_rank=rank,
             collapsed=rank < COLLAPSE_RANK,
         )
+
+    def _bad_statistic(self, machine: str, result: LocalResult) -> str | None:
+        """As `refusal`, for vectors that are no weights."""
+        for name, length in self.model.objective.statistics.items():
+            value = result.statistics.get(name)
+            if value is None or value.shape != (length,) or not torch.isfinite(value).all():
+                return f"machine {machine}: statistic {name} is not a vector of {length} finite numbers"
+        return None
 
     def _merge_statistics(self, parts: Sequence[tuple[LocalResult, float]]) -> None:
         """Every machine saw all of a statistic: the sample-weighted mean over all of them."""

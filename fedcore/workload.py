@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,16 +15,18 @@ from fedcore.costs import cost_table
 from fedcore.data.dataset import Dataset
 from fedcore.data.micrographs import soil_micrographs
 from fedcore.data.modalities import mixed_instruments
-from fedcore.data.splits import split_clients
+from fedcore.data.splits import mix_sites, split_clients
 from fedcore.encoders import ENCODERS
 from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
 from fedcore.methods import IntraLayer, Method
 from fedcore.model import Model, build_model
+from fedcore.neurons import State
 from fedcore.objectives import OBJECTIVES
 from fedcore.probes import HeldOutInfoNCE
 from fedcore.probes.features import to_tensor
 from fedcore.samples import Samples
+from fedcore.text_workload import GRAMMAR, is_text, prepare_text, vocabulary_of
 from fedcore.training import FederatedTraining, ProgressScale
 from scenarios.errors import InputError
 from scenarios.schema import Scenario, Workload
@@ -39,20 +42,44 @@ def _options(which: str, name: str, known: dict[str, Any], scenario: str) -> Non
         raise InputError(f"scenario {scenario}: workload.{which} is {name!r}, expected one of {', '.join(sorted(known))}")
 
 
+def _check(workload: Workload, scenario: str, images: bool = False) -> None:
+    """Refuse unknown names, and data that the encoder does not read.
+
+    Args:
+        workload: the scenario's section.
+        scenario: its name, for messages.
+        images: images are brought along in place of `workload.data`.
+    """
+    _options("encoder", workload.encoder, ENCODERS, scenario)
+    _options("objective", workload.objective, OBJECTIVES, scenario)
+    start = f"scenario {scenario}: workload.encoder is {workload.encoder!r}, which reads"
+    reads_text = ENCODERS[workload.encoder].reads == "tokens"
+    if reads_text and (images or workload.data in EMBEDDED):
+        given = "images were given" if images else f"workload.data is {workload.data!r}, which is images"
+        raise InputError(f"{start} text, but {given}; expected {GRAMMAR!r}, a .txt file or a folder of .txt files")
+    if not reads_text and not images and is_text(workload.data):
+        readers = ", ".join(sorted(name for name, encoder in ENCODERS.items() if encoder.reads == "tokens"))
+        raise InputError(
+            f"{start} images, but workload.data is {workload.data!r}, which is text; expected one of {', '.join(EMBEDDED)}, "
+            f"a path to images, or an encoder that reads text: {readers}"
+        )
+
+
 def model_for(workload: Workload, channels: int, scenario_name: str = "?") -> Model:
     """The model of a workload.
 
     Args:
         workload: the scenario's section.
-        channels: 1 or 3.
+        channels: of the images, 1 or 3; text has none.
         scenario_name: for messages.
 
     Raises:
-        InputError: unknown encoder or objective, or options that it does not take.
+        InputError: unknown encoder or objective, what does not go together, or options that it does not take.
     """
-    _options("encoder", workload.encoder, ENCODERS, scenario_name)
-    _options("objective", workload.objective, OBJECTIVES, scenario_name)
-    shape = (channels, workload.image_px, workload.image_px)
+    _check(workload, scenario_name)
+    shape: tuple[int, int, int] | tuple[int, int] = (channels, workload.image_px, workload.image_px)
+    if ENCODERS[workload.encoder].reads == "tokens":
+        shape = (vocabulary_of(workload.data), workload.window)
     try:
         return build_model(
             shape, workload.encoder, workload.objective, workload.encoder_options, workload.objective_options
@@ -65,7 +92,7 @@ def model_for(workload: Workload, channels: int, scenario_name: str = "?") -> Mo
 def _cached_costs(key: str, channels: int) -> NDArray[np.float64]:
     workload = Workload.model_validate_json(key)
     model = model_for(workload, channels)
-    table = cost_table(model, workload.context, workload.batch_size)
+    table = cost_table(model, workload.context, workload.batch_size, workload.context_rule)
     table.setflags(write=False)
     return table
 
@@ -73,6 +100,28 @@ def _cached_costs(key: str, channels: int) -> NDArray[np.float64]:
 def workload_costs(workload: Workload, channels: int = 1) -> NDArray[np.float64]:
     """Cost table of a workload, (GRID + 1, 4), see `costs.cost_table`; cached, read-only."""
     return _cached_costs(workload.model_dump_json(), channels)
+
+
+class Prepared(Protocol):
+    """Data dealt to machines: images (`PreparedData`) or text (`text_workload.PreparedText`)."""
+
+    @property
+    def clients(self) -> Sequence[Sized]:
+        """Per machine, its training samples or their indices."""
+
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+
+    @property
+    def guard_images(self) -> NDArray[np.uint8] | None:
+        """For the collapse guard; None where there is nothing to guard."""
+
+    def samples(self) -> list[Samples]:
+        """What every machine trains on."""
+
+    def probe(self) -> Callable[[Model, State], float]:
+        """The progress signal: (model, state) -> a loss."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +138,28 @@ class PreparedData:
     clients: tuple[NDArray[np.int64], ...]
     server_images: NDArray[np.uint8]
 
+    @property
+    def channels(self) -> int:
+        """See `Prepared.channels`."""
+        return self.dataset.images.shape[3]
+
+    @property
+    def guard_images(self) -> NDArray[np.uint8]:
+        """See `Prepared.guard_images`: some of the server's."""
+        return self.server_images[:: max(1, len(self.server_images) // GUARD_IMAGES)]
+
+    def samples(self) -> list[Samples]:
+        """See `Prepared.samples`."""
+        labels = self.dataset.labels
+        return [
+            Samples(to_tensor(self.dataset.images[index]), None if labels is None else torch.from_numpy(labels[index]))
+            for index in self.clients
+        ]
+
+    def probe(self) -> HeldOutInfoNCE:
+        """See `Prepared.probe`."""
+        return HeldOutInfoNCE(self.server_images)
+
 
 def _embedded(name: str, sites: int, per_site: int, size_px: int, seed: int) -> Dataset:
     dataset = soil_micrographs(sites, per_site, size_px, seed)
@@ -98,10 +169,28 @@ def _embedded(name: str, sites: int, per_site: int, size_px: int, seed: int) -> 
     return dataset
 
 
-def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int = 0) -> PreparedData:
+def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int = 0) -> Prepared:
+    """Deal a scenario's images or text to its machines; arguments as `prepare_images`.
+
+    Raises:
+        InputError: the encoder does not read such data, or they are too few for the fleet.
+    """
+    _check(scenario.workload, scenario.name, dataset is not None)
+    if ENCODERS[scenario.workload.encoder].reads == "tokens":
+        if scenario.workload.split != "auto":
+            raise InputError(
+                f"scenario {scenario.name}: workload.split is {scenario.workload.split!r}, but text is dealt by site or by "
+                "whole files; expected auto"
+            )
+        return prepare_text(scenario, seed)
+    return prepare_images(scenario, dataset, seed)
+
+
+def prepare_images(scenario: Scenario, dataset: Dataset | None = None, seed: int = 0) -> PreparedData:
     """Deal a scenario's images to its machines.
 
-    The embedded set gives every machine a site of its own. Any other set is split by its groups where it has any.
+    The embedded set gives every machine a site of its own, or mixes the sites where `workload.split` says so. Any other
+    set is dealt as `workload.split` says, see `splits.split_clients`.
 
     Args:
         scenario: whose fleet and workload.
@@ -109,7 +198,7 @@ def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int =
         seed: of generation and split.
 
     Raises:
-        InputError: the set is too small for the fleet.
+        InputError: the set is too small for the fleet, or cannot be split so.
     """
     machines = scenario.fleet.machines
     if dataset is None and scenario.workload.data not in EMBEDDED:
@@ -117,7 +206,8 @@ def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int =
 
         dataset = load_images(scenario.workload.data, size_px=scenario.workload.image_px)
     if dataset is not None:
-        clients = split_clients(dataset, len(machines), np.random.default_rng([seed, 3]))
+        split, alpha = scenario.workload.split, scenario.workload.dirichlet_alpha
+        clients = split_clients(dataset, len(machines), np.random.default_rng([seed, 3]), split, alpha)
         return PreparedData(dataset, tuple(clients), dataset.images[dataset.test])
     most = max(group.images for group in machines)
     # A quarter of every site is held out for probes.
@@ -126,11 +216,21 @@ def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int =
     # The same images for every fleet, from all six kinds of site, so that progress means the same everywhere.
     server = _embedded(scenario.workload.data, SERVER_SITES, SERVER_PER_SITE, scenario.workload.image_px, 1)
     rng = np.random.default_rng([seed, 3])
-    clients_ = []
-    for k, group in enumerate(machines):
-        own = np.flatnonzero((dataset.group == k) & ~dataset.test)
-        clients_.append(np.sort(rng.permutation(own)[: group.images]))
-    return PreparedData(dataset, tuple(clients_), server.images)
+    return PreparedData(dataset, tuple(_deal_embedded(dataset, scenario, rng)), server.images)
+
+
+def _deal_embedded(dataset: Dataset, scenario: Scenario, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    split, sizes = scenario.workload.split, [group.images for group in scenario.fleet.machines]
+    if split == "class":
+        raise InputError(
+            f"scenario {scenario.name}: workload.split is 'class', but {dataset.name} has no classes; expected auto, site, "
+            "group, dirichlet (over sites) or iid"
+        )
+    training = np.flatnonzero(~dataset.test)
+    if split == "iid" or split == "dirichlet":
+        alpha = scenario.workload.dirichlet_alpha
+        return [training[part] for part in mix_sites(dataset.group[training], sizes, rng, split, alpha)]
+    return [np.sort(rng.permutation(training[dataset.group[training] == k])[:size]) for k, size in enumerate(sizes)]
 
 
 def recipe_of(workload: Workload) -> LocalRecipe:
@@ -142,12 +242,17 @@ def recipe_of(workload: Workload) -> LocalRecipe:
 
 def method_of(workload: Workload) -> IntraLayer:
     """The method that an orchestrator's decisions drive: intra-layer parallelism as the workload sets it."""
-    return IntraLayer(workload.server_step, context=workload.context, rule=workload.selection)
+    return IntraLayer(
+        workload.server_step,
+        context=workload.context,
+        rule=workload.selection,
+        context_rule=workload.context_rule,
+    )
 
 
 def build_training(
     scenario: Scenario,
-    data: PreparedData,
+    data: Prepared,
     scale: ProgressScale | None,
     seed: int,
     method: Method | None = None,
@@ -165,22 +270,15 @@ def build_training(
         recipe: None is the workload's own.
         workers: processes that train; 1 trains in this one.
     """
-    dataset, workload = data.dataset, scenario.workload
-    model = model_for(workload, dataset.images.shape[3], scenario.name)
-    samples = [
-        Samples(
-            to_tensor(dataset.images[index]),
-            None if dataset.labels is None else torch.from_numpy(dataset.labels[index]),
-        )
-        for index in data.clients
-    ]
+    workload = scenario.workload
+    model = model_for(workload, data.channels, scenario.name)
     return FederatedTraining(
         model,
-        InProcessEngine(samples, recipe or recipe_of(workload), workers),
+        InProcessEngine(data.samples(), recipe or recipe_of(workload), workers),
         scenario.fleet.machine_names,
-        HeldOutInfoNCE(data.server_images),
+        data.probe(),
         scale,
         method=method or method_of(workload),
         seed=seed,
-        guard_images=data.server_images[:: max(1, len(data.server_images) // GUARD_IMAGES)],
+        guard_images=data.guard_images,
     )

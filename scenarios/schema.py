@@ -87,7 +87,7 @@ class Group(Section):
     load: Load | None = None
     availability: Availability | None = None
     battery: Battery | None = None
-    images: Annotated[int, Field(ge=16, le=1_000_000)] = Field(160, description="training images of each machine")
+    images: Annotated[int, Field(ge=16, le=1_000_000)] = Field(160, description="training images, or windows of text, of each")
 
 
 class SharedLink(Section):
@@ -152,8 +152,17 @@ class Fleet(Section):
 class Workload(Section):
     """What is trained."""
 
-    data: str = Field("soil-micrographs-mixed", description="an embedded set, or a path to images")
+    data: str = Field("soil-micrographs-mixed", description="an embedded set, or a path to images or text")
     image_px: Annotated[int, Field(ge=8, le=256)] = 32
+    window: Annotated[int, Field(ge=4, le=1024)] = Field(64, description="tokens per sample, where text is trained on")
+    split: Literal["auto", "group", "site", "class", "dirichlet", "iid"] = Field(
+        "auto",
+        description="how images are dealt to machines: whole groups (site: never cut), classes, a Dirichlet draw, or at "
+        "random; auto: groups where there are any, else dirichlet by labels, else iid; embedded sets: a site per machine",
+    )
+    dirichlet_alpha: Annotated[float, Field(ge=0.001, le=1_000_000)] = Field(
+        0.3, description="concentration of the dirichlet split: small is skewed, large is even"
+    )
     encoder: str = "convnet"
     encoder_options: dict[str, Any] = {}
     objective: str = "simclr"
@@ -163,7 +172,11 @@ class Workload(Section):
     weight_decay: NonNegative = 1e-4
     context: Fraction = Field(1.0, description="part of the other neurons that a machine sees: 1 cooperative, 0 subnet")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
-    selection: Literal["random", "rolling", "fixed"] = "random"
+    context_rule: Literal[
+        "random", "random-unscaled", "nested", "nested-moment", "nested-unscaled", "important", "compensated",
+        "compensated-random",
+    ] = Field("random", description="which neurons a thinned context shows, and how it is corrected; see docs/context.md")
+    selection: Literal["random", "rolling", "fixed", "importance"] = "random"
     server_step: Annotated[float, Field(gt=0, le=1.5)] = Field(
         0.7, description="below 1 damps machines that move their blocks at once, each taking the others as frozen"
     )

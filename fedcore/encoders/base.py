@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,16 +16,31 @@ from fedcore.neurons import NeuronMap, State, kaiming_state
 class Encoder(ABC):
     """Maps images (or tokens) to features.
 
+    Args:
+        input_shape: (C, H, W) of the images, or (vocabulary, window) of the text, that it is declared for.
+        options: of the encoder.
+
     Attributes:
+        reads: what it takes, "images" or "tokens"; objectives and data must agree with it.
+        image_shape: (C, H, W) of the images that it is declared for, where it reads images.
         neuron_map: its layers and parameters in forward order.
         norm_gains: names of parameters that start at 1.
+        input_stored: copies of all views that the first layer keeps for the backward pass (patches).
+        input_read: copies of all views that it reads for a moment (bases of a spline).
         stages: names of the layers of every stage, in forward order. A stage is where layer-wise methods grow and split
             methods cut; its output is the activation of its last layer.
     """
 
+    reads: ClassVar[str] = "images"
+    image_shape: tuple[int, int, int]
     neuron_map: NeuronMap
     norm_gains: frozenset[str]
+    input_stored: float = 0.0
+    input_read: float = 0.0
     stages: tuple[tuple[str, ...], ...]
+
+    @abstractmethod
+    def __init__(self, input_shape: Any, **options: Any) -> None: ...
 
     @property
     def feature_layer(self) -> str:
@@ -41,6 +57,10 @@ class Encoder(ABC):
     def feature_dim(self) -> int:
         """Number of features of the whole encoder."""
         return self.neuron_map.layer(self.feature_layer).neurons
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether `features` takes images of that size: by default only of the size that it is declared for."""
+        return (height, width) == tuple(self.image_shape[1:])
 
     def prefix(self, depth: int) -> Encoder:
         """The encoder of the first `depth` stages; its weights keep their names.
@@ -79,17 +99,18 @@ class Encoder(ABC):
 
     @abstractmethod
     def pool(self, x: Tensor) -> Tensor:
-        """Features of what any stage returned, (N, visible neurons of its last layer); it has no weights."""
+        """Features of what any stage returned, (N, visible neurons of its last layer), or (N, T, ...) for tokens; it has
+        no weights."""
 
     def features(self, weights: Weights, x: Tensor) -> Tensor:
-        """Features of normalised images.
+        """Features of normalised images, or of tokens.
 
         Args:
             weights: sliced or whole weights.
-            x: (N, C, H, W) float32.
+            x: (N, C, H, W) float32, or (N, T) int64.
 
         Returns:
-            (N, visible feature neurons) float32.
+            (N, visible feature neurons) float32, or (N, T, visible feature neurons).
         """
         for index in range(len(self.stages)):
             x = self.stage(index, weights, x)

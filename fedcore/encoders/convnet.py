@@ -44,7 +44,8 @@ class ConvNet(Encoder):
                 f"got {len(widths)} widths, {len(strides)} strides and kernel {first_kernel}, expected as many strides as "
                 "widths and an odd kernel"
             )
-        if min(height, width) < 2 * prod(strides):
+        self.image_shape, self.strides = image_shape, tuple(strides)
+        if not self.takes(height, width):
             raise ValueError(f"images of {height}x{width} are too small for strides {list(strides)}")
         layers, parameters = [], []
         previous, inputs = None, channels
@@ -52,14 +53,17 @@ class ConvNet(Encoder):
             name, side = f"conv{i + 1}", first_kernel if i == 0 else 3
             height, width = (-(-height // strides[i]), -(-width // strides[i]))
             places = height * width
-            layers.append(Layer(name, n, positions=places, stored=2.25))
+            layers.append(Layer(name, n, positions=places, stored=2.0))
             # Columns of the first convolution are input channels, not neurons: they stay inside per_pair.
             parameters += normed_weight(name, (n, inputs, side, side), previous, places)
             previous, inputs = name, n
         self.neuron_map = NeuronMap(tuple(layers), tuple(parameters))
         self.norm_gains = frozenset(f"{layer.name}.gain" for layer in layers)
         self.stages = tuple((layer.name,) for layer in layers)
-        self.strides = tuple(strides)
+
+    def takes(self, height: int, width: int) -> bool:
+        """See `Encoder.takes`: any that leaves two places at the end."""
+        return min(height, width) >= 2 * prod(self.strides)
 
     def stage(self, index: int, weights: Weights, x: Tensor) -> Tensor:
         """See `Encoder.stage`."""

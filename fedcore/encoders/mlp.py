@@ -23,6 +23,7 @@ class MLP(Encoder):
     """
 
     def __init__(self, image_shape: tuple[int, int, int], widths: Sequence[int] = (256, 256, 128)) -> None:
+        self.image_shape = image_shape
         layers, parameters = [], []
         previous, inputs = None, prod(image_shape)
         for i, n in enumerate(widths):

@@ -7,8 +7,7 @@ does all of a task's arithmetic in either case.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import TracebackType
 
 import numpy as np
@@ -19,18 +18,8 @@ from fedcore.local import LocalRecipe, LocalResult, LocalTask
 from fedcore.methods import Method
 from fedcore.model import Model
 from fedcore.neurons import State
+from fedcore.parallel import one_thread
 from fedcore.samples import Samples
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Single-threaded arithmetic within the body: sums do not depend on how many cores there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def train_task(

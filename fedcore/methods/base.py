@@ -36,6 +36,8 @@ class Server:
         steps_done: local steps (sum of H) so far.
         kept: per machine, what it keeps between rounds by the method's own names; it stays on the machine.
         memory: what the method keeps on the server.
+        recipe: how machines train; the server's own training, where a method has any, goes by it too.
+        auxiliary: unlabelled samples of the server's own, for methods that train on it; None where it has none.
     """
 
     model: Model
@@ -48,6 +50,8 @@ class Server:
     steps_done: int = 0
     kept: list[dict[str, State]] = field(default_factory=list)
     memory: dict[str, Any] = field(default_factory=dict)
+    recipe: LocalRecipe = field(default_factory=LocalRecipe)
+    auxiliary: Samples | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,8 @@ class Method(ABC):
 
     def task(self, server: Server, machine: int, block: Block, steps: int) -> LocalTask:
         """One machine's work; override to send more than the block."""
-        return LocalTask(machine, block, steps, (server.seed, 2, server.round_index, machine))
+        seed = (server.seed, 2, server.round_index, machine)
+        return LocalTask(machine, block, steps, seed, steps_before=server.steps_done)
 
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
         """What the round asks of one machine."""
@@ -165,9 +170,9 @@ class Method(ABC):
         server.state = server.state | merge(server.state, server.model.neuron_map, updates, self.server_step)
 
     def after_merge(self, server: Server, steps: int) -> None:
-        """The server's momentum target: one exponential step per merged round, its exponent scaled by H."""
+        """The server's momentum target: one exponential step per merged round, by the product of its H momenta."""
         objective = server.model.objective
         if server.target is None or objective.target_momentum is None:
             return
-        keep = objective.momentum(server.steps_done, None) ** steps
+        keep = objective.momentum_over(server.steps_done, steps)
         server.target = {name: value.lerp(server.state[name], 1.0 - keep) for name, value in server.target.items()}

@@ -2,8 +2,19 @@
 
 from fedcore.objectives.base import Objective
 from fedcore.objectives.byol import BYOL
+from fedcore.objectives.dino import DINO
+from fedcore.objectives.next_token import NextToken
 from fedcore.objectives.simclr import SimCLR
+from fedcore.objectives.supervised import Supervised
+from fedcore.objectives.vicreg import VICReg
 
-OBJECTIVES: dict[str, type[SimCLR] | type[BYOL]] = {"simclr": SimCLR, "byol": BYOL}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "simclr": SimCLR,
+    "byol": BYOL,
+    "dino": DINO,
+    "vicreg": VICReg,
+    "supervised": Supervised,
+    "next-token": NextToken,
+}
 
-__all__ = ["BYOL", "OBJECTIVES", "Objective", "SimCLR"]
+__all__ = ["BYOL", "DINO", "OBJECTIVES", "NextToken", "Objective", "SimCLR", "Supervised", "VICReg"]

@@ -10,6 +10,7 @@ from fedcore.blocks import Weights
 from fedcore.encoders.base import Encoder
 from fedcore.objectives.base import Features, Objective
 from fedcore.objectives.heads import apply_head, mlp_head
+from fedcore.objectives.momentum import check_momentum
 from fedcore.samples import Batch
 
 
@@ -22,18 +23,25 @@ class BYOL(Objective):
         encoder: what it sits on.
         hidden: hidden units of projector and predictor.
         outputs: width of projection and prediction.
-        target_momentum: tau of the exponential moving average per local step.
+        target_momentum: tau of the exponential moving average per local step, at the start.
+        schedule_steps: K, local steps in which tau rises to 1 along half a cosine; None keeps it constant.
     """
 
     def __init__(
-        self, encoder: Encoder, hidden: int = 256, outputs: int = 128, target_momentum: float = 0.99
+        self,
+        encoder: Encoder,
+        hidden: int = 256,
+        outputs: int = 128,
+        target_momentum: float = 0.99,
+        schedule_steps: int | None = None,
     ) -> None:
+        check_momentum("byol", target_momentum, schedule_steps)
         projector = mlp_head("projector", encoder.feature_columns, encoder.feature_dim, hidden, outputs)
         predictor = mlp_head("predictor", None, outputs, hidden, outputs)
         self.heads = projector + predictor
         self.norm_gains = frozenset({"projector.hidden.gain", "predictor.hidden.gain"})
         self.online_only = frozenset(p.name for p in predictor.parameters)
-        self.target_momentum = target_momentum
+        self.target_momentum, self.schedule_steps = target_momentum, schedule_steps
 
     def loss(self, features: Features, weights: Weights, target: Weights | None, batch: Batch) -> Tensor:
         """See `Objective.loss`."""

@@ -46,6 +46,10 @@ class SimCLR(Objective):
         self.norm_gains = frozenset({"projector.hidden.gain"})
         self.temperature = temperature
 
+    def loss_numbers(self, batch: int) -> int:
+        """See `Objective.loss_numbers`: log-probabilities of all pairs of views, and their gradient."""
+        return 2 * (self.head_views * batch) ** 2
+
     def loss(self, features: Features, weights: Weights, target: Weights | None, batch: Batch) -> Tensor:
         """See `Objective.loss`."""
         z = apply_head(weights, "projector", features(weights, torch.cat(batch.views)))

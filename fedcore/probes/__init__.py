@@ -6,10 +6,12 @@ from fedcore.probes.features import extract_features, raw_pixels
 from fedcore.probes.infonce import HeldOutInfoNCE
 from fedcore.probes.knn import knn_accuracy
 from fedcore.probes.linear import linear_accuracy
+from fedcore.probes.next_token import HeldOutLoss
 
 __all__ = [
     "CountScore",
     "HeldOutInfoNCE",
+    "HeldOutLoss",
     "count_regression",
     "effective_rank",
     "extract_features",

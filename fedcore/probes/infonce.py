@@ -9,12 +9,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedcore.augment import Augmentation, normalise, random_view
 from fedcore.blocks import whole_weights
 from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.probes.features import to_tensor
+from fedcore.probes.geometry import centred_sphere
 
 PROBE_VIEWS = Augmentation(min_scale=0.7)
 """Milder than training's: the signal keeps falling for longer. The temperature is high enough that an untrained encoder
@@ -53,15 +55,23 @@ class HeldOutInfoNCE:
         return float(np.log(len(self.one)))
 
     @torch.inference_mode()
-    def __call__(self, model: Model, state: State) -> float:
-        """The loss of these weights; symmetric over the two views, features centred and normalised."""
+    def features(self, model: Model, state: State) -> tuple[Tensor, Tensor]:
+        """Features of both views of every image, (N, feature_dim) each."""
         weights = whole_weights(state)
-        a, b = (
+        one, two = (
             torch.cat([model.encoder.features(weights, part) for part in view.split(256)]) for view in (self.one, self.two)
         )
-        centre = torch.cat([a, b]).mean(dim=0)
-        a, b = (torch.nn.functional.normalize(f - centre, dim=1, eps=1e-6) for f in (a, b))
+        return one, two
+
+    @torch.inference_mode()
+    def loss(self, one: Tensor, two: Tensor) -> float:
+        """The loss of such features; symmetric over the two views, features centred and normalised."""
+        a, b = centred_sphere(one, two)
         logits = a @ b.T / self.temperature
         target = torch.arange(len(a))
         loss = torch.nn.functional.cross_entropy
         return float(0.5 * (loss(logits, target) + loss(logits.T, target)))
+
+    def __call__(self, model: Model, state: State) -> float:
+        """The loss of these weights."""
+        return self.loss(*self.features(model, state))

@@ -140,6 +140,57 @@ def test_layers_are_drawn_apart():
     assert not torch.equal(block.trained["l0"], block.trained["l1"])
 
 
+def important(scores, shares, seed=0, n=12, context=1.0, **options):
+    rng = np.random.default_rng(seed)
+    return allocate(net(n), shares, context, "importance", 0, rng, {"l0": np.array(scores, float)}, **options)
+
+
+def test_the_importance_rule_trains_the_highest_scores_first():
+    scores = np.random.default_rng(3).permutation(12)
+    for seed in range(10):
+        block = important(scores, [0.25], seed)[0]
+        assert sorted(scores[block.trained["l0"].numpy()]) == [9, 10, 11]
+        two = important(scores, [0.25, 0.25], seed)
+        assert sorted(scores[np.concatenate([b.trained["l0"].numpy() for b in two])]) == list(range(6, 12))
+        # Beyond the layer's width the highest are held by one machine more.
+        counts = coverage(net(12), important(scores, [0.5, 0.5, 0.25], seed))["l0"]
+        assert sorted(scores[counts == 2]) == [9, 10, 11]
+
+
+def test_no_machine_keeps_the_most_important_neurons_for_itself():
+    scores = list(range(12))
+    best = [11 in important(scores, [0.25, 0.25], seed)[0].trained["l0"] for seed in range(200)]
+    assert abs(np.mean(best) - 0.5) < 0.15
+
+
+def test_equal_scores_and_none_fall_at_random():
+    for options in ({"scores": {"l0": np.full(12, np.inf)}}, {}):
+        draws = {
+            tuple(allocate(net(12), [0.5], 1.0, "importance", 0, np.random.default_rng(s), **options)[0].trained["l0"].tolist())
+            for s in range(50)
+        }
+        assert len(draws) > 40
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 20), st.floats(0.01, 0.9), st.floats(0.05, 0.95), rules, st.integers(0, 99))
+def test_an_ordered_context_is_the_beginning_of_the_order_without_what_is_trained(n, share, context, rule, seed):
+    order = np.random.default_rng(seed).permutation(n)
+    block = allocate(net(n), [share], context, rule, 1, np.random.default_rng(1), None, {"l0": order})[0]
+    trained, seen = set(block.trained["l0"].tolist()), block.context["l0"].tolist()
+    others = [int(j) for j in order if j not in trained]
+    assert sorted(others[: len(seen)]) == seen
+    assert len(seen) == context_count(context, share, Layer("l0", n))
+
+
+def test_an_ordered_context_leaves_what_is_trained_as_it_was():
+    orders = {"l0": np.arange(12), "l1": np.arange(9)}
+    plain = allocate(net(12), [0.5, 0.3], 1.0, "random", 0, np.random.default_rng(4))
+    ordered = allocate(net(12, 9), [0.5, 0.3], 0.5, "random", 0, np.random.default_rng(4), None, orders)
+    for a, b in zip(plain, ordered, strict=True):
+        assert torch.equal(a.trained["l0"], b.trained["l0"])
+
+
 def test_an_unknown_rule_is_refused():
     with pytest.raises(KeyError):
         allocate(net(3), [1.0], 1.0, "nearest", 0, np.random.default_rng(0))

@@ -128,3 +128,17 @@ def test_rotation_turns_by_any_angle_and_keeps_the_picture():
     radius = torch.hypot((turned[:, 0] * y).sum((1, 2)) / mass, (turned[:, 0] * x).sum((1, 2)) / mass)
     assert radius.numpy() == pytest.approx(np.full(400, 0.4), abs=0.03)
     assert (np.histogram(angle.numpy(), bins=8, range=(-np.pi, np.pi))[0] > 20).all()
+
+
+def test_crops_of_a_chosen_range_and_size():
+    ramp = torch.linspace(-1, 1, 64).expand(50, 1, 48, 64).contiguous()
+    how = Augmentation(0.3, False, 0.0, 0.0, 0.0, 0.0, max_scale=0.5)
+    out = random_view(ramp, how, torch.Generator().manual_seed(0), (12, 16))
+    assert out.shape == (50, 1, 12, 16)
+    # Outermost pixel centres lie half a pixel within the crop: 15/16 of its width apart.
+    extent = (out[:, 0, 0, -1] - out[:, 0, 0, 0]).abs() / 2 * 16 / 15 * 63 / 64
+    assert 0.29 < float(extent.min()) < 0.34
+    assert 0.46 < float(extent.max()) < 0.51
+    # The same draws at another size show the same crop.
+    whole = random_view(ramp, how, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(whole.mean((1, 2, 3)), out.mean((1, 2, 3)), atol=1e-3, rtol=0)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from scenarios.schema import Decision, Fleet, Scenario
+from scenarios.schema import Decision, Fleet, Scenario, Workload
 
 
 def group(name: str = "a", **changes: Any) -> dict[str, Any]:
@@ -97,3 +97,11 @@ def test_sections_are_immutable_and_know_all_their_fields() -> None:
         Scenario.model_validate({"name": "x", "fleet": {"groups": [group()]}, "budget": {}})
     with pytest.raises(ValidationError):
         Scenario.model_validate({"name": "Not A Slug", "fleet": {"groups": [group()]}})
+
+
+def test_splits_are_named_and_their_skew_is_limited() -> None:
+    assert (Workload().split, Workload().dirichlet_alpha) == ("auto", 0.3)
+    assert Workload(split="site", dirichlet_alpha=1e6).split == "site"
+    for bad in ({"split": "plate"}, {"dirichlet_alpha": 0.0}, {"dirichlet_alpha": float("nan")}):
+        with pytest.raises(ValidationError):
+            Workload.model_validate(bad)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.data.dataset import Dataset
-from fedcore.data.splits import split_clients
+from fedcore.data.splits import mix_sites, split_clients
 from scenarios.errors import InputError
 
 
@@ -35,7 +35,7 @@ def assert_partition(data: Dataset, parts: list[np.ndarray], min_images: int = 8
     n=st.integers(1, 300),
     kinds=st.integers(1, 12),
     n_machines=st.integers(1, 12),
-    by=st.sampled_from(["auto", "group", "class", "dirichlet", "iid"]),
+    by=st.sampled_from(["auto", "group", "class", "dirichlet", "iid"]),  # "site" may be refused, see below
     alpha=st.floats(1e-3, 1e6),
     min_images=st.integers(1, 8),
 )
@@ -71,6 +71,58 @@ def test_fewer_groups_than_machines_are_cut_but_not_mixed():
     assert_partition(data, parts)
     assert all(len(set(data.group[part])) == 1 for part in parts)
     assert sorted(int(data.group[part[0]]) for part in parts) == [0, 0, 0, 0, 1, 2, 2]
+
+
+def test_sites_are_whole_or_refused():
+    data = make(np.repeat(np.arange(9), np.random.default_rng(0).integers(20, 60, 9)))
+    parts = split_clients(data, 4, np.random.default_rng(1), by="site")
+    assert_partition(data, parts)
+    held = [set(data.group[part]) for part in parts]
+    assert sum(map(len, held)) == 9
+    as_groups = split_clients(data, 4, np.random.default_rng(1), by="group")
+    assert all(np.array_equal(a, b) for a, b in zip(parts, as_groups, strict=True))
+    with pytest.raises(InputError, match="has training images of 9 groups; expected at least 10 for the split 'site'"):
+        split_clients(data, 10, np.random.default_rng(1), by="site")
+    small = make(np.repeat(np.arange(4), (100, 3, 3, 3)), test_share=0.0)
+    with pytest.raises(InputError, match="leaves a machine with 3 training images; expected at least 8"):
+        split_clients(small, 4, np.random.default_rng(1), by="site")
+    assert_partition(small, split_clients(small, 2, np.random.default_rng(1), by="site"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    sites=st.integers(1, 7),
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=7),
+    spare=st.integers(0, 20),
+    by=st.sampled_from(["iid", "dirichlet"]),
+    alpha=st.sampled_from([1e-3, 0.3, 1e6]),
+)
+def test_mixed_sites_give_every_machine_what_it_wants_and_no_image_twice(seed, sites, sizes, spare, by, alpha):
+    rng = np.random.default_rng(seed)
+    site = rng.integers(0, sites, sum(sizes) + spare)
+    parts = mix_sites(site, sizes, rng, by, alpha)
+    assert list(map(len, parts)) == sizes
+    assert all((np.diff(part) > 0).all() for part in parts)
+    dealt = np.concatenate(parts)
+    assert len(np.unique(dealt)) == len(dealt)
+    assert set(dealt) <= set(range(len(site)))
+    with pytest.raises(ValueError, match="want"):
+        mix_sites(site, [*sizes, spare + 1], rng, by, alpha)
+
+
+def test_mixtures_of_sites_lie_between_one_site_each_and_iid():
+    site = np.repeat(np.arange(6), 200)
+
+    def skew(by, alpha) -> float:
+        parts = mix_sites(site, [40] * 6, np.random.default_rng(0), by, alpha)
+        return float(np.mean([np.bincount(site[part], minlength=6).max() / 40 for part in parts]))
+
+    few, some, many, iid = skew("dirichlet", 0.01), skew("dirichlet", 0.5), skew("dirichlet", 1e4), skew("iid", 1.0)
+    assert few > 0.9
+    assert few > some + 0.1
+    assert some > many + 0.1
+    assert many == pytest.approx(iid, abs=0.06)
 
 
 def test_tiny_groups_are_topped_up():
@@ -131,7 +183,8 @@ def test_randomness_comes_from_the_generator_only():
         ({"by": "group"}, "no groups"),
         ({"by": "class"}, "no labels"),
         ({"by": "dirichlet"}, "no labels"),
-        ({"by": "site"}, "expected one of auto"),
+        ({"by": "site"}, "no groups; expected some for the split 'site'"),
+        ({"by": "plate"}, "split is 'plate'; expected one of auto, group, site, class"),
         ({"alpha": 0.0}, "alpha is 0.0"),
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"n_machines": 0}, "n_machines is 0"),

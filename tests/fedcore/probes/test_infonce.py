@@ -70,3 +70,11 @@ def test_it_uses_at_most_so_many_images():
     probe = HeldOutInfoNCE(IMAGES, STILL, size=16)
     assert probe.chance == pytest.approx(np.log(16))
     assert len(probe.one) == len(probe.two) == 16
+
+
+def test_the_loss_of_given_features_is_that_of_the_weights():
+    probe = HeldOutInfoNCE(IMAGES)
+    state = MODEL.init_state(torch.Generator().manual_seed(0))
+    one, two = probe.features(MODEL, state)
+    assert one.shape == two.shape == (40, 32)
+    assert probe.loss(one, two) == probe(MODEL, state)

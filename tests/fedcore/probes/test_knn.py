@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from fedcore.probes import knn_accuracy
+from fedcore.probes.knn import knn_guesses, protocol_neighbours
 
 
 def clusters(n: int, seed: int, spread: float = 0.2, weights=(1 / 3, 1 / 3, 1 / 3)):
@@ -47,3 +48,28 @@ def test_a_common_offset_does_not_matter():
     shifted = knn_accuracy(a + 50, la, b + 50, lb)
     assert shifted == pytest.approx(knn_accuracy(a, la, b, lb), abs=0.02)
     assert shifted > 0.8
+
+
+@pytest.mark.parametrize(
+    ("n", "classes", "k"),
+    # CIFAR-10, CIFAR-100, plankton, a few tiles, a handful
+    [(50_000, 10, 200), (50_000, 100, 50), (11_087, 33, 33), (600, 4, 15), (100, 10, 5), (3, 2, 3)],
+)
+def test_the_protocols_neighbours(n, classes, k):
+    assert protocol_neighbours(n, classes) == k
+
+
+def test_without_a_k_the_protocols_is_taken():
+    (x, y), (z, truth) = clusters(600, 0, 2.0), clusters(200, 1, 2.0)
+    default = knn_guesses(x, y, z)
+    assert np.array_equal(default, knn_guesses(x, y, z, k=20))
+    assert not np.array_equal(default, knn_guesses(x, y, z, k=1))
+    assert knn_accuracy(x, y, z, truth) == np.mean(default == truth)
+
+
+def test_votes_by_hand():
+    train = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8], [-2.2, 0]], np.float32)
+    labels = np.array([1, 0, 0, 2])
+    # Similarities 1, 0.6 and 0.6: two votes of exp(0.6 / t) beat one of exp(1 / t) where t > 0.4 / ln 2 = 0.577.
+    assert knn_guesses(train, labels, train[:1], k=3, temperature=0.57).tolist() == [1]
+    assert knn_guesses(train, labels, train[:1], k=3, temperature=0.585).tolist() == [0]

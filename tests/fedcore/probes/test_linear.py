@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedcore.probes import linear_accuracy
+from fedcore.probes.linear import linear_guesses
 
 
 def made(n: int, seed: int):
@@ -25,3 +26,9 @@ def test_balanced_accuracy_does_not_reward_the_majority():
     balanced = linear_accuracy(x[:200], y[:200], x[200:], y[200:], balanced=True)
     assert plain > 0.8
     assert balanced == pytest.approx(0.5, abs=0.05)
+
+
+def test_guesses_are_labels_even_where_there_is_one_class():
+    x, y = made(60, 0)
+    assert set(linear_guesses(x, 3 * y + 2, x)) == {2, 5}
+    assert linear_guesses(x, np.full(60, 4), x[:3]).tolist() == [4, 4, 4]

@@ -1,0 +1,150 @@
+"""Compare federated methods at equal cost: `python -m fedcore.compare --scenario farm-lte --methods all --seeds 3`.
+
+Every method trains the same encoder on the same images over the same simulated fleet, until it has spent what FedAvg
+spends in `--rounds` rounds, in time, energy and bytes. Finished runs are kept, so an interrupted comparison resumes.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedcore.comparison.entries import chosen, entry_of
+from fedcore.comparison.runs import RunSpec, play
+from fedcore.comparison.tables import cells, csv_text, markdown, row_of, target_of
+from fedcore.files import cache_folder, content_key, write_bytes, write_text
+from fedcore.parallel import Job, run_kept
+from scenarios import load
+from scenarios.errors import InputError
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Compare federated methods at equal simulated time, energy and bytes.
+
+    Attributes:
+        scenario: name or file.
+        data: folder, zip or npz of images to train on instead of the scenario's.
+        methods: all, study (intra-layer parallelism against its own knobs), or names of `fedcore/comparison/entries.py`.
+        seeds: runs per method.
+        rounds: that the reference, FedAvg, plays; its time, energy and bytes are everyone's budgets.
+        steps: local steps H per round.
+        every: rounds between checkpoints.
+        longest: no method plays more than this many times `rounds`.
+        split: how images are dealt to machines, as `workload.split`; None keeps the scenario's.
+        workers: processes, one core each.
+        output: folder for table, CSV and picture.
+        plot: methods in the picture, at most ten; empty takes the best by quality at equal time.
+    """
+
+    scenario: str = "farm-lte"
+    data: Path | None = None
+    methods: tuple[str, ...] = ("all",)
+    seeds: int = 3
+    rounds: int = 30
+    steps: int = 10
+    every: int = 3
+    longest: float = 1.5
+    split: str | None = None
+    workers: int = 2
+    output: Path = Path("runs/comparison")
+    plot: tuple[str, ...] = ()
+
+
+def specs_of(options: CompareOptions) -> list[RunSpec]:
+    """Every run of a comparison, seed by seed, so that a first answer for all methods comes early.
+
+    Raises:
+        InputError: unknown scenario, method or split, or numbers out of range.
+    """
+    for name, least in (("seeds", 1), ("rounds", 2), ("steps", 1), ("every", 1), ("workers", 1)):
+        if getattr(options, name) < least:
+            raise InputError(f"--{name} is {getattr(options, name)}, expected at least {least}")
+    if options.longest < 1:
+        raise InputError(f"--longest is {options.longest}, expected at least 1")
+    scenario = load(options.scenario)
+    if options.split is not None:
+        content = scenario.model_dump(mode="json")
+        content["workload"]["split"] = options.split
+        from scenarios import parse
+
+        scenario = parse(content, options.scenario)
+    if options.data is not None and not options.data.exists():
+        raise InputError(f"--data is {options.data}, which does not exist; expected a folder, a zip or an npz of images")
+    data = None if options.data is None else str(options.data)
+    return [
+        RunSpec(
+            name, scenario.model_dump(mode="json"), data, seed, options.rounds, options.steps, options.every, options.longest
+        )
+        for seed in range(options.seeds)
+        for name in chosen(options.methods)
+    ]
+
+
+def key_of(spec: RunSpec) -> str:
+    """Names a run by content: entry with its parameters, scenario, data by path, size and date."""
+    parts: list[object] = [repr(asdict(spec)), repr(entry_of(spec.entry))]
+    if spec.data is not None:
+        path = Path(spec.data)
+        parts += [path.resolve(), path.stat().st_size, path.stat().st_mtime_ns]
+    return content_key(*parts)
+
+
+def slug(name: str) -> str:
+    """An entry's name as part of a file's name."""
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
+def compare(options: CompareOptions) -> dict[str, list[dict[str, Any]]]:
+    """Play what is missing; entry -> one record per seed."""
+    specs = specs_of(options)
+    folder = cache_folder("comparison")
+    paths = [folder / f"{slug(spec.entry)}-{spec.seed}-{key_of(spec)}.json" for spec in specs]
+    jobs: dict[Path, Job] = {path: (play, (spec,)) for path, spec in zip(paths, specs, strict=True)}
+    kept = run_kept(jobs, options.workers, "comparison")
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for path, spec in zip(paths, specs, strict=True):
+        runs.setdefault(spec.entry, []).append(kept[path])
+    return runs
+
+
+def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str:
+    """Write table.md, curves.csv and curves.png; returns the Markdown."""
+    from fedcore.comparison.plots import draw
+
+    refused = {name: group[0]["refused"] for name, group in runs.items() if "refused" in group[0]}
+    played = {name: group for name, group in runs.items() if name not in refused}
+    quality = played["fedavg"][0]["report"]["headline"]
+    target = target_of(played["fedavg"])
+    rows = [row_of(name, group, target) for name, group in played.items()]
+    text = markdown(cells(rows, quality))
+    text += f"\nUntrained encoder: {sum(rows[0].untrained) / len(rows[0].untrained):.3f}. Target: InfoNCE {target:.3f}.\n"
+    for name, sentence in refused.items():
+        text += f"\n{name} was not played: {sentence}\n"
+    best = sorted(rows[1:], key=lambda row: -sum(row.quality["time_s"]))
+    names = options.plot or tuple(row.name for row in best[:9])
+    shown = {name: played[name] for name in dict.fromkeys(("fedavg", *names)) if name in played}
+    write_text(options.output / "table.md", text)
+    write_text(options.output / "curves.csv", csv_text(played))
+    write_bytes(options.output / "curves.png", draw(shown, quality, f"{options.scenario}, {options.data or 'embedded set'}"))
+    return text
+
+
+def main() -> None:
+    """Command line."""
+    import tyro
+
+    options = tyro.cli(CompareOptions)
+    try:
+        text = write(options, compare(options))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(text)
+    print(f"table.md, curves.csv and curves.png are in {options.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Methods compared at equal simulated time, energy and bytes: `python -m fedcore.compare`."""

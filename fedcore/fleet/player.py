@@ -1,0 +1,95 @@
+"""A fleet played with any method's costs: seconds, joules and bytes of rounds whose machines each cost their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.fleet import columns as c
+from fedcore.fleet.compile import compile_fleet
+from fedcore.fleet.conditions import initial
+from fedcore.fleet.round import play_round
+from fedcore.methods.base import RoundCost
+from scenarios.schema import Scenario
+
+
+@dataclass(frozen=True)
+class PlayedRound:
+    """What a round cost.
+
+    Attributes:
+        done: (K,) whose work came back.
+        telemetry: (K, N_TELEMETRY), see `columns`.
+        time_s: wall time.
+        energy_j: of machines and their traffic.
+        bytes: up and down, all machines.
+    """
+
+    done: NDArray[np.bool_]
+    telemetry: NDArray[np.float64]
+    time_s: float
+    energy_j: float
+    bytes: float
+
+
+class FleetPlayer:
+    """One fleet from its first round on; conditions move as in the simulator.
+
+    Args:
+        scenario: whose fleet and deadline.
+        seed: of all conditions.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        self.arrays = compile_fleet(scenario.fleet, scenario.decision.deadline_s, len(scenario.fleet.machines))
+        self.key = np.random.default_rng([seed, 5]).integers(2**63, size=1).astype(np.uint64)[0]
+        self.conditions = initial(self.arrays.parameters, self.key)
+        self.counter = 0
+        self.elapsed_s = 0.0
+
+    def play(self, costs: Sequence[RoundCost | None], steps: int, one_by_one: bool = False) -> PlayedRound:
+        """Play one round.
+
+        Args:
+            costs: per machine, None where it rests.
+            steps: H.
+            one_by_one: machines take turns (a relay), so that their times add up.
+        """
+        turns: list[list[int]] = [list(range(len(costs)))]
+        if one_by_one:
+            turns = [[k] for k, cost in enumerate(costs) if cost is not None] or turns
+        done = np.zeros(len(costs), dtype=np.bool_)
+        telemetry = np.zeros((len(costs), c.N_TELEMETRY))
+        spent = np.zeros(3)
+        for turn in turns:
+            part, totals = self._turn([cost if k in turn else None for k, cost in enumerate(costs)], steps)
+            telemetry[turn] = part[turn]
+            done[turn] = part[turn, c.STATUS] == c.DONE
+            spent += totals[[c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
+        return PlayedRound(done, telemetry, *(float(v) for v in spent))
+
+    def _turn(
+        self, costs: Sequence[RoundCost | None], steps: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        a, n = self.arrays, len(costs)
+        parameters = a.parameters.copy()
+        # Row k + 1 of the cost table is machine k's own, so that the simulator's round serves unchanged.
+        table, index = np.zeros((n + 1, 4)), np.zeros(n, dtype=np.int64)
+        for k, cost in enumerate(costs):
+            if cost is None:
+                continue
+            table[k + 1] = (cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes)
+            index[k] = k + 1
+            # A round charges its latency at download and at upload: one round trip, as every exchange is.
+            parameters[k, c.LATENCY_S] *= 1 + cost.exchanges
+        telemetry, totals = np.zeros((n, c.N_TELEMETRY)), np.zeros(c.N_TOTALS)
+        play_round(
+            parameters, a.fleet, a.link_up_bps, a.link_down_bps, a.via, table, self.conditions, index, steps,
+            self.elapsed_s, self.key, self.counter, telemetry, totals,
+        )  # fmt: skip
+        self.counter += 1
+        self.elapsed_s += float(totals[c.ROUND_S])
+        return telemetry, totals

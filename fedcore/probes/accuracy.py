@@ -1,0 +1,59 @@
+"""Accuracy and balanced accuracy of guesses, with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.probes.intervals import Estimate, bootstrap
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How often guesses are right.
+
+    Attributes:
+        plain: over all test images.
+        balanced: mean over classes of the accuracy within each, for imbalanced sets.
+    """
+
+    plain: Estimate
+    balanced: Estimate
+
+
+def weighted_accuracies(
+    weights: NDArray[np.float64], right: NDArray[np.bool_], labels: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Plain and balanced accuracy of every resample.
+
+    Args:
+        weights: (B, N), see `intervals.resamples`; a class that a resample lacks is left out of its mean.
+        right: (N,) whether the guess is right.
+        labels: (N,).
+
+    Returns:
+        (B, 2).
+    """
+    index = np.unique(labels, return_inverse=True)[1]
+    member = np.eye(int(index.max()) + 1)[index]
+    size, hits = weights @ member, weights @ (member * right[:, None])
+    present = size > 0
+    balanced = (hits / np.where(present, size, 1.0)).sum(1) / present.sum(1)
+    return np.stack([hits.sum(1) / size.sum(1), balanced], axis=1)
+
+
+def accuracy_of(
+    guesses: NDArray[np.int64], labels: NDArray[np.int64], seed: int, group: NDArray[np.int64] | None = None
+) -> Accuracy:
+    """Accuracy with intervals.
+
+    Args:
+        guesses: (N,).
+        labels: (N,).
+        seed: of the bootstrap.
+        group: (N,) unit that is resampled; None: images.
+    """
+    right = guesses == labels
+    return Accuracy(*bootstrap(lambda weights: weighted_accuracies(weights, right, labels), len(labels), seed, group))
