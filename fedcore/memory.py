@@ -94,7 +94,9 @@ def training_memory(
             moments.append(all_gradients + inputs + FORWARD_MAPS * maps[i])
             continue
         later = sum(gradients[i + 1 :])
-        parts = 1 + (mixed[i + 1] if i + 1 < len(layers) else 0)
+        # A stream is read by all layers up to the next stream.
+        end = next((j for j in range(i + 1, len(layers)) if layers[j].residual), i + 1) if layer.residual else i + 1
+        parts = 1 + any(mixed[i + 1 : end + 1])
         # Two parts of a gradient and their sum, unless what was read was a copy, which is free by then.
         moments.append(later + inputs + kept_until[i] + maps[i] * (2 + layer.residual + (parts == 2 and plain[i])))
         if i + 1 < len(layers):

@@ -77,6 +77,7 @@ class Entry:
 
 
 COOPERATIVE = {"server_step": 0.7}
+THIN = COOPERATIVE | {"context": 0.5, "context_rule": "random-unscaled"}
 SGD_RATE = 0.1
 
 ENTRIES: dict[str, Entry] = {
@@ -86,9 +87,10 @@ ENTRIES: dict[str, Entry] = {
     "cooperative-1/2": Entry("intralayer", COOPERATIVE, 0.5),
     "cooperative-1/3": Entry("intralayer", COOPERATIVE, 1 / 3),
     "cooperative-capacity": Entry("intralayer", COOPERATIVE, "capacity"),
-    "cooperative-rolling": Entry("intralayer", COOPERATIVE | {"rule": "rolling"}, 1 / 3),
-    "cooperative-fixed": Entry("intralayer", COOPERATIVE | {"rule": "fixed"}, 1 / 3),
-    "cooperative-importance": Entry("intralayer", COOPERATIVE | {"rule": "importance"}, 1 / 3),
+    "thin-1/2": Entry("intralayer", THIN, 0.5),
+    "thin-1/3": Entry("intralayer", THIN, 1 / 3),
+    "thin-1/4": Entry("intralayer", THIN | {"context": 0.25}, 1 / 4),
+    "thin-capacity": Entry("intralayer", THIN, "capacity"),
     "subnet-capacity": Entry("intralayer", COOPERATIVE | {"context": 0.0}, "capacity"),
     "fedprox": Entry("fedprox"),
     "fedlama": Entry("fedlama"),
@@ -142,9 +144,13 @@ STUDY: dict[str, Entry] = {
     "share 1/3, server step 1.3": _third(server_step=1.3),
     "share 1/6, server step 0.4": Entry("intralayer", {"server_step": 0.4}, 1 / 6),
     "share 1/6, server step 1": Entry("intralayer", {"server_step": 1.0}, 1 / 6),
-    "share 1/3, context 0.75": _third(context=0.75),
-    "share 1/3, context 0.5": _third(context=0.5),
+    "share 1/3, context 0.75 unscaled": _third(context=0.75, context_rule="random-unscaled"),
+    "share 1/3, context 0.5 unscaled": _third(context=0.5, context_rule="random-unscaled"),
+    "share 1/3, context 0.25 unscaled": _third(context=0.25, context_rule="random-unscaled"),
+    "share 1/3, context 0.5 scaled": _third(context=0.5),
+    "share 1/3, context 0.5 compensated": _third(context=0.5, context_rule="compensated-random"),
     "share 1/3, context 0": _third(context=0.0),
+    "share 1/6, context 0.25 unscaled, H 20": Entry("intralayer", THIN | {"context": 0.25}, 1 / 6, steps=20),
 }
 """Intra-layer parallelism against its own knobs: share, H, selection rule, server step, context (docs/shares.md)."""
 

@@ -25,8 +25,8 @@ class ConvKAN(Encoder):
     """KAN convolution - norm - tanh per width, then the mean over places.
 
     y = W_b * SiLU(x) + sum_j (W_s . c)_j * B_j(x), with * a convolution, B_j the G + k cubic B-splines on a uniform grid
-    of G intervals on [-1, 1], W_s the spline weights and c a scaler per kernel entry (Bodner et al. 2024, equation 8,
-    with efficient-kan's scaler). SiLU and bases of a map are computed once and read by all output channels as
+    of G intervals on [-1, 1], W_s the spline weights and c a scaler per kernel entry (Bodner et al. 2024, arXiv
+    2406.13155, with efficient-kan's scaler). SiLU and bases of a map are computed once and read by all output channels as
     1 + G + k maps per input channel, so that a layer is one ordinary convolution. The grid belongs to input channels that
     machines share, so it never moves: a machine that fitted it to its own data would change everyone's functions.
 

@@ -6,10 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedcore.allocation import allocate
@@ -88,40 +85,11 @@ def test_bytes_are_those_of_the_serialised_tensors(encoder, objective, share, co
     assert cost.download_bytes == down
 
 
-class LiveTensors(TorchDispatchMode):
-    """Bytes of all tensor storages that operations made and nobody has let go of yet, kept by autograd or not.
-
-    Attributes:
-        peak: most bytes at once.
-    """
-
-    def __init__(self, ignored: list[torch.Tensor]) -> None:
-        super().__init__()
-        self.peak = self.now = 0
-        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._ignored = [StorageWeakRef(tensor.untyped_storage()) for tensor in ignored]
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for key in [key for key, (reference, _) in self._live.items() if reference.expired()]:
-            self.now -= self._live.pop(key)[1]
-        for tensor in tree_leaves(out):
-            if not isinstance(tensor, torch.Tensor):
-                continue
-            storage = tensor.untyped_storage()
-            reference = StorageWeakRef(storage)
-            if reference.cdata not in self._live and all(reference.cdata != r.cdata for r in self._ignored):
-                self._live[reference.cdata] = (reference, storage.nbytes())
-                self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        return out
-
-
-def measured_peak(model: Model, block: Block, batch: int, x: torch.Tensor) -> int:
+def measured_peak(live_tensors: type, model: Model, block: Block, batch: int, x: torch.Tensor) -> int:
     """Peak bytes of two local steps, the second of which finds moments and gradients; the server's state is not counted."""
     state = model.init_state(torch.Generator().manual_seed(0))
     target = model.target_of(state)
-    with LiveTensors([*state.values(), *(target or {}).values(), x]) as live:
+    with live_tensors([*state.values(), *(target or {}).values(), x]) as live:
         train_block(
             model, state, target, LocalTask(0, block, 2, (1,)), Samples(x), LocalRecipe(batch, precision="fp32"),
             torch.Generator().manual_seed(2),
@@ -143,24 +111,24 @@ def drawn(model: Model, share: float, context: float) -> Block:
 @pytest.mark.parametrize(
     ("encoder", "batch"), [*((encoder, 8) for encoder in sorted(ENCODERS)), ("convnet", 32), ("mlp", 32)]
 )
-def test_memory_is_what_is_alive_at_the_worst_moment_of_a_step(encoder, objective, batch):
+def test_memory_is_what_is_alive_at_the_worst_moment_of_a_step(encoder, objective, batch, live_tensors):
     model = model_of(encoder, objective)
     for share, context in MEMORY_CASES:
         block = drawn(model, share, context)
-        peak = measured_peak(model, block, batch, images(batch))
+        peak = measured_peak(live_tensors, model, block, batch, images(batch))
         assert cost_of_block(model, block, batch).memory_bytes == pytest.approx(peak, rel=0.1), (share, context)
 
 
-def test_memory_of_colour_images_and_large_layers():
+def test_memory_of_colour_images_and_large_layers(live_tensors):
     model = build_model((3, 16, 16), "mlp", "byol", {"widths": (300, 200)}, {"hidden": 100, "outputs": 50})
     for share, context in MEMORY_CASES:
         block = drawn(model, share, context)
-        peak = measured_peak(model, block, 16, images(16, 3))
+        peak = measured_peak(live_tensors, model, block, 16, images(16, 3))
         assert cost_of_block(model, block, 16).memory_bytes == pytest.approx(peak, rel=0.1), (share, context)
 
 
 @pytest.mark.parametrize("encoder", ["convnet", "mlp"])
-def test_frozen_layers_before_the_first_trained_one_keep_nothing(encoder):
+def test_frozen_layers_before_the_first_trained_one_keep_nothing(encoder, live_tensors):
     model = model_of(encoder, "simclr")
     block = whole_block(model.neuron_map)
     early = model.encoder.stages[0][0]
@@ -173,17 +141,18 @@ def test_frozen_layers_before_the_first_trained_one_keep_nothing(encoder):
         model.objective.loss(model.encoder.features, weights, None, Batch((one, two))).backward()
     # The similarity matrix belongs to no neuron.
     assert frozen.step_flops == pytest.approx(counter.get_total_flops() - 3 * 2 * 64**2 * OUTPUTS, rel=0.02)
-    assert frozen.memory_bytes == pytest.approx(measured_peak(model, block, 32, images(32)), rel=0.1)
+    assert frozen.memory_bytes == pytest.approx(measured_peak(live_tensors, model, block, 32, images(32)), rel=0.1)
     assert frozen.memory_bytes < whole.memory_bytes
     assert frozen.download_bytes == whole.download_bytes
 
 
-def test_memory_of_tokens():
+def test_memory_of_tokens(live_tensors):
     model = build_model((40, 24), "gpt", "next-token", {"dim": 32, "depth": 2})
     x = torch.randint(0, 40, (8, 25), generator=torch.Generator().manual_seed(1))
     for share in (1.0, 0.5):
         block = drawn(model, share, 1.0)
-        assert cost_of_block(model, block, 8).memory_bytes == pytest.approx(measured_peak(model, block, 8, x), rel=0.1)
+        peak = measured_peak(live_tensors, model, block, 8, x)
+        assert cost_of_block(model, block, 8).memory_bytes == pytest.approx(peak, rel=0.1)
 
 
 @settings(max_examples=25, deadline=None)

@@ -269,7 +269,7 @@ def gratings(n: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("share", [0.5, 0.25])
 def test_shares_of_it_learn(case, share):
     encoder, options = CASES[case]
-    options = options | {"widths": (8, 12, 20), "strides": (2, 2, 1)}
+    options = options | {"widths": (8, 12, 20), "strides": (2, 2, 1)} | ({"blocks": (1, 1, 1)} if case == "resnet" else {})
     model = build_model((1, 16, 16), encoder, "simclr", options, {"hidden": 32, "outputs": 16})
     engine = InProcessEngine(
         [Samples(to_tensor(gratings(48, k))) for k in range(3)], LocalRecipe(batch_size=24, precision="fp32")
@@ -277,8 +277,10 @@ def test_shares_of_it_learn(case, share):
     probe = HeldOutInfoNCE(gratings(96, 7))
     training = FederatedTraining(model, engine, ["a", "b", "c"], probe, None, method=IntraLayer(), seed=1)
     before = {name: value.clone() for name, value in training.state.items()}
-    reports = [training.play([share] * 3, 8) for _ in range(10)]
-    assert np.mean([report.infonce for report in reports[-3:]]) < training.untrained - 0.1
+    reports = [training.play([share] * 3, 8) for _ in range(8)]
+    losses = [report.losses.mean() for report in reports]
+    assert np.mean(losses[-2:]) < losses[0] - 0.7
+    assert np.mean([report.infonce for report in reports[-3:]]) < training.untrained - 0.05
     assert all(not report.refused for report in reports)
     # Every weight has moved, none is left out of the merge.
     assert all((value != before[name]).float().mean() > 0.9 for name, value in training.state.items())

@@ -1,3 +1,4 @@
+import os
 import threading
 
 import numpy as np
@@ -11,6 +12,7 @@ from fedcore.blocks import slice_weights, whole_block
 from fedcore.costs import cost_of_block
 from fedcore.engines.collectives import Collectives
 from fedcore.engines.exchanges import record
+from fedcore.engines.ranks import run_ranks
 from fedcore.engines.sharded import ShardedWeights, disjoint_blocks
 from fedcore.engines.tensor import run_tensor_parallel, tensor_parallel_cost, train_rank, train_tensor_parallel
 from fedcore.local import LocalRecipe, LocalTask, train_block
@@ -163,7 +165,8 @@ def test_the_gradient_of_every_layer_is_that_of_one_machine(encoder, objective):
     trained = together(model, state, samples, 1, recipe, disjoint_blocks(model.neuron_map, (0.25, 0.75)))[0]
     for name, gradient in gradients(state, trained).items():
         # A step of rate 1 leaves the gradient with the rounding of the weights.
-        torch.testing.assert_close(gradient, expected[name], atol=2e-6, rtol=1e-4)
+        error = float((gradient - expected[name]).norm())
+        assert error <= 1e-5 * float(expected[name].norm()) + 3e-7 * float(state[name].norm()), name
 
 
 def test_a_missing_reduction_on_one_rank_shows_in_the_gradients_of_the_layers_behind_it():
@@ -238,13 +241,13 @@ def test_bytes_are_those_that_the_ranks_exchange(encoder, objective):
 
 def test_bytes_by_hand():
     model, _, _ = setting("mlp", "simclr")
-    own = {"fc1": 10, "fc2": 7, "projector.hidden": 8, "projector.out": 4}  # of 13, 9, 11, 6
+    own = {"fc1": 10, "fc2": 7, "projector.hidden": 8, "projector.out": 5}  # of 13, 9, 11, 6
     shares = (0.75, 0.25)
     assert {n: len(i) for n, i in disjoint_blocks(model.neuron_map, shares)[0].trained.items()} == own
     views = 2 * 10
     # Outputs of four layers over all views; gains and biases of three norms once.
-    mine = views * (10 + 7 + 8 + 4) + 2 * (10 + 7 + 8)
-    others = views * (3 + 2 + 3 + 2) + 2 * (3 + 2 + 3)
+    mine = views * (10 + 7 + 8 + 5) + 2 * (10 + 7 + 8)
+    others = views * (3 + 2 + 3 + 1) + 2 * (3 + 2 + 3)
     # Forward: own out, others' in. Backward: gradients of others' out, of the own in.
     first, second = tensor_parallel_cost(model, shares, 10)
     assert first.upload_bytes == first.download_bytes == second.upload_bytes == 4 * (mine + others)
@@ -277,6 +280,21 @@ def test_flops_are_those_that_torch_counts_on_a_rank(encoder):
         whole = cost_of_block(model, whole_block(model.neuron_map), 10)
         assert sum(c.step_flops for c in costs) == pytest.approx(whole.step_flops, rel=1e-9)
         assert all(c.memory_bytes < whole.memory_bytes for c in costs)
+
+
+@pytest.mark.parametrize(("encoder", "objective"), [("convnet", "byol"), ("mlp", "simclr"), ("resnet", "simclr")])
+def test_memory_of_a_rank(encoder, objective, live_tensors):
+    model, state, samples = setting(encoder, objective)
+    shares = (0.7, 0.3)
+    blocks, target = disjoint_blocks(model.neuron_map, shares), model.target_of(state)
+
+    def work(group):
+        with live_tensors([*state.values(), *(target or {}).values(), samples.x]) as live:
+            train_rank(group, model, state, target, samples, 2, RECIPE, blocks, 5)
+        return live.peak
+
+    for peak, cost in zip(on_threads(work, 2), tensor_parallel_cost(model, shares, 10), strict=True):
+        assert cost.memory_bytes == pytest.approx(peak, rel=0.1)
 
 
 def test_blocks_are_disjoint_whole_and_proportional():
@@ -320,6 +338,18 @@ def test_a_rank_that_fails_is_told_with_its_traceback():
     wrong = Samples(torch.zeros(4, 1, 5, 5, dtype=torch.uint8))
     with pytest.raises(RuntimeError, match=r"rank \d of 2 failed[\s\S]*Traceback[\s\S]*shapes cannot be multiplied"):
         train_tensor_parallel(model, state, wrong, 1, RECIPE, (0.5, 0.5), 0)
+
+
+class Deadly:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_a_rank_that_dies_is_told():
+    with pytest.raises(RuntimeError, match=r"rank 0 \(exit code 3\).* of 1 died"):
+        run_ranks(print, 1, (Deadly(),))
 
 
 def test_sliced_and_sharded_weights_agree_on_vectors():

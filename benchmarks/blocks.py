@@ -1,0 +1,234 @@
+"""What a block costs, beside what the formulas say: `python benchmarks/blocks.py`.
+
+On the machine: seconds of a local step (views, forward, backward, optimiser; one thread) against share and context, for
+layers of several widths. Variants are measured in turns, in seconds of processor time, which other load disturbs less, and
+ratios are medians over the turns; "net" is without drawing the views, which no share makes cheaper. On the server: bytes
+of a round and seconds of planning, slicing and merging against the number of machines.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedcore.allocation import allocate
+from fedcore.blocks import Block, slice_weights
+from fedcore.costs import cost_of_block
+from fedcore.local import LocalRecipe, LocalTask, has_fast_bf16, train_block
+from fedcore.merge import Update, merge
+from fedcore.model import Model, build_model
+from fedcore.parallel import worker_pool
+from fedcore.samples import Samples
+
+MODELS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "conv 24-48-96": ("convnet", (24, 48, 96)),
+    "conv 48-96-192": ("convnet", (48, 96, 192)),
+    "conv 96-192-384": ("convnet", (96, 192, 384)),
+    "mlp 256-256-128": ("mlp", (256, 256, 128)),
+    "mlp 1024-1024-512": ("mlp", (1024, 1024, 512)),
+}
+CONTEXTS = (1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Cost of blocks: seconds beside formulas.
+
+    Attributes:
+        models: which of the models above.
+        shares: of every layer's neurons; the first is what the others are compared with.
+        precisions: of the encoder; "auto" is bf16 where the processor has it.
+        machines: numbers of machines in a round.
+        batch: images per step.
+        image_px: side of the images.
+        turns: how often every variant is measured.
+        seconds: shortest time of one measurement.
+        csv: file for the table of local steps; none is written without it.
+    """
+
+    models: tuple[str, ...] = tuple(MODELS)
+    shares: tuple[float, ...] = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
+    precisions: tuple[str, ...] = ("fp32", "auto")
+    machines: tuple[int, ...] = (4, 16, 64, 256)
+    batch: int = 32
+    image_px: int = 32
+    turns: int = 3
+    seconds: float = 0.15
+    csv: Path | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant of a local step; ratios are to the first share of the same model and precision."""
+
+    model: str
+    precision: str
+    context: float
+    share: float
+    milliseconds: float
+    time_ratio: float
+    net_ratio: float
+    flop_ratio: float
+    gflops_per_s: float
+    memory_mb: float
+    upload_kb: float
+
+
+def build(name: str, image_px: int) -> Model:
+    encoder, widths = MODELS[name]
+    return build_model((1, image_px, image_px), encoder, "simclr", {"widths": widths})
+
+
+def block_of(model: Model, share: float, context: float) -> Block:
+    block = allocate(model.neuron_map, [share], context, "random", 0, np.random.default_rng(0))[0]
+    assert block is not None
+    return block
+
+
+def step_rows(name: str, precision: str, options: Options) -> list[Row]:
+    """Local steps of one model in one precision; runs in a process of its own."""
+    model = build(name, options.image_px)
+    generator = torch.Generator().manual_seed(0)
+    state = model.init_state(generator)
+    shape = (options.batch, 1, options.image_px, options.image_px)
+    samples = Samples(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8))
+    recipe = LocalRecipe(batch_size=options.batch, precision=precision)
+    variants = [(share, context) for context in CONTEXTS for share in options.shares if share < 1 or context == CONTEXTS[0]]
+    blocks = {variant: block_of(model, *variant) for variant in variants}
+
+    def run(block: Block, steps: int) -> float:
+        start = time.process_time()
+        train_block(model, state, None, LocalTask(0, block, steps, (0,)), samples, recipe, torch.Generator().manual_seed(1))
+        return (time.process_time() - start) / steps
+
+    def draw(steps: int) -> float:
+        start, chosen = time.process_time(), torch.arange(options.batch)
+        for _ in range(steps):
+            model.objective.draw(samples, chosen, recipe.augmentation, generator)
+        return (time.process_time() - start) / steps
+
+    steps = {}
+    for variant, block in blocks.items():
+        run(block, 1)
+        steps[variant] = max(2, int(np.ceil(options.seconds / run(block, 2))))
+    seconds = {variant: np.zeros(options.turns) for variant in variants}
+    views = np.zeros(options.turns)
+    for turn in range(options.turns):
+        for variant, block in blocks.items():
+            seconds[variant][turn] = run(block, steps[variant])
+        views[turn] = draw(max(2, steps[variants[-1]]))
+    first = variants[0]
+    base = cost_of_block(model, blocks[first], options.batch)
+    rows = []
+    for variant, block in blocks.items():
+        cost, median = cost_of_block(model, block, options.batch), float(np.median(seconds[variant]))
+        rows.append(
+            Row(
+                name, precision, variant[1], variant[0], 1e3 * median,
+                float(np.median(seconds[variant] / seconds[first])),
+                float(np.median((seconds[variant] - views) / (seconds[first] - views))),
+                cost.step_flops / base.step_flops,
+                cost.step_flops / median / 1e9, cost.memory_bytes / 1e6, cost.upload_bytes / 1e3,
+            )
+        )  # fmt: skip
+    return rows
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of equal machines, seen from the server; bytes are of all machines together."""
+
+    machines: int
+    share: float
+    context: float
+    coverage: float
+    upload_mb: float
+    download_mb: float
+    plan_ms: float
+    slice_ms: float
+    merge_ms: float
+
+
+def round_row(name: str, machines: int, share: float, context: float, options: Options) -> Round:
+    """One round's bytes and server seconds (medians over the turns)."""
+    model = build(name, options.image_px)
+    state = model.init_state(torch.Generator().manual_seed(0))
+    seconds = np.zeros((options.turns, 3))
+    for turn in range(options.turns):
+        marks = [time.process_time()]
+        blocks = allocate(model.neuron_map, [share] * machines, context, "random", 0, np.random.default_rng(turn))
+        marks.append(time.process_time())
+        cut = [slice_weights(state, model.neuron_map, block) for block in blocks if block is not None]
+        marks.append(time.process_time())
+        updates = [
+            Update(str(k), block, {n: t.detach() for n, t in weights.trained.items()}, 1.0)
+            for k, (block, weights) in enumerate(zip(blocks, cut, strict=True))
+            if block is not None
+        ]
+        merge(state, model.neuron_map, updates)
+        marks.append(time.process_time())
+        seconds[turn] = np.diff(marks)
+    cost = cost_of_block(model, block_of(model, share, context), options.batch)
+    return Round(
+        machines, share, context, machines * share, machines * cost.upload_bytes / 1e6, machines * cost.download_bytes / 1e6,
+        *(1e3 * np.median(seconds, axis=0)),
+    )  # fmt: skip
+
+
+def round_rows(name: str, options: Options) -> list[Round]:
+    """Rounds of all numbers of machines; runs in a process of its own."""
+    variants = ((1.0, 1.0), (1 / 4, 1.0), (1 / 16, 1.0), (1 / 4, 0.0), (1 / 16, 0.0))
+    return [round_row(name, k, share, context, options) for k in options.machines for share, context in variants]
+
+
+def fraction(share: float) -> str:
+    return f"1/{1 / share:.0f}" if share < 1 and (1 / share).is_integer() else f"{share:g}"
+
+
+def main() -> None:
+    import tyro
+    from rich.console import Console
+    from rich.table import Table
+
+    options = tyro.cli(Options)
+    console, rows = Console(), []
+    with worker_pool(1) as pool:
+        for precision in options.precisions:
+            meaning = f"auto = {'bf16' if has_fast_bf16() else 'fp32'}" if precision == "auto" else precision
+            for name in options.models:
+                title = f"{name}, {meaning}, batch {options.batch}, {options.image_px} px: one local step"
+                heads = ("context", "share", "ms", "time", "net", "FLOPs", "net / FLOPs", "GFLOP/s", "memory MB", "upload kB")
+                table = Table(*heads, title=title)
+                for row in pool.submit(step_rows, name, precision, options).result():
+                    rows.append(row)
+                    table.add_row(
+                        f"{row.context:g}", fraction(row.share), f"{row.milliseconds:.1f}", f"{row.time_ratio:.3f}",
+                        f"{row.net_ratio:.3f}", f"{row.flop_ratio:.3f}", f"{row.net_ratio / row.flop_ratio:.2f}",
+                        f"{row.gflops_per_s:.1f}",
+                        f"{row.memory_mb:.1f}", f"{row.upload_kb:.0f}",
+                    )  # fmt: skip
+                console.print(table)
+        name = options.models[0]
+        heads = ("machines", "share", "context", "coverage", "up MB", "down MB", "plan ms", "slice ms", "merge ms")
+        table = Table(*heads, title=f"{name}: one round, all machines together")
+        for r in pool.submit(round_rows, name, options).result():
+            table.add_row(
+                str(r.machines), fraction(r.share), f"{r.context:g}", f"{r.coverage:g}", f"{r.upload_mb:.2f}",
+                f"{r.download_mb:.2f}", f"{r.plan_ms:.1f}", f"{r.slice_ms:.1f}", f"{r.merge_ms:.1f}",
+            )  # fmt: skip
+        console.print(table)
+    if options.csv is not None and rows:
+        with options.csv.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(asdict(rows[0])))
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+        console.print(f"wrote {options.csv}")
+
+
+if __name__ == "__main__":
+    main()
