@@ -40,6 +40,10 @@ class Block:
         """Indices V of the visible neurons of a layer: trained ones first, so that a slice splits at len(S)."""
         return torch.cat([self.trained[layer], self.context[layer]])
 
+    def sees_in_order(self, layer: str, neurons: int) -> bool:
+        """Whether all of a layer's neurons are visible, and in the whole model's order."""
+        return neurons in (len(self.trained[layer]), len(self.context[layer]))
+
 
 def whole_block(neuron_map: NeuronMap) -> Block:
     """The block that trains every neuron: share 1."""
@@ -155,8 +159,11 @@ def whole_weights(state: State) -> Weights:
 
 def take(tensor: Tensor, parameter: Parameter, rows: Tensor, block: Block) -> Tensor:
     """A fresh dense copy of the given rows by the block's visible columns."""
-    out = tensor.index_select(0, rows)
-    return out if parameter.cols is None else out.index_select(1, block.visible(parameter.cols))
+    # Indices are sorted, so as many as there are neurons are all of them in order: copying is twice as fast then.
+    out = tensor.clone() if len(rows) == len(tensor) else tensor.index_select(0, rows)
+    if parameter.cols is None or block.sees_in_order(parameter.cols, tensor.shape[1]):
+        return out
+    return out.index_select(1, block.visible(parameter.cols))
 
 
 def slice_weights(state: State, neuron_map: NeuronMap, block: Block) -> Weights:

@@ -5,6 +5,7 @@ With whole blocks this is FedAvg (McMahan et al. 2017, algorithm 1), bit for bit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,10 +51,12 @@ def refusal(update: Update, state: State, neuron_map: NeuronMap, max_relative_no
         if new is None or new.shape != old.shape:
             shape = None if new is None else tuple(new.shape)
             return f"machine {update.machine}: update of {p.name} has shape {shape}, expected {tuple(old.shape)}"
-        if not torch.isfinite(new).all():
+        moved = float(torch.linalg.vector_norm(new - old, dtype=torch.float64))
+        # One NaN or infinity is enough to make the norm so; so is the difference of two huge numbers.
+        if not math.isfinite(moved) and not torch.isfinite(new).all():
             return f"machine {update.machine}: update of {p.name} is not finite"
-        change += float((new - old).double().square().sum())
-        size += float(old.double().square().sum())
+        change += moved**2
+        size += float(torch.linalg.vector_norm(old, dtype=torch.float64)) ** 2
     if change**0.5 > max_relative_norm * (size**0.5 + 1.0):
         return (
             f"machine {update.machine}: update of norm {change**0.5:.3g} is absurd beside weights of norm {size**0.5:.3g}"
@@ -84,7 +87,10 @@ def merge(state: State, neuron_map: NeuronMap, updates: Sequence[Update], server
             if len(rows) == 0:
                 continue
             new = update.trained[p.name].to(torch.float64) * update.weight
-            if p.cols is None:
+            if len(rows) == len(old) and (p.cols is None or update.block.sees_in_order(p.cols, old.shape[1])):
+                total += new
+                weight += update.weight
+            elif p.cols is None:
                 total[rows] += new
                 weight[rows] += update.weight
             else:
