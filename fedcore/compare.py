@@ -32,7 +32,7 @@ class CompareOptions:
         rounds: that the reference, FedAvg, plays; its time, energy and bytes are everyone's budgets.
         steps: local steps H per round.
         every: rounds between checkpoints.
-        longest: no method plays more than this many times `rounds`.
+        longest: no method trains more than this many times the local steps of all the reference's machines together.
         split: how images are dealt to machines, as `workload.split`; None keeps the scenario's.
         workers: processes, one core each.
         output: folder for table, CSV and picture.

@@ -139,10 +139,12 @@ def cost_table(model: Model, context: float, batch: int, context_rule: str = "ra
 
     Returns:
         (GRID + 1, 4) float64: row i is share i / GRID (row 0 costs nothing: the machine sits out), columns are
-        step FLOPs, upload bytes, download bytes, memory bytes.
+        step FLOPs, upload bytes, download bytes, memory bytes. Memory is the most that this or any smaller share needs, so that
+        whoever may train a share may train every smaller one; without a frozen part, the whole model needs less than that.
     """
     table = np.zeros((GRID + 1, 4))
     for i in range(1, GRID + 1):
         cost = cost_of_share(model, i / GRID, context, batch, context_rule)
         table[i] = (cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes)
+    table[:, 3] = np.maximum.accumulate(table[:, 3])
     return table
