@@ -13,7 +13,7 @@ from typing import Any
 
 from fedcore.comparison.entries import chosen, entry_of
 from fedcore.comparison.runs import RunSpec, play
-from fedcore.comparison.tables import cells, csv_text, markdown, row_of, target_of
+from fedcore.comparison.tables import cells, csv_text, foretold, markdown, row_of, target_of
 from fedcore.files import cache_folder, content_key, write_bytes, write_text
 from fedcore.parallel import Job, run_kept
 from scenarios import load
@@ -123,6 +123,7 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
     text += f"\nUntrained encoder: {sum(rows[0].untrained) / len(rows[0].untrained):.3f}. Target: InfoNCE {target:.3f}.\n"
     for name, sentence in refused.items():
         text += f"\n{name} was not played: {sentence}\n"
+    text += "\n" + markdown(foretold(played))
     best = sorted(rows[1:], key=lambda row: -sum(row.quality["time_s"]))
     names = options.plot or tuple(row.name for row in best[:9])
     shown = {name: played[name] for name in dict.fromkeys(("fedavg", *names)) if name in played}

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.probes.prediction import Run, predict_quality
+
 BUDGETS = ("time_s", "energy_j", "bytes")
 TARGET_PART = 0.75
 """The target is the held-out InfoNCE that FedAvg reaches after this part of its rounds, mean over seeds."""
@@ -130,6 +132,19 @@ def cells(rows: Sequence[Row], quality: str) -> list[list[str]]:
             _ratio(row.upload_to_target, reference.upload_to_target),
             "rests" if row.memory_bytes == 0 else f"{row.memory_bytes / 1e6:.2f}",
         ])
+    return table
+
+
+def foretold(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    """How well label-free signals foretell the labelled probe, over all checkpoints of all runs, header first.
+
+    Runs with fewer than three checkpoints tell nothing and are passed over.
+    """
+    told = [Run.of(run["checkpoints"]) for group in runs.values() for run in group if len(run["checkpoints"]) >= 3]
+    table = [["label-free signal", "Spearman within runs (95 %)", "Spearman over all checkpoints (95 %)"]]
+    for name, c in predict_quality(told).items():
+        cell = [f"{e.value:.2f} ({e.low:.2f} .. {e.high:.2f})" for e in (c.spearman_within, c.spearman_pooled)]
+        table.append([name, *cell])
     return table
 
 

@@ -12,6 +12,7 @@ from fedcore.comparison.tables import (
     cells,
     cost_to,
     csv_text,
+    foretold,
     markdown,
     row_of,
     spent_part,
@@ -89,3 +90,16 @@ def test_the_csv_holds_every_checkpoint():
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(r["method"], r["round"]) for r in rows] == [("a", "0"), ("a", "2"), ("b", "0"), ("b", "2"), ("b", "4")]
     assert float(rows[4]["bytes"]) == 40.0
+
+
+def test_a_signal_that_moves_with_the_quality_foretells_it():
+    curves = {"a": ([5, 4, 3, 2], [0.1, 0.2, 0.3, 0.4]), "b": ([5, 4.5, 4, 1], [0.1, 0.15, 0.2, 0.5]), "c": ([5], [0.1])}
+    runs = {name: [run(*curve)] for name, curve in curves.items()}
+    for group in runs.values():
+        for r in group:
+            for i, point in enumerate(r["checkpoints"]):
+                point["uniformity"] = float(i)  # less is better, so this one tells the opposite
+    table = foretold(runs)
+    assert [line[0] for line in table[1:]] == ["infonce", "uniformity"]
+    assert table[1][1].startswith("1.00 ")
+    assert table[2][1].startswith("-1.00 ")
