@@ -56,7 +56,7 @@ class IntraLayer(Method):
         if self._measures and type(self).train is not IntraLayer.train:
             raise InputError(
                 f"context_rule is {self.context_rule!r}, which method {self.name} cannot measure for; expected method "
-                "intralayer, or context_rule random or nested"
+                "intralayer, or context_rule random or random-unscaled"
             )
 
     @property
@@ -68,7 +68,7 @@ class IntraLayer(Method):
         if self._measures and not isinstance(model.encoder, ConvNet | MLP):
             raise InputError(
                 f"context_rule is {self.context_rule!r}, which measures activations of encoder convnet or mlp only; expected "
-                "one of those encoders, or context_rule random or nested"
+                "one of those encoders, or context_rule random or random-unscaled"
             )
 
     def blocks(self, server: Server, shares: Sequence[float], rng: np.random.Generator) -> list[Block | None]:
