@@ -159,8 +159,14 @@ def whole_weights(state: State) -> Weights:
 
 def take(tensor: Tensor, parameter: Parameter, rows: Tensor, block: Block) -> Tensor:
     """A fresh dense copy of the given rows by the block's visible columns."""
-    # Indices are sorted, so as many as there are neurons are all of them in order: copying is twice as fast then.
-    out = tensor.clone() if len(rows) == len(tensor) else tensor.index_select(0, rows)
+    out = look(tensor, parameter, rows, block)
+    return out.clone() if out is tensor else out
+
+
+def look(tensor: Tensor, parameter: Parameter, rows: Tensor, block: Block) -> Tensor:
+    """As `take`, but the tensor itself where the block sees all of it."""
+    # Indices are sorted, so as many as there are neurons are all of them in order: no need to pick.
+    out = tensor if len(rows) == len(tensor) else tensor.index_select(0, rows)
     if parameter.cols is None or block.sees_in_order(parameter.cols, tensor.shape[1]):
         return out
     return out.index_select(1, block.visible(parameter.cols))

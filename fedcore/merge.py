@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcore.blocks import Block, take
+from fedcore.blocks import Block, look
 from fedcore.neurons import NeuronMap, State
 
 
@@ -47,7 +47,7 @@ def refusal(update: Update, state: State, neuron_map: NeuronMap, max_relative_no
         if len(update.block.trained[p.rows]) == 0 or p.name not in state:
             continue
         new = update.trained.get(p.name)
-        old = take(state[p.name], p, update.block.trained[p.rows], update.block)
+        old = look(state[p.name], p, update.block.trained[p.rows], update.block)
         if new is None or new.shape != old.shape:
             shape = None if new is None else tuple(new.shape)
             return f"machine {update.machine}: update of {p.name} has shape {shape}, expected {tuple(old.shape)}"

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
+
+from fedcore.augment import normalise
+
+KEPT_NUMBERS = 1 << 22
+"""Pixels up to which a machine keeps its images normalised (16 MiB)."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,16 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @cached_property
+    def _normalised(self) -> Tensor:
+        return normalise(self.x)
+
+    def images(self, chosen: Tensor) -> Tensor:
+        """Normalised images by index, (n, C, H, W) float32; normalised once for all while that takes little memory."""
+        if self.x.numel() <= KEPT_NUMBERS:
+            return self._normalised[chosen]
+        return normalise(self.x[chosen])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -13,6 +15,8 @@ from fedcore.local import LocalRecipe, LocalResult, LocalTask
 from fedcore.parallel import single_threaded, worker_environment
 from fedcore.samples import Samples
 
+DEPTH = 2
+"""Tasks that a worker is given ahead, each with an arena of its own for the result, so that it never waits for the parent."""
 RESULT_SPARE = 4
 """A result may be this many times as large as the round's weights before its tensors go through the pipe instead."""
 
@@ -21,37 +25,40 @@ def _work(connection: Connection, train_task: Callable[..., LocalResult]) -> Non
     single_threaded()
     samples, recipe = from_band(connection.recv())
     down: Arena | None = None
-    up: Arena | None = None
+    up: list[Arena] = []
     round_: tuple[Any, ...] = ()
+    done = 0
     while True:
         try:
             kind, content = connection.recv()
-        except EOFError:  # the parent is gone
-            return
+        except EOFError:
+            # The parent is gone, and with it the arenas: leaving at once spares Python the attempt to close them.
+            os._exit(0)
         if kind == "arenas":
             round_ = ()
-            for arena in (down, up):
-                if arena is not None:
-                    arena.close()
-            down, up = (Arena(size, name) for name, size in content)
+            for arena in up if down is None else [down, *up]:
+                arena.close()
+            (size, name), *rest = content
+            down, up, done = Arena(size, name), [Arena(*each) for each in rest], 0
         elif kind == "round":
             assert down is not None
             round_ = ()  # lets the last round's views go
             round_ = down.read(content, copy=False)
         else:
-            assert up is not None
             try:
                 task: LocalTask = from_band(content)
-                connection.send(("result", up.write(train_task(*round_, task, samples[task.machine], recipe))))
+                result = train_task(*round_, task, samples[task.machine], recipe)
+                connection.send(("result", up[done % DEPTH].write(result)))
             except Exception:
                 connection.send(("error", traceback.format_exc()))
+            done += 1
 
 
 class Workers:
     """A fixed set of single-threaded processes.
 
-    Weights travel through shared memory: the round's go out once for all, a result is copied out before its worker gets
-    the next task.
+    Weights travel through shared memory: the round's go out once for all, and a result is copied out before its worker
+    writes to the same place again.
 
     Args:
         count: how many.
@@ -67,7 +74,8 @@ class Workers:
         self._connections: list[Connection] = []
         self._processes = []
         self._down: Arena | None = None
-        self._up: list[Arena] = []
+        self._up: list[list[Arena]] = []
+        self._read = [0] * count
         with worker_environment():
             for _ in range(count):
                 ours, theirs = context.Pipe()
@@ -89,15 +97,17 @@ class Workers:
         self._free()
         try:
             self._down = Arena(size)
-            self._up = [Arena(RESULT_SPARE * size) for _ in self._connections]
+            self._up = [[Arena(RESULT_SPARE * size) for _ in range(DEPTH)] for _ in self._connections]
         except OSError:  # little shared memory: tensors travel through the pipes
             self._free()
-            self._down, self._up = Arena(1 << 12), [Arena(1 << 12) for _ in self._connections]
+            self._down = Arena(1 << 12)
+            self._up = [[Arena(1 << 12) for _ in range(DEPTH)] for _ in self._connections]
+        self._read = [0] * len(self._connections)
         for connection, up in zip(self._connections, self._up, strict=True):
-            connection.send(("arenas", ((self._down.name, self._down.size), (up.name, up.size))))
+            connection.send(("arenas", [(arena.size, arena.name) for arena in (self._down, *up)]))
 
     def _free(self) -> None:
-        for arena in ([] if self._down is None else [self._down]) + self._up:
+        for arena in ([] if self._down is None else [self._down]) + [arena for up in self._up for arena in up]:
             arena.close()
         self._down, self._up = None, []
 
@@ -112,29 +122,39 @@ class Workers:
         assert self._down is not None
         packed = self._down.write(round_)
         results: list[LocalResult | None] = [None] * len(tasks)
-        waiting = list(range(len(tasks)))[::-1]
-        busy: dict[int, int] = {}
-        number = {id(connection): i for i, connection in enumerate(self._connections)}
-        for i, connection in enumerate(self._connections[: len(tasks)]):
+        waiting = deque(range(len(tasks)))
+        given: list[deque[int]] = [deque() for _ in self._connections]
+
+        def give(worker: int) -> None:
+            given[worker].append(waiting.popleft())
+            self._connections[worker].send(("task", in_band(tasks[given[worker][-1]])))
+
+        for connection in self._connections[: len(tasks)]:
             connection.send(("round", packed))
-            busy[i] = waiting.pop()
-            connection.send(("task", in_band(tasks[busy[i]])))
+        for _ in range(DEPTH):
+            for worker in range(len(self._connections[: len(tasks)])):
+                if waiting:
+                    give(worker)
         failure = ""
-        while busy:
-            for ready in wait([self._connections[i] for i in busy]):
-                i = number[id(ready)]
+        while any(given):
+            ready = wait([connection for connection, queue in zip(self._connections, given, strict=True) if queue])
+            for worker, connection in enumerate(self._connections):
+                if connection not in ready:
+                    continue
                 try:
-                    kind, content = self._connections[i].recv()
+                    kind, content = connection.recv()
                 except EOFError:
                     kind, content = "error", "a worker process died (out of memory?)"
-                index = busy.pop(i)
+                    given[worker] = deque([given[worker][0]])
+                index = given[worker].popleft()
                 if kind == "error":
-                    failure, waiting = content, []
-                    continue
-                results[index] = self._up[i].read(content, copy=True)
+                    failure = content
+                    waiting.clear()
+                else:
+                    results[index] = self._up[worker][self._read[worker] % DEPTH].read(content, copy=True)
+                self._read[worker] += 1
                 if waiting:
-                    busy[i] = waiting.pop()
-                    self._connections[i].send(("task", in_band(tasks[busy[i]])))
+                    give(worker)
         if failure:
             raise RuntimeError(f"local training failed in a worker process:\n{failure}")
         return [result for result in results if result is not None]

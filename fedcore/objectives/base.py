@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fedcore.augment import Augmentation, normalise, random_view
+from fedcore.augment import Augmentation, random_view
 from fedcore.blocks import Weights
 from fedcore.encoders.base import Encoder
 from fedcore.neurons import NeuronMap, State, kaiming_state
@@ -65,7 +65,7 @@ class Objective(ABC):
             how: strengths of the views.
             generator: every draw comes from it.
         """
-        x = normalise(samples.x[chosen])
+        x = samples.images(chosen)
         return Batch((random_view(x, how, generator), random_view(x, how, generator)))
 
     def init_state(self, generator: torch.Generator) -> State:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedcore.augment import Augmentation, normalise, random_view
+from fedcore.augment import Augmentation, random_view
 from fedcore.blocks import Weights, whole_weights
 from fedcore.encoders.base import Encoder
 from fedcore.neurons import Layer, NeuronMap, Parameter
@@ -159,7 +159,7 @@ class DINO(Objective):
 
     def draw(self, samples: Samples, chosen: Tensor, how: Augmentation, generator: torch.Generator) -> Batch:
         """Two global views, then the local ones; see `Objective.draw`."""
-        x = normalise(samples.x[chosen])
+        x = samples.images(chosen)
         smallest, largest = self.local_scale
         local = replace(how, min_scale=smallest, max_scale=largest)
         views = [random_view(x, how, generator) for _ in range(GLOBAL_VIEWS)]

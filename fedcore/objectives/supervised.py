@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedcore.augment import Augmentation, normalise, random_view
+from fedcore.augment import Augmentation, random_view
 from fedcore.blocks import Weights
 from fedcore.encoders.base import Encoder
 from fedcore.neurons import Layer, NeuronMap, Parameter
@@ -53,7 +53,7 @@ class Supervised(Objective):
         if int(labels.min()) < 0 or int(labels.max()) >= self.classes:
             wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
             raise InputError(f"supervised: classes is {self.classes}, but a sample is labelled {wrong}: raise classes")
-        x = normalise(samples.x[chosen])
+        x = samples.images(chosen)
         return Batch((random_view(x, how, generator) if self.augment else x,), labels)
 
     def loss(self, features: Features, weights: Weights, target: Weights | None, batch: Batch) -> Tensor:
