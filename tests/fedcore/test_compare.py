@@ -1,0 +1,137 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedcore.compare import CompareOptions, compare, key_of, specs_of, write
+from fedcore.comparison.entries import ENTRIES, STUDY, chosen, entry_of
+from fedcore.comparison.runs import RunSpec, play
+from scenarios import parse
+from scenarios.errors import InputError
+
+torch.set_num_threads(1)
+
+SMALL = {
+    "name": "small",
+    "fleet": {
+        "groups": [
+            {
+                "name": name, "count": 1, "images": 16,
+                "device": {"throughput_gflops": speed, "memory_mb": 64, "active_power_w": 4, "idle_power_w": 1},
+                "link": {"uplink_mbps": 2, "downlink_mbps": 8},
+            }
+            for name, speed in (("fast", 8), ("slow", 2))
+        ]
+    },
+    "workload": {
+        "data": "soil-micrographs", "image_px": 16, "encoder": "mlp", "encoder_options": {"widths": [8, 6]},
+        "objective_options": {"hidden": 8, "outputs": 4}, "batch_size": 4, "precision": "fp32",
+    },
+}  # fmt: skip
+
+
+def spec(entry: str, **changes) -> RunSpec:
+    scenario = parse(SMALL, "small").model_dump(mode="json")
+    return replace(RunSpec(entry, scenario, None, 0, rounds=4, steps=2, every=2, longest=1.5), **changes)
+
+
+def test_fedavg_spends_exactly_its_own_budgets():
+    record = play(spec("fedavg"))
+    last = record["checkpoints"][-1]
+    assert last["round"] == 4
+    for name, budget in record["budgets"].items():
+        assert last[name] == pytest.approx(budget)
+    assert [point["round"] for point in record["checkpoints"]] == [0, 2, 4]
+    assert record["report"]["headline"] == "count R2"
+    assert all(m > 0 for m in record["memory_bytes"])
+    json.dumps(record)
+
+
+def test_the_same_spec_gives_the_same_record():
+    first, second = (play(spec("subnet-capacity", rounds=2)) for _ in range(2))
+    for record in (first, second):
+        del record["seconds"]
+    assert first == second
+
+
+def test_a_cheap_method_may_play_longer_but_not_for_ever():
+    record = play(spec("thin-1/4"))
+    assert record["checkpoints"][-1]["round"] == 6  # 1.5 times the reference's machine-steps
+    assert record["checkpoints"][-1]["bytes"] < record["budgets"]["bytes"]
+    lone = play(spec("fastest-alone"))
+    assert lone["shares"] == [1.0, 0.0]
+    assert lone["checkpoints"][-1]["round"] > 6
+    assert lone["memory_bytes"][1] == 0
+
+
+def test_what_cannot_train_says_why_instead_of_stopping_the_others():
+    scenario = parse({**SMALL, "workload": {**SMALL["workload"], "encoder_options": {"widths": [8]}}}, "s")
+    record = play(spec("splitnn", scenario=scenario.model_dump(mode="json")))
+    assert "cut" in record["refused"]
+
+
+def test_every_entry_builds_and_plays_its_method():
+    for name, entry in (ENTRIES | STUDY).items():
+        method = entry.build(rounds=12, stages=3)
+        assert type(method).name == entry.method, name
+    assert entry_of("lw-fedssl").build(12, 3).rounds_per_stage == 4
+    assert {e.method for e in ENTRIES.values()} >= set(__import__("fedcore.methods", fromlist=["METHODS"]).METHODS)
+
+
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [("fedavg", [1, 1, 1]), ("heterofl", [1, 0.5, 0.25]), ("fastest-alone", [0, 1, 0]), ("cooperative-1/2", [0.5] * 3)],
+)
+def test_shares_of_entries(name, shares):
+    assert entry_of(name).shares_of(np.array([1, 0.5, 0.25]), np.array([1.0, 3.0, 2.0])) == shares
+
+
+def test_the_reference_is_always_played_and_unknown_names_are_refused():
+    assert chosen(("ist", "ist")) == ["fedavg", "ist"]
+    assert set(chosen(("all",))) == set(ENTRIES)
+    assert set(chosen(("study",))) == set(STUDY) | {"fedavg"}
+    with pytest.raises(InputError, match=r"'fedsgd' is not known, expected all, study, or some of fedavg"):
+        chosen(("fedsgd",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seeds": 0}, "--seeds is 0"),
+        ({"rounds": 1}, "--rounds is 1, expected at least 2"),
+        ({"longest": 0.5}, "--longest is 0.5"),
+        ({"data": Path("/no/such")}, "/no/such, which does not exist"),
+        ({"scenario": "nowhere"}, "nowhere"),
+        ({"split": "alphabet"}, "alphabet"),
+        ({"methods": ("magic",)}, "'magic' is not known"),
+    ],
+)
+def test_bad_options_are_told_in_one_sentence(changes, sentence):
+    with pytest.raises(InputError, match=sentence) as error:
+        specs_of(CompareOptions(**changes))
+    assert "\n" not in str(error.value)
+
+
+def test_a_comparison_is_kept_and_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "cache"))
+    scenario = tmp_path / "small.yaml"
+    scenario.write_text(json.dumps(SMALL))
+    options = CompareOptions(
+        scenario=str(scenario), methods=("heterofl", "ist"), seeds=1, rounds=4, steps=1, every=1, workers=1,
+        output=tmp_path / "out",
+    )  # fmt: skip
+    runs = compare(options)
+    kept = sorted((tmp_path / "cache").rglob("*.json"))
+    assert len(kept) == 3
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    assert compare(options) == runs
+    assert [path.stat().st_mtime_ns for path in kept] == stamps
+    text = write(options, runs)
+    assert (tmp_path / "out" / "table.md").read_text() == text
+    assert text.count("\n| ") >= 3 + 1
+    assert (tmp_path / "out" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert len((tmp_path / "out" / "curves.csv").read_text().splitlines()) > 9
+    assert key_of(spec("ist")) != key_of(spec("ist", seed=1)) != key_of(spec("heterofl", seed=1))
