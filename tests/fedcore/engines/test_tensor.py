@@ -287,6 +287,7 @@ def test_memory_of_a_rank(encoder, objective, live_tensors):
     model, state, samples = setting(encoder, objective)
     shares = (0.7, 0.3)
     blocks, target = disjoint_blocks(model.neuron_map, shares), model.target_of(state)
+    samples.images(torch.arange(1))  # what a machine keeps of its images is not working memory
 
     def work(group):
         with live_tensors([*state.values(), *(target or {}).values(), samples.x]) as live:

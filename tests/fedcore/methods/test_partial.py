@@ -42,7 +42,7 @@ def test_context_rules_that_measure_are_refused():
     assert measuring
     for rule in measuring:
         for name in NAMES:
-            with pytest.raises(InputError, match=rf"context_rule is '{rule}', which .* expected .*random or nested$"):
+            with pytest.raises(InputError, match=rf"context_rule is '{rule}', which .* expected .*random or random-unscaled$"):
                 METHODS[name](partial=True, context=0.5, context_rule=rule)
 
 
