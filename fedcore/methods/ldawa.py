@@ -53,7 +53,8 @@ class LDAWA(Partial):
             raise InputError("l-dawa: selection is 'importance', which needs method intralayer, expected another selection")
         if self._measures:
             raise InputError(
-                f"l-dawa: context_rule is {self.context_rule!r}, which needs method intralayer, expected random or random-unscaled"
+                f"l-dawa: context_rule is {self.context_rule!r}, which needs method intralayer; "
+                "expected random or random-unscaled"
             )
 
     def merge(
