@@ -87,6 +87,8 @@ def build_model(
             f"{reads}: {fitting}"
         )
     built = ENCODERS[encoder](input_shape, **(encoder_options or {}))
+    if not built.stages:
+        raise ValueError(f"encoder {encoder} has no layer, expected widths of at least one")
     kind: Callable[..., Objective] = OBJECTIVES[objective]
     objective_for = partial(kind, **(objective_options or {}))
     return Model(built, objective_for(built), objective_for)

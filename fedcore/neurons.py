@@ -82,7 +82,12 @@ class NeuronMap:
         sizes = {layer.name: layer.neurons for layer in self.layers}
         if len(sizes) != len(self.layers) or len({p.name for p in self.parameters}) != len(self.parameters):
             raise ValueError("layer and parameter names must be unique")
+        for layer in self.layers:
+            if layer.neurons < 1:
+                raise ValueError(f"layer {layer.name} has {layer.neurons} neurons, expected at least 1")
         for p in self.parameters:
+            if min(p.shape) < 1:
+                raise ValueError(f"parameter {p.name} has shape {p.shape}, expected sides of at least 1")
             # A head reads a layer that only the whole model declares: unknown columns are checked after the sum.
             columns = sizes.get(p.cols) if p.cols is not None else None
             if p.shape[0] != sizes[p.rows] or columns not in (None, p.shape[1] if len(p.shape) > 1 else None):

@@ -63,6 +63,8 @@ class ConvKAN(Encoder):
                 f"got {len(widths)} widths, {len(strides)} strides, kernel {kernel} and grid {grid}, expected as many "
                 "strides as widths, an odd kernel and at least one interval"
             )
+        if min(strides, default=1) < 1:
+            raise ValueError(f"strides are {list(strides)}, expected whole numbers of at least 1")
         self.image_shape, self.strides = image_shape, tuple(strides)
         if not self.takes(height, width):
             raise ValueError(f"images of {height}x{width} are too small for strides {list(strides)}")

@@ -28,7 +28,8 @@ class ConvNet(Encoder):
         first_kernel: side of the first convolution's kernel; the others are 3x3.
 
     Raises:
-        ValueError: unequal numbers of widths and strides, an even kernel, or an image too small for the strides.
+        ValueError: unequal numbers of widths and strides, a stride below 1, an even kernel, or an image too small for the
+            strides.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class ConvNet(Encoder):
                 f"got {len(widths)} widths, {len(strides)} strides and kernel {first_kernel}, expected as many strides as "
                 "widths and an odd kernel"
             )
+        if min(strides, default=1) < 1:
+            raise ValueError(f"strides are {list(strides)}, expected whole numbers of at least 1")
         self.image_shape, self.strides = image_shape, tuple(strides)
         if not self.takes(height, width):
             raise ValueError(f"images of {height}x{width} are too small for strides {list(strides)}")

@@ -63,6 +63,8 @@ class ResNet(Encoder):
                 f"got {len(widths)} widths, blocks {list(blocks)}, {len(strides)} strides and kernel {stem_kernel}, expected "
                 "equally many widths, blocks and strides, at least one block per stage and an odd kernel"
             )
+        if min(strides, default=1) < 1:
+            raise ValueError(f"strides are {list(strides)}, expected whole numbers of at least 1")
         self.image_shape, self.strides = image_shape, tuple(strides)
         if not self.takes(height, width):
             raise ValueError(f"images of {height}x{width} are too small for strides {list(strides)}")

@@ -14,6 +14,7 @@ from fedcore.engines.arena import Arena, from_band, in_band, pack
 from fedcore.local import LocalRecipe, LocalResult, LocalTask
 from fedcore.parallel import single_threaded, worker_environment
 from fedcore.samples import Samples
+from scenarios.errors import InputError
 
 DEPTH = 2
 """Tasks that a worker is given ahead, each with an arena of its own for the result, so that it never waits for the parent."""
@@ -49,6 +50,8 @@ def _work(connection: Connection, train_task: Callable[..., LocalResult]) -> Non
                 task: LocalTask = from_band(content)
                 result = train_task(*round_, task, samples[task.machine], recipe)
                 connection.send(("result", up[done % DEPTH].write(result)))
+            except InputError as error:
+                connection.send(("refused", str(error)))
             except Exception:
                 connection.send(("error", traceback.format_exc()))
             done += 1
@@ -76,6 +79,7 @@ class Workers:
         self._down: Arena | None = None
         self._up: list[list[Arena]] = []
         self._read = [0] * count
+        self._ahead = DEPTH
         with worker_environment():
             for _ in range(count):
                 ours, theirs = context.Pipe()
@@ -95,11 +99,14 @@ class Workers:
         if self._down is not None and size <= self._down.size:
             return
         self._free()
+        self._ahead = DEPTH
         try:
             self._down = Arena(size)
             self._up = [[Arena(RESULT_SPARE * size) for _ in range(DEPTH)] for _ in self._connections]
         except OSError:  # little shared memory: tensors travel through the pipes
             self._free()
+            # A worker whose result fills the pipe does not read: a second task behind it would block both sides.
+            self._ahead = 1
             self._down = Arena(1 << 12)
             self._up = [[Arena(1 << 12) for _ in range(DEPTH)] for _ in self._connections]
         self._read = [0] * len(self._connections)
@@ -115,6 +122,7 @@ class Workers:
         """Results in the order of the tasks; whoever is free takes the next task.
 
         Raises:
+            InputError: a task was refused in its process, as it would have been in this one.
             RuntimeError: a task failed in its process; the message carries its traceback.
         """
         round_ = (method, model, state, target)
@@ -131,11 +139,11 @@ class Workers:
 
         for connection in self._connections[: len(tasks)]:
             connection.send(("round", packed))
-        for _ in range(DEPTH):
+        for _ in range(self._ahead):
             for worker in range(len(self._connections[: len(tasks)])):
                 if waiting:
                     give(worker)
-        failure = ""
+        failure, refusal = "", ""
         while any(given):
             ready = wait([connection for connection, queue in zip(self._connections, given, strict=True) if queue])
             for worker, connection in enumerate(self._connections):
@@ -150,6 +158,9 @@ class Workers:
                 if kind == "error":
                     failure = content
                     waiting.clear()
+                elif kind == "refused":
+                    refusal = content
+                    waiting.clear()
                 else:
                     results[index] = self._up[worker][self._read[worker] % DEPTH].read(content, copy=True)
                 self._read[worker] += 1
@@ -157,6 +168,8 @@ class Workers:
                     give(worker)
         if failure:
             raise RuntimeError(f"local training failed in a worker process:\n{failure}")
+        if refusal:
+            raise InputError(refusal)
         return [result for result in results if result is not None]
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from fedcore.encoders.base import Encoder
 from fedcore.objectives.base import Features, Objective
 from fedcore.objectives.heads import apply_head, mlp_head
 from fedcore.samples import Batch
+from scenarios.errors import InputError
 
 
 def nt_xent(z: Tensor, temperature: float) -> Tensor:
@@ -39,9 +40,14 @@ class SimCLR(Objective):
         hidden: projector's hidden units.
         outputs: width of the projection.
         temperature: tau.
+
+    Raises:
+        InputError: a temperature that is not above 0.
     """
 
     def __init__(self, encoder: Encoder, hidden: int = 256, outputs: int = 128, temperature: float = 0.1) -> None:
+        if not temperature > 0.0:
+            raise InputError(f"simclr: temperature is {temperature}, expected a number above 0")
         self.heads = mlp_head("projector", encoder.feature_columns, encoder.feature_dim, hidden, outputs)
         self.norm_gains = frozenset({"projector.hidden.gain"})
         self.temperature = temperature

@@ -26,6 +26,11 @@ def test_a_prefix_has_the_first_stages_and_the_same_objective_on_them(objective)
     assert torch.equal(features, same.encoder.features(whole_weights(state), x))
 
 
+def test_an_encoder_without_layers_is_refused():
+    with pytest.raises(ValueError, match="mlp has no layer"):
+        build_model((1, 8, 8), "mlp", "simclr", {"widths": ()})
+
+
 def test_a_model_that_nobody_can_rebuild_has_no_prefix():
     encoder = ConvNet((1, 12, 12))
     with pytest.raises(ValueError, match="build_model"):

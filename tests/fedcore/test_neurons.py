@@ -19,6 +19,13 @@ def test_a_map_refuses_parameters_that_do_not_fit_their_layers(shape, cols):
         NeuronMap((Layer("b", 2), Layer("a", 3)), (Parameter("w", shape, "a", cols),))
 
 
+def test_a_map_refuses_what_holds_nothing():
+    with pytest.raises(ValueError, match="layer a has 0 neurons"):
+        NeuronMap((Layer("a", 0),), ())
+    with pytest.raises(ValueError, match="at least 1"):
+        NeuronMap((Layer("a", 3),), (Parameter("w", (3, 2, -1, -1), "a"),))
+
+
 def test_maps_add_up_and_the_sum_checks_columns_that_only_it_knows():
     head = NeuronMap((Layer("h", 4),), (Parameter("h.w", (4, 3), "h", "a"),))
     both = NeuronMap((Layer("a", 3),), ()) + head

@@ -231,6 +231,7 @@ def test_it_runs_in_bf16():
         ({"kernel": 4}, "odd kernel"),
         ({"grid": 0}, "at least one interval"),
         ({"strides": (4, 2, 2)}, "too small for strides"),
+        ({"strides": (2, 0, 2)}, "at least 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):

@@ -57,6 +57,7 @@ def test_features_do_not_depend_on_the_rest_of_the_batch():
         ({"strides": (2,)}, "3 widths, 1 strides"),
         ({"first_kernel": 4}, "odd kernel"),
         ({"strides": (4, 2, 2)}, "too small for strides"),
+        ({"strides": (2, 0, 2)}, "at least 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):

@@ -181,6 +181,7 @@ def test_every_draw_is_from_the_generator():
         ({"blocks": (1, 0, 1)}, "at least one block"),
         ({"stem_kernel": 4}, "odd kernel"),
         ({"strides": (4, 2, 2)}, "too small for strides"),
+        ({"strides": (2, 0, 2)}, "at least 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):

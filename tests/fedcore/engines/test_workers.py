@@ -3,11 +3,13 @@ import pytest
 import torch
 
 from fedcore.engines import InProcessEngine
-from fedcore.local import LocalRecipe
+from fedcore.engines import workers as processes
+from fedcore.local import LocalRecipe, LocalResult, LocalTask
 from fedcore.methods import FedAvg, IntraLayer
 from fedcore.model import build_model
 from fedcore.samples import Samples
 from fedcore.training import FederatedTraining
+from scenarios.errors import InputError
 
 RECIPE = LocalRecipe(batch_size=6, precision="fp32")
 
@@ -43,3 +45,36 @@ def test_a_failing_task_is_told_with_its_traceback_and_the_engine_goes_on():
         with pytest.raises(RuntimeError, match=r"worker process[\s\S]*Traceback"):
             training.play([1.0, 1.0, 1.0], 1)
         training.play([1.0, 1.0, 0.0], 1)
+
+
+def test_a_task_that_is_refused_ends_in_the_same_sentence_as_without_workers():
+    model = build_model((1, 12, 12), "mlp", "supervised", {"widths": (6,)})
+    with InProcessEngine(samples(2), RECIPE, 2) as engine:
+        training = FederatedTraining(model, engine, "ab", lambda model, state: 1.0, None, seed=4)
+        with pytest.raises(InputError, match=r"^objective supervised needs samples with labels"):
+            training.play([1.0, 1.0], 1)
+
+
+LARGE = 300_000
+"""Numbers that no pipe's buffer holds."""
+
+
+def answer_at_length(method, model, state, target, task, samples, recipe) -> LocalResult:
+    return LocalResult({"w": torch.full((LARGE,), float(task.machine))}, 0.0, 1, 1)
+
+
+def test_large_tasks_and_results_pass_where_there_is_no_shared_memory(monkeypatch):
+    class Full(processes.Arena):
+        def __init__(self, size: int, name: str | None = None) -> None:
+            if size > 1 << 12:
+                raise OSError("no space left")
+            super().__init__(size, name)
+
+    monkeypatch.setattr(processes, "Arena", Full)
+    pool = processes.Workers(2, answer_at_length, samples(5), RECIPE)
+    tasks = [LocalTask(k, None, 1, (0,), extra={"c": {"w": torch.zeros(LARGE)}}) for k in range(5)]
+    try:
+        results = pool.train(None, None, {"w": torch.zeros(LARGE)}, None, tasks)
+    finally:
+        pool.close()
+    assert [float(result.trained["w"][0]) for result in results] == [0, 1, 2, 3, 4]

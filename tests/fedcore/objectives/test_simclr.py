@@ -8,6 +8,7 @@ from fedcore.model import Model, build_model
 from fedcore.objectives import OBJECTIVES, SimCLR
 from fedcore.objectives.simclr import nt_xent
 from fedcore.samples import Batch
+from scenarios.errors import InputError
 
 
 def test_two_images_by_hand():
@@ -56,3 +57,5 @@ def test_it_has_no_target():
     assert model.target_parameters == frozenset()
     with pytest.raises(TypeError):
         build_model((1, 8, 8), "mlp", "simclr", None, {"tau": 0.1})
+    with pytest.raises(InputError, match="temperature is 0"):
+        build_model((1, 8, 8), "mlp", "simclr", None, {"temperature": 0})
