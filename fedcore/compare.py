@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.comparison.entries import chosen, entry_of
-from fedcore.comparison.runs import RunSpec, play
+from fedcore.comparison.runs import REFERENCE, RunSpec, play
 from fedcore.comparison.tables import cells, csv_text, foretold, markdown, row_of, target_of
 from fedcore.files import cache_folder, content_key, write_bytes, write_text
 from fedcore.parallel import Job, run_kept
 from scenarios import load
 from scenarios.errors import InputError
+
+VERSION = 1
+"""Part of every kept run's name: raise it when a change of the code changes what a run gives."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
     for name, least in (("seeds", 1), ("rounds", 2), ("steps", 1), ("every", 1), ("workers", 1)):
         if getattr(options, name) < least:
             raise InputError(f"--{name} is {getattr(options, name)}, expected at least {least}")
-    if options.longest < 1:
+    if not 1 <= options.longest < float("inf"):
         raise InputError(f"--longest is {options.longest}, expected at least 1")
     scenario = load(options.scenario)
     if options.split is not None:
@@ -73,6 +76,7 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
         scenario = parse(content, options.scenario)
     if options.data is not None and not options.data.exists():
         raise InputError(f"--data is {options.data}, which does not exist; expected a folder, a zip or an npz of images")
+    chosen(options.plot)
     data = None if options.data is None else str(options.data)
     return [
         RunSpec(
@@ -85,10 +89,11 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
 
 def key_of(spec: RunSpec) -> str:
     """Names a run by content: entry with its parameters, scenario, data by path, size and date."""
-    parts: list[object] = [repr(asdict(spec)), repr(entry_of(spec.entry))]
+    parts: list[object] = [VERSION, repr(asdict(spec)), repr(entry_of(spec.entry))]
     if spec.data is not None:
-        path = Path(spec.data)
-        parts += [path.resolve(), path.stat().st_size, path.stat().st_mtime_ns]
+        path = Path(spec.data).resolve()
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        parts += [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return content_key(*parts)
 
 
@@ -114,19 +119,27 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
     """Write table.md, curves.csv and curves.png; returns the Markdown."""
     from fedcore.comparison.plots import draw
 
-    refused = {name: group[0]["refused"] for name, group in runs.items() if "refused" in group[0]}
+    if "refused" in runs[REFERENCE][0]:
+        raise InputError(runs[REFERENCE][0]["refused"])
+    refused = {name: [run["refused"] for run in group if "refused" in run] for name, group in runs.items()}
+    refused = {name: sentences for name, sentences in refused.items() if sentences}
     played = {name: group for name, group in runs.items() if name not in refused}
-    quality = played["fedavg"][0]["report"]["headline"]
-    target = target_of(played["fedavg"])
+    quality = played[REFERENCE][0]["report"]["headline"]
+    target = target_of(played[REFERENCE])
     rows = [row_of(name, group, target) for name, group in played.items()]
     text = markdown(cells(rows, quality))
-    text += f"\nUntrained encoder: {sum(rows[0].untrained) / len(rows[0].untrained):.3f}. Target: InfoNCE {target:.3f}.\n"
-    for name, sentence in refused.items():
-        text += f"\n{name} was not played: {sentence}\n"
+    text += f"\nUntrained encoder: {sum(rows[0].untrained) / len(rows[0].untrained):.3f}; "
+    text += f"raw pixels: {played[REFERENCE][0]['raw']:.3f}. Target: InfoNCE {target:.3f}.\n"
+    for name, group in played.items():
+        own = [quality for run in group for quality in run["personal"]]
+        if own:
+            text += f"\n{name}: the machines' own models reach {sum(own) / len(own):.3f} on average.\n"
+    for name, sentences in refused.items():
+        text += f"\n{name} was not played: {sentences[0]}\n"
     text += "\n" + markdown(foretold(played))
     best = sorted(rows[1:], key=lambda row: -sum(row.quality["time_s"]))
     names = options.plot or tuple(row.name for row in best[:9])
-    shown = {name: played[name] for name in dict.fromkeys(("fedavg", *names)) if name in played}
+    shown = {name: played[name] for name in dict.fromkeys((REFERENCE, *names)) if name in played}
     write_text(options.output / "table.md", text)
     write_text(options.output / "curves.csv", csv_text(played))
     write_bytes(options.output / "curves.png", draw(shown, quality, f"{options.scenario}, {options.data or 'embedded set'}"))
@@ -143,6 +156,9 @@ def main() -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; finished runs are kept, and the same command goes on", file=sys.stderr)
+        sys.exit(130)
     print(text)
     print(f"table.md, curves.csv and curves.png are in {options.output}")
 

@@ -18,6 +18,7 @@ from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.probes import effective_rank, extract_features, feature_std
 from fedcore.samples import Samples
+from scenarios.errors import InputError
 
 COLLAPSE_RANK = 1.5
 
@@ -79,7 +80,7 @@ class FederatedTraining:
         auxiliary: unlabelled samples of the server's own, for methods that train on it (LW-FedSSL's calibration).
 
     Raises:
-        InputError: the method cannot train this model with the engine's recipe.
+        InputError: the method cannot train this model with the engine's recipe, or the target is no improvement.
     """
 
     def __init__(
@@ -108,6 +109,11 @@ class FederatedTraining:
         )
         self.method.start(self.server)
         self.untrained = probe(model, state)
+        if scale is not None and not scale.target < self.untrained:
+            raise InputError(
+                f"the target of progress is {scale.target:.4g} and the untrained model is at {self.untrained:.4g}; expected a "
+                "lower target: a calibration (workload.calibration) holds for its own data, encoder and objective"
+            )
         # Every run starts at exactly 0: initial weights differ from seed to seed.
         self.scale = ProgressScale(self.untrained, 0.0 if scale is None else scale.target)
 

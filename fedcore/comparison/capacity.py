@@ -15,9 +15,9 @@ LEVELS = (1.0, 0.5, 0.25, 0.125, 0.0625)
 def capacity_shares(scenario: Scenario, whole: BlockCost) -> NDArray[np.float64]:
     """Capacity of every machine, (K,), on HeteroFL's levels.
 
-    The scarcer of what it has of the strongest machine's speed (whole-model steps per second) and of the fastest uplink,
-    rounded to the nearest level on a log scale. What orchestrators do again every round by looking at the fleet, this does
-    once, by nominal figures: it is the fixed assignment of the width-scaling papers.
+    The scarcer of what it has of the highest speed (whole-model steps per second) and of the fastest uplink, beside the
+    machine that has most of it, rounded to the nearest level on a log scale. What orchestrators do again every round by
+    looking at the fleet, this does once, by nominal figures: it is the fixed assignment of the width-scaling papers.
 
     Args:
         scenario: whose fleet.
@@ -26,7 +26,8 @@ def capacity_shares(scenario: Scenario, whole: BlockCost) -> NDArray[np.float64]
     machines = scenario.fleet.machines
     step_s = np.array([g.device.step_overhead_s + whole.step_flops / (g.device.throughput_gflops * 1e9) for g in machines])
     uplink = np.array([group.link.uplink_mbps for group in machines])
-    capacity = np.minimum(step_s.min() / step_s, uplink / uplink.max())
+    scarcer = np.minimum(step_s.min() / step_s, uplink / uplink.max())
+    capacity = scarcer / scarcer.max()  # somebody has to be the strongest, even where the fastest has a thin uplink
     levels = np.array(LEVELS)
     nearest = np.abs(np.log(capacity)[:, None] - np.log(levels)[None, :]).argmin(axis=1)
     return levels[nearest]

@@ -15,6 +15,7 @@ from fedcore.comparison.entries import entry_of
 from fedcore.costs import BlockCost, cost_of_share
 from fedcore.data.dataset import Dataset
 from fedcore.data.loading import load_images
+from fedcore.encoders import ENCODERS
 from fedcore.fleet.player import FleetPlayer
 from fedcore.methods import Method, RoundCost
 from fedcore.probes import HeldOutInfoNCE
@@ -26,6 +27,7 @@ from scenarios.errors import InputError
 from scenarios.schema import Scenario
 
 STALLED_ROUNDS = 20
+REFERENCE = "fedavg"
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,18 @@ def play(spec: RunSpec) -> dict[str, Any]:
 
     Returns:
         A JSON record: `budgets`, `shares`, `checkpoints` (cost so far and quality), `memory_bytes` per machine (peak
-        working memory of what it was given), `report` of the final encoder; or `refused` with the sentence that says why
-        this method cannot train this model.
+        working memory of what it was given), `report` of the final encoder, `personal` qualities of the machines' own models
+        where the method has any, `raw` quality of raw pixels (the reference's runs only); or `refused` with the sentence
+        that says why this method cannot train this model on this fleet.
     """
     scenario = parse(spec.scenario, "scenario")
     entry = entry_of(spec.entry)
     steps = entry.steps or spec.steps
+    if ENCODERS[scenario.workload.encoder].reads != "images":
+        raise InputError(
+            f"scenario {scenario.name}: workload.encoder {scenario.workload.encoder} reads text, expected one for images: the "
+            "comparison's probes are for image features"
+        )
     data = prepare_images(scenario, _dataset(spec, scenario), spec.seed)
     channels = data.dataset.images.shape[3]
     reference = model_for(scenario.workload, channels, scenario.name)
@@ -112,8 +120,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
     except InputError as error:
         return {"refused": str(error), "budgets": budgets}
     progress = training.probe
-    if not isinstance(progress, HeldOutInfoNCE):
-        raise InputError(f"scenario {scenario.name}: workload.data is text, expected images: probes are for image features")
+    assert isinstance(progress, HeldOutInfoNCE)
     player = FleetPlayer(scenario, spec.seed)
     spent = {"time_s": 0.0, "energy_j": 0.0, "bytes": 0.0, "upload_bytes": 0.0, "server_flops": 0.0}
     memory = np.zeros(len(shares))
@@ -129,7 +136,10 @@ def play(spec: RunSpec) -> dict[str, Any]:
     stalled, machine_steps = 0, 0
     next_check = spec.every * spec.steps
     while machine_steps < spec.longest * spec.rounds * spec.steps * len(shares):
-        costs = round_costs(training, shares, steps)
+        try:
+            costs = round_costs(training, shares, steps)
+        except InputError as error:  # some methods see only with the blocks that they cannot serve this fleet
+            return {"refused": str(error), "budgets": budgets}
         memory = np.maximum(memory, [0.0 if cost is None else cost.memory_bytes for cost in costs])
         played = player.play(costs, steps, method.one_by_one)
         training.play(shares, steps, [bool(d) for d in played.done])
@@ -150,8 +160,17 @@ def play(spec: RunSpec) -> dict[str, Any]:
             # Ever farther apart beyond the reference's length: lone machines play for hundreds of rounds.
             next_check += spec.every * spec.steps * max(1, training.round_index * steps // (spec.rounds * spec.steps))
             check()
-    check()
+    if checkpoints[-1]["round"] != training.round_index:
+        check()
+    personal = [
+        probe_report(training.model, state, data.dataset, progress, spec.seed, quick=True).quality
+        for state in method.personal_states(training.server)
+        if state is not None
+    ]
     full = probe_report(training.model, training.state, data.dataset, progress, spec.seed)
+    raw = None
+    if spec.entry == REFERENCE:
+        raw = probe_report(training.model, training.state, data.dataset, progress, spec.seed, raw=True, quick=True).quality
     return {
         "budgets": budgets,
         "shares": shares,
@@ -159,6 +178,8 @@ def play(spec: RunSpec) -> dict[str, Any]:
         "memory_bytes": memory.tolist(),
         "weakest": int(np.argmin(capacity * 1e6 + speed)),
         "report": full.to_dict(),
+        "personal": personal,
+        "raw": raw,
         "seconds": time.perf_counter() - started,
     }
 

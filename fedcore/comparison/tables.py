@@ -99,12 +99,12 @@ def _mean_range(values: Sequence[float], part: float = 1.0) -> str:
 
 
 def _ratio(values: Sequence[float], reference: Sequence[float]) -> str:
-    ratios = [v / r for v, r in zip(values, reference, strict=True)]
-    if not np.isfinite(ratios).any():
+    """Geometric mean over the seeds where both got there, and how many those are where it is not all of them."""
+    if not np.isfinite(values).any():
         return "never"
-    if not np.isfinite(ratios).all():
-        return f"{sum(np.isfinite(ratios))} of {len(ratios)} runs"
-    return f"{np.exp(np.mean(np.log(ratios))):.2f}" if min(ratios) > 0 else "0"
+    pairs = [(v, r) for v, r in zip(values, reference, strict=True) if np.isfinite(v) and np.isfinite(r) and v > 0 and r > 0]
+    told = f"{np.exp(np.mean([np.log(v / r) for v, r in pairs])):.2f}" if pairs else "reached"
+    return told if len(pairs) == len(values) else f"{told} ({sum(np.isfinite(values))} of {len(values)} runs)"
 
 
 HEADER = (

@@ -158,6 +158,10 @@ class Method(ABC):
         """Local training, on the machine; must depend on nothing but its arguments. As `local.train_block`."""
         return train_block(model, state, target, task, samples, recipe, generator)
 
+    def personal_states(self, server: Server) -> list[State | None]:
+        """Models of the machines' own, for probes; empty where the method has none, None where a machine has none yet."""
+        return []
+
     def run(self, server: Server, engine: Trainer, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         """Train all tasks; relays override it."""
         return engine.train(self, server.model, server.state, server.target, tasks)

@@ -37,6 +37,8 @@ class LDAWA(Partial):
         renormalise: divide by the sum of the weights; False is as published, sum_k delta_k w_k / K, entry by entry over the
             machines that trained it.
         warmup_rounds: rounds of FedAvg before it, 3 in the published code.
+
+    Under `merge_rule` median and trimmed-mean, which count machines alike, trust only leaves out who turned away.
     """
 
     name = "l-dawa"

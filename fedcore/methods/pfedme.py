@@ -124,15 +124,11 @@ class PFedMe(Partial):
         local = BYTES_PER_WEIGHT * entries(server.model.neuron_map, block)
         return replace(cost, step_flops=cost.step_flops * self.personal_steps, memory_bytes=cost.memory_bytes + local)
 
+    def personal_states(self, server: Server) -> list[State | None]:
+        """See `Method.personal_states`.
 
-def personal_states(server: Server) -> list[State | None]:
-    """Every machine's personal model, for probes.
-
-    Args:
-        server: of a run with `PFedMe`.
-
-    Returns:
-        Per machine the theta of its last round; weights that it did not train then, and statistics, are the server's.
-        None where it has trained in no round yet.
-    """
-    return [own_or(kept["personal"], server.state) if "personal" in kept else None for kept in server.kept]
+        Returns:
+            Per machine the theta of its last round; weights that it did not train then, and statistics, are the server's.
+            None where it has trained in no round yet.
+        """
+        return [own_or(kept["personal"], server.state) if "personal" in kept else None for kept in server.kept]

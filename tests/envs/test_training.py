@@ -195,13 +195,13 @@ def test_efficiency_rewards_sum_to_the_score_here_too(tiny: Scenario) -> None:
 
 def test_images_that_a_user_brings(tiny: Scenario) -> None:
     dataset = prepare_data(tiny).dataset
-    env = TrainingEnv(tiny, dataset=dataset, target_infonce=3.0)
+    env = TrainingEnv(tiny, dataset=dataset, target_infonce=2.0)
     env.reset(seed=0)
     info = env.step(HALF)[4]
     training = env.learner.training
     assert training is not None
-    assert training.scale.target == 3.0
-    assert info["progress"] == pytest.approx((training.untrained - info["infonce"]) / (training.untrained - 3.0))
+    assert training.scale.target == 2.0
+    assert info["progress"] == pytest.approx((training.untrained - info["infonce"]) / (training.untrained - 2.0))
     assert env.core.telemetry[0, 0, c.STATUS] == c.DONE
 
 

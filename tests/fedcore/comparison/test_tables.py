@@ -77,7 +77,7 @@ def test_the_table_tells_ratios_to_the_first_row_and_who_never_got_there():
     assert table[1][1] == "0.350 [0.300, 0.400]"
     assert table[2][1] == "0.200 [0.200, 0.200] (50% spent)"
     assert table[2][3] == "0.200 [0.200, 0.200] (25% spent)"
-    assert table[3][4] == "1 of 2 runs"
+    assert table[3][4] == "1.00 (1 of 2 runs)"
     assert table[1][8] == "1.00"
     assert rows[2].memory_bytes == 1e6
     text = markdown(table).splitlines()
@@ -103,3 +103,12 @@ def test_a_signal_that_moves_with_the_quality_foretells_it():
     assert [line[0] for line in table[1:]] == ["infonce", "uniformity"]
     assert table[1][1].startswith("1.00 ")
     assert table[2][1].startswith("-1.00 ")
+
+
+def test_a_reference_that_starts_at_the_target_or_never_gets_there_breaks_no_table():
+    reference = [run([5, 5, 5], [0, 0, 0]), run([3, 3, 3], [0, 0, 0])]
+    other = [run([5, 4, 3], [0, 0, 0]), run([5, 5, 3], [0, 0, 0])]
+    rows = [row_of(name, runs, 4.0) for name, runs in (("fedavg", reference), ("other", other))]
+    table = cells(rows, "R2")
+    assert table[1][4] == "reached (1 of 2 runs)"
+    assert table[2][4] == "reached (2 of 2 runs)"

@@ -11,7 +11,7 @@ from fedcore.blocks import whole_weights
 from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
 from fedcore.methods import FedAvg, IntraLayer
-from fedcore.methods.pfedme import PFedMe, personal_states
+from fedcore.methods.pfedme import PFedMe
 from fedcore.model import build_model
 from fedcore.samples import Batch, Samples
 from fedcore.training import FederatedTraining
@@ -58,7 +58,7 @@ def test_two_rounds_equal_the_algorithm_written_out(beta, lam, eta):
     training = federation(PFedMe(beta, **options))
     w = start = dict(training.state)
     personal = [None, None, None]
-    assert personal_states(training.server) == personal
+    assert PFedMe().personal_states(training.server) == personal
     for r, present in enumerate([(0, 1), (0, 2)]):
         parts = {
             k: plain_round(
@@ -75,9 +75,9 @@ def test_two_rounds_equal_the_algorithm_written_out(beta, lam, eta):
     for name in w:
         torch.testing.assert_close(training.state[name], w[name], atol=1e-5, rtol=1e-4)
         assert float((w[name] - start[name]).abs().max()) > 1e-4
-        for k, state in enumerate(personal_states(training.server)):
+        for k, state in enumerate(PFedMe().personal_states(training.server)):
             torch.testing.assert_close(state[name], personal[k][name], atol=1e-5, rtol=1e-4)
-    assert not torch.equal(personal_states(training.server)[0]["fc1.weight"], training.state["fc1.weight"])
+    assert not torch.equal(PFedMe().personal_states(training.server)[0]["fc1.weight"], training.state["fc1.weight"])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_target_moves_with_the_local_model_where_it_is_asked_to():
 def test_personal_models_fit_their_machine_and_blocks_keep_what_they_trained():
     training = federation(PFedMe(partial=True, context=0.5, lambda_=1.0))
     blocks = training.play([0.5, 0.0, 0.3], 2).blocks
-    states = personal_states(training.server)
+    states = PFedMe().personal_states(training.server)
     assert states[1] is None
     for k in (0, 2):
         own = training.server.kept[k]["personal"]
