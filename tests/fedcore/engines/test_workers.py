@@ -1,10 +1,12 @@
+import importlib
+
 import numpy as np
 import pytest
 import torch
 
 from fedcore.engines import InProcessEngine
 from fedcore.engines import workers as processes
-from fedcore.local import LocalRecipe, LocalResult, LocalTask
+from fedcore.local import LocalRecipe, LocalTask
 from fedcore.methods import FedAvg, IntraLayer
 from fedcore.model import build_model
 from fedcore.samples import Samples
@@ -57,13 +59,21 @@ def test_a_task_that_is_refused_ends_in_the_same_sentence_as_without_workers():
 
 LARGE = 300_000
 """Numbers that no pipe's buffer holds."""
+ANSWERS = f"""
+import torch
+from fedcore.local import LocalResult
+
+def answer_at_length(method, model, state, target, task, samples, recipe):
+    return LocalResult({{"w": torch.full(({LARGE},), float(task.machine))}}, 0.0, 1, 1)
+"""
 
 
-def answer_at_length(method, model, state, target, task, samples, recipe) -> LocalResult:
-    return LocalResult({"w": torch.full((LARGE,), float(task.machine))}, 0.0, 1, 1)
+def test_large_tasks_and_results_pass_where_there_is_no_shared_memory(monkeypatch, tmp_path):
+    # Spawned processes import the function by its module's name, which pytest's import mode hides.
+    (tmp_path / "lengthy_answers.py").write_text(ANSWERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    answer_at_length = importlib.import_module("lengthy_answers").answer_at_length
 
-
-def test_large_tasks_and_results_pass_where_there_is_no_shared_memory(monkeypatch):
     class Full(processes.Arena):
         def __init__(self, size: int, name: str | None = None) -> None:
             if size > 1 << 12:
