@@ -172,6 +172,11 @@ def look(tensor: Tensor, parameter: Parameter, rows: Tensor, block: Block) -> Te
     return out.index_select(1, block.visible(parameter.cols))
 
 
+def places(parameter: Parameter, rows: Tensor, block: Block) -> tuple[Tensor, ...]:
+    """The index into the whole tensor of the given rows by the block's visible columns: where `take` reads, merging writes."""
+    return (rows,) if parameter.cols is None else (rows[:, None], block.visible(parameter.cols)[None, :])
+
+
 def slice_weights(state: State, neuron_map: NeuronMap, block: Block) -> Weights:
     """Cut the block out of a whole state.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcore.blocks import Block, look
+from fedcore.blocks import Block, look, places
 from fedcore.neurons import NeuronMap, State
 
 
@@ -90,11 +90,8 @@ def merge(state: State, neuron_map: NeuronMap, updates: Sequence[Update], server
             if len(rows) == len(old) and (p.cols is None or update.block.sees_in_order(p.cols, old.shape[1])):
                 total += new
                 weight += update.weight
-            elif p.cols is None:
-                total[rows] += new
-                weight[rows] += update.weight
             else:
-                index = (rows[:, None], update.block.visible(p.cols)[None, :])
+                index = places(p, rows, update.block)
                 total[index] += new
                 weight[index] += update.weight
         mean = (total / weight.clamp_min(1e-300)).to(old.dtype)

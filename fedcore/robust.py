@@ -13,6 +13,7 @@ from statistics import median as middle
 import torch
 from torch import Tensor
 
+from fedcore.blocks import places
 from fedcore.merge import Update, merge
 from fedcore.neurons import NeuronMap, Parameter, State
 from fedcore.slices import trained_slice
@@ -30,10 +31,7 @@ def _ordered(old: Tensor, p: Parameter, updates: Sequence[Update]) -> tuple[Tens
     holders = [(update, index) for update, index in zip(updates, rows, strict=True) if len(index)]
     values = torch.full((max(1, len(holders)), *old.shape), float("inf"), dtype=torch.float64)
     for i, (update, index) in enumerate(holders):
-        if p.cols is None:
-            values[i, index] = update.trained[p.name].double()
-        else:
-            values[i, index[:, None], update.block.visible(p.cols)[None, :]] = update.trained[p.name].double()
+        values[i][places(p, index, update.block)] = update.trained[p.name].double()
     return values.sort(dim=0).values, values.isfinite().sum(dim=0, keepdim=True)
 
 

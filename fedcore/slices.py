@@ -11,12 +11,8 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from fedcore.blocks import Block, take
-from fedcore.neurons import NeuronMap, Parameter, State
-
-
-def _index(parameter: Parameter, rows: Tensor, block: Block) -> tuple[Tensor, ...]:
-    return (rows,) if parameter.cols is None else (rows[:, None], block.visible(parameter.cols)[None, :])
+from fedcore.blocks import Block, places, take
+from fedcore.neurons import NeuronMap, State
 
 
 def trained_slice(state: State, neuron_map: NeuronMap, block: Block) -> State:
@@ -47,7 +43,7 @@ def write_trained(state: State, neuron_map: NeuronMap, block: Block, values: Map
     for p in neuron_map.parameters:
         if p.name in state and p.name in values:
             written[p.name] = state[p.name].clone()
-            written[p.name][_index(p, block.trained[p.rows], block)] = values[p.name]
+            written[p.name][places(p, block.trained[p.rows], block)] = values[p.name]
     return written
 
 
@@ -64,7 +60,7 @@ def write_visible(state: State, neuron_map: NeuronMap, block: Block, values: Map
             if neuron_map.layer(p.rows).always_visible:
                 rows = rows.sort().values
             written[p.name] = state[p.name].clone()
-            written[p.name][_index(p, rows, block)] = values[p.name]
+            written[p.name][places(p, rows, block)] = values[p.name]
     return written
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from fedcore.data.dataset import Dataset
 from fedcore.model import Model
 from fedcore.neurons import State
+from fedcore.parallel import one_thread
 from fedcore.probes.accuracy import Accuracy, accuracy_of
 from fedcore.probes.collapse import effective_rank, feature_std
 from fedcore.probes.counts import CountEstimates, estimate_counts, knn_log_counts, ridge_log_counts
@@ -153,18 +152,6 @@ def _count_estimates(content: dict[str, Any]) -> CountEstimates:
     return CountEstimates(Estimate(**content["r2_log"]), **lists)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Sums, and so the last digit, must not depend on how many cores there are.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def probe_report(
     model: Model,
     state: State,
@@ -194,7 +181,8 @@ def probe_report(
         raise InputError(
             f"{dataset.name}: has {len(train)} training and {len(test)} test images; expected at least 1 and 2 for probes"
         )
-    with _one_thread():
+    # Sums, and so the last digit, must not depend on how many cores there are.
+    with one_thread(), threadpool_limits(1):
         if raw:
             features = raw_pixels(dataset.images)
             views = progress_probe.one.flatten(1), progress_probe.two.flatten(1)
