@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,6 +138,11 @@ def follow(aim: Weights, weights: Weights, momentum: float) -> None:
     with torch.no_grad():
         for name, value in aim.frozen.items():
             value.lerp_(weights.vector(name), 1 - momentum)
+
+
+def seeded(entropy: tuple[int, ...]) -> torch.Generator:
+    """A generator that follows from a few whole numbers: run, purpose, round, machine."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
 
 def make_optimizer(weights: list[Tensor], recipe: LocalRecipe) -> torch.optim.Optimizer:

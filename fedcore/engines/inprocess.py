@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import TracebackType
 
-import numpy as np
-import torch
-
 from fedcore.engines.workers import Workers
-from fedcore.local import LocalRecipe, LocalResult, LocalTask
+from fedcore.local import LocalRecipe, LocalResult, LocalTask, seeded
 from fedcore.methods import Method
 from fedcore.model import Model
 from fedcore.neurons import State
@@ -32,8 +29,7 @@ def train_task(
     recipe: LocalRecipe,
 ) -> LocalResult:
     """One machine's round; a function of its arguments alone."""
-    entropy = int(np.random.SeedSequence(task.seed).generate_state(1, np.uint64)[0] >> 1)
-    return method.train(model, state, target, task, samples, recipe, torch.Generator().manual_seed(entropy))
+    return method.train(model, state, target, task, samples, recipe, seeded(task.seed))
 
 
 class InProcessEngine:

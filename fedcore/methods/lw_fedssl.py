@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fedcore.blocks import Block, Weights, whole_block, whole_weights
 from fedcore.costs import BYTES_PER_WEIGHT, cost_of_block
-from fedcore.local import Hooks, LocalRecipe, LocalResult, LocalTask, train_block
+from fedcore.local import Hooks, LocalRecipe, LocalResult, LocalTask, seeded, train_block
 from fedcore.merge import Update, refusal
 from fedcore.methods.base import RoundCost, Server
 from fedcore.methods.prog_fedssl import ProgFedSSL
@@ -183,13 +183,10 @@ class LWFedSSL(ProgFedSSL):
         block = whole_block(server.model.neuron_map)
         seed = (server.seed, 5, server.round_index)
         task = LocalTask(-1, block, self.server_calibration_steps, seed, steps_before=server.steps_done + steps)
-        entropy = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
         recipe = replace(server.recipe, moving_target=True)
         target = server.model.target_of(server.state)
         with one_thread():
-            result = train_block(
-                server.model, server.state, target, task, server.auxiliary, recipe, torch.Generator().manual_seed(entropy)
-            )
+            result = train_block(server.model, server.state, target, task, server.auxiliary, recipe, seeded(seed))
         update = Update("server", block, result.trained, 1.0)
         problem = refusal(update, server.state, server.model.neuron_map)
         if problem is not None:

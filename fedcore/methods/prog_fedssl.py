@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from fedcore.blocks import Block
 from fedcore.costs import cost_of_block
-from fedcore.local import LocalRecipe, LocalResult, LocalTask, train_block
+from fedcore.local import LocalRecipe, LocalResult, LocalTask, seeded, train_block
 from fedcore.methods.base import RoundCost, Server
 from fedcore.methods.fedavg import FedAvg
 from fedcore.model import Model
@@ -65,9 +64,7 @@ class ProgFedSSL(FedAvg):
         server.model = whole.prefix(depth)
         heads = server.model.objective.heads.parameters
         if any(server.state[p.name].shape != p.shape for p in heads):
-            entropy = np.random.SeedSequence((server.seed, 4, depth)).generate_state(1, np.uint64)[0]
-            generator = torch.Generator().manual_seed(int(entropy >> 1))
-            server.state = server.state | server.model.objective.init_state(generator)
+            server.state = server.state | server.model.objective.init_state(seeded((server.seed, 4, depth)))
         server.target = server.model.target_of(server.state)
 
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
