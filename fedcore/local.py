@@ -187,7 +187,8 @@ def train_block(
     weights = slice_weights(state, model.neuron_map, task.block)
     weights.statistics = {name: state[name].clone() for name in model.objective.statistics}
     aim = None if target is None else freeze(slice_weights(target, model.neuron_map, task.block))
-    optimiser = make_optimizer(list(weights.trained.values()), recipe)
+    leaves = list(weights.trained.values())
+    optimiser = make_optimizer(leaves, recipe)
     start = {n: t.detach().clone() for n, t in weights.trained.items()} if hooks.gradient else {}
     batch_size = min(recipe.batch_size, len(samples))
     features = features_in(model.encoder, recipe.precision)
@@ -201,7 +202,8 @@ def train_block(
         loss = model.objective.loss(features, seen, aim, batch)
         if hooks.penalty is not None:
             loss = loss + hooks.penalty(seen, batch, features)
-        optimiser.zero_grad(set_to_none=True)
+        for leaf in leaves:
+            leaf.grad = None
         loss.backward()
         if hooks.gradient is not None:
             hooks.gradient(weights, start)

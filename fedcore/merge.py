@@ -42,7 +42,7 @@ def refusal(update: Update, state: State, neuron_map: NeuronMap, max_relative_no
         neuron_map: the model.
         max_relative_norm: a change larger than this many times the norm of the weights it changes (plus one) is absurd.
     """
-    change, size = 0.0, 0.0
+    names, changes, starts = [], [], []
     for p in neuron_map.parameters:
         if len(update.block.trained[p.rows]) == 0 or p.name not in state:
             continue
@@ -51,17 +51,25 @@ def refusal(update: Update, state: State, neuron_map: NeuronMap, max_relative_no
         if new is None or new.shape != old.shape:
             shape = None if new is None else tuple(new.shape)
             return f"machine {update.machine}: update of {p.name} has shape {shape}, expected {tuple(old.shape)}"
-        moved = float(torch.linalg.vector_norm(new - old, dtype=torch.float64))
+        names.append(p.name)
+        changes.append(new - old)
+        starts.append(old)
+    moved = _norms(changes)
+    for name, norm in zip(names, moved, strict=True):
         # One NaN or infinity is enough to make the norm so; so is the difference of two huge numbers.
-        if not math.isfinite(moved) and not torch.isfinite(new).all():
-            return f"machine {update.machine}: update of {p.name} is not finite"
-        change += moved**2
-        size += float(torch.linalg.vector_norm(old, dtype=torch.float64)) ** 2
-    if change**0.5 > max_relative_norm * (size**0.5 + 1.0):
-        return (
-            f"machine {update.machine}: update of norm {change**0.5:.3g} is absurd beside weights of norm {size**0.5:.3g}"
-        )
+        if not math.isfinite(norm) and not torch.isfinite(update.trained[name]).all():
+            return f"machine {update.machine}: update of {name} is not finite"
+    change = math.hypot(*moved)
+    if change > max_relative_norm:  # below it no weights are so small that the change is absurd
+        size = math.hypot(*_norms(starts))
+        if not math.isfinite(change) or change > max_relative_norm * (size + 1.0):
+            return f"machine {update.machine}: update of norm {change:.3g} is absurd beside weights of norm {size:.3g}"
     return None
+
+
+def _norms(tensors: Sequence[Tensor]) -> list[float]:
+    """Euclidean norm of each, in one pass; infinite beyond float32, which is absurd enough."""
+    return [float(v) for v in torch._foreach_norm(list(tensors))] if tensors else []
 
 
 def merge(state: State, neuron_map: NeuronMap, updates: Sequence[Update], server_step: float = 1.0) -> State:
@@ -81,19 +89,25 @@ def merge(state: State, neuron_map: NeuronMap, updates: Sequence[Update], server
     for p in neuron_map.parameters:
         old = state[p.name]
         total = torch.zeros(old.shape, dtype=torch.float64)
-        weight = torch.zeros(old.shape, dtype=torch.float64)
+        # One number while all that came were whole tensors, an entry-wise sum from the first slice on.
+        weight: Tensor | float = 0.0
+        scaled = torch.empty_like(total)
         for update in updates:
             rows = update.block.trained[p.rows]
             if len(rows) == 0:
                 continue
-            new = update.trained[p.name].to(torch.float64) * update.weight
             if len(rows) == len(old) and (p.cols is None or update.block.sees_in_order(p.cols, old.shape[1])):
-                total += new
+                total += scaled.copy_(update.trained[p.name]).mul_(update.weight)
                 weight += update.weight
             else:
+                if not isinstance(weight, Tensor):
+                    weight = torch.full_like(total, weight)
                 index = places(p, rows, update.block)
-                total[index] += new
+                total[index] += update.trained[p.name].to(torch.float64) * update.weight
                 weight[index] += update.weight
+        if not isinstance(weight, Tensor):
+            merged[p.name] = torch.lerp(old, total.div_(weight).to(old.dtype), server_step) if weight > 0 else old
+            continue
         mean = (total / weight.clamp_min(1e-300)).to(old.dtype)
         # lerp at 1 returns its end exactly, which is what makes the whole-block merge equal FedAvg bit for bit.
         merged[p.name] = torch.where(weight > 0, torch.lerp(old, mean, server_step), old)
