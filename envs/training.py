@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from envs.core import Core, Decisions
 from envs.single import ScenarioLike, SingleEnv, compile_scenarios
+from fedcore.allocation import least_share
 from fedcore.data.dataset import Dataset
 from fedcore.training import FederatedTraining, ProgressScale, RoundReport
 from fedcore.workload import Prepared, build_training, prepare_data
@@ -50,7 +51,9 @@ class RealLearner:
         """Train the blocks that come back, for real."""
         assert self.training is not None
         machines = len(self.training.machine_names)
-        shares = [float(s) for s in decisions.shares[0, :machines]]
+        # An action cannot know how narrow the encoder is: what is decided above 0 stands for one neuron at least.
+        least = least_share(self.training.model.neuron_map)
+        shares = [max(float(s), least) if s > 0 else 0.0 for s in decisions.shares[0, :machines]]
         self.report = self.training.play(shares, int(decisions.steps[0]), [bool(d) for d in done[0, :machines]])
         return np.array([self.report.progress])
 

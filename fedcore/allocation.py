@@ -17,6 +17,11 @@ def trained_count(share: float, neurons: int) -> int:
     return 0 if share <= 0 else max(1, min(neurons, int(np.floor(share * neurons + 0.5))))
 
 
+def least_share(neuron_map: NeuronMap) -> float:
+    """The smallest share above 0 that stands for a neuron of the widest layer without being rounded up to one."""
+    return 0.5 / max(layer.neurons for layer in neuron_map.layers)
+
+
 def context_count(context: float, share: float, layer: Layer) -> int:
     """Neurons of a layer that are seen but not trained."""
     rest = layer.neurons - trained_count(share, layer.neurons)

@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,14 +27,24 @@ Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def single_threaded() -> None:
-    """Set up a worker process: one thread, deaf to Ctrl-C."""
+    """Set up a worker process: one thread, deaf to Ctrl-C, gone when its parent is."""
     import signal
 
     import torch
 
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
     # Ctrl-C belongs to the parent, which keeps what is finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def _follow_parent() -> None:
+    """End this process once its parent has ended, however that happened: a killed parent cannot tell its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -151,3 +151,10 @@ def test_what_cannot_be_measured_is_refused():
         METHODS["fedprox"](partial=True, context=0.5, context_rule="important")
     with pytest.raises(InputError, match="context_rule is 'nearest', expected one of compensated, "):
         IntraLayer(context_rule="nearest")
+
+
+def test_a_share_below_one_neuron_is_refused_by_name():
+    training = federation(IntraLayer())
+    assert training.plan([0.5, 0.0, 0.5 / 16])[2] is not None  # the projector's 16 units are the widest layer
+    with pytest.raises(InputError, match=r"machine b: share 0.01 is below one neuron of the widest layer; expected 0, .* 0.0312"):
+        training.plan([0.5, 0.01, 0.5])
