@@ -2,7 +2,7 @@
 
 FedAvg on SimCLR over the embedded set, K = 6 machines, H = 10, batch 32, two views: ours against the loop that one would
 write first, torch.nn modules with kornia augmentation (`pip install kornia`). Seconds per round in turns, medians, and the
-held-out InfoNCE that both reach, since speed counts only on the same learning curve.
+held-out InfoNCE on the way, since speed counts only on the same learning curve. Both start from the same weights.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 MACHINES, IMAGES, STEPS, BATCH = 6, 160, 10, 32
+EVERY = 6
 WIDTHS, STRIDES, KERNELS = (24, 48, 96), (2, 1, 2), (5, 3, 3)
 
 
@@ -37,7 +38,7 @@ class Options:
         seed: of that run.
     """
 
-    rounds: int = 20
+    rounds: int = 24
     seeds: int = 3
     only: str | None = None
     seed: int = 0
@@ -54,13 +55,15 @@ def ours(rounds: int, seed: int, workers: int, precision: str) -> dict[str, obje
     training = build_training(scenario, data, None, seed, FedAvg(), workers=workers)
     training.guard_images = None  # the plain loop measures nothing between rounds, so ours is not timed with it
     probe, training.probe = training.probe, lambda model, state: 1.0
-    seconds = []
+    seconds, curve = [], [training.untrained]
     with training.engine:
-        for _ in range(rounds):
+        for r in range(rounds):
             start = time.perf_counter()
             training.play([1.0] * MACHINES, STEPS)
             seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds[1:], "infonce": probe(training.model, training.state), "untrained": training.untrained}
+            if (r + 1) % EVERY == 0:
+                curve.append(probe(training.model, training.state))
+    return {"seconds": seconds[1:], "curve": curve}
 
 
 class SimCLRNet(nn.Module):
@@ -77,18 +80,15 @@ class SimCLRNet(nn.Module):
         self.projector = nn.Sequential(
             nn.Linear(inputs, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 128, bias=False)
         )
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.projector(self.encoder(x))
 
     def our_names(self) -> dict[str, torch.Tensor]:
-        """Encoder weights by our names."""
-        names = ("weight", "gain", "bias")
-        tensors = [p.detach() for p in self.encoder.parameters()]
-        return {f"conv{i // 3 + 1}.{names[i % 3]}": t for i, t in enumerate(tensors)}
+        """All weights by our names: both declare them in forward order."""
+        names = [f"conv{i}.{part}" for i in range(1, len(WIDTHS) + 1) for part in ("weight", "gain", "bias")]
+        names += ["projector.hidden.weight", "projector.hidden.gain", "projector.hidden.bias", "projector.out.weight"]
+        return dict(zip(names, (p.detach() for p in self.parameters()), strict=True))
 
 
 def plain(rounds: int, seed: int, threads: int) -> dict[str, object]:
@@ -110,13 +110,17 @@ def plain(rounds: int, seed: int, threads: int) -> dict[str, object]:
     )  # fmt: skip
     net = SimCLRNet()
     model = model_for(scenario.workload, 1)
+    # Both start from the same weights, so that learning curves can be held beside each other.
+    initial = model.init_state(torch.Generator().manual_seed(seed))
+    for name, tensor in net.our_names().items():
+        tensor.copy_(initial[name])
     probe = HeldOutInfoNCE(data.server_images)
-    untrained = probe(model, net.our_names())
+    curve = [probe(model, net.our_names())]
     weights = {name: value.clone() for name, value in net.state_dict().items()}
     torch.set_num_threads(threads)
     partner = (torch.arange(2 * BATCH) + BATCH) % (2 * BATCH)
     seconds = []
-    for _ in range(rounds):
+    for r in range(rounds):
         start = time.perf_counter()
         total = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in weights.items()}
         for images in clients:
@@ -135,8 +139,10 @@ def plain(rounds: int, seed: int, threads: int) -> dict[str, object]:
                 total[name] += value / len(clients)
         weights = {name: value.to(weights[name].dtype) for name, value in total.items()}
         seconds.append(time.perf_counter() - start)
-    net.load_state_dict(weights)
-    return {"seconds": seconds[1:], "infonce": probe(model, net.our_names()), "untrained": untrained}
+        if (r + 1) % EVERY == 0:
+            net.load_state_dict(weights)
+            curve.append(probe(model, net.our_names()))
+    return {"seconds": seconds[1:], "curve": curve}
 
 
 ENGINES = {
@@ -167,17 +173,14 @@ def main() -> None:
             records[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
     median = {name: float(np.median([s for r in runs for s in r["seconds"]])) for name, runs in records.items()}  # type: ignore[attr-defined]
     ours_fp32 = next(iter(median.values()))
-    table = Table(
-        "engine", "client-steps/s", "ours in fp32 is faster by", f"InfoNCE after {options.rounds} rounds (untrained)",
-        title=f"SimCLR, K = {MACHINES}, H = {STEPS}, batch {BATCH}",
-    )  # fmt: skip
-    for name, runs in records.items():
-        reached = [float(r["infonce"]) for r in runs]  # type: ignore[arg-type]
-        start = float(np.mean([r["untrained"] for r in runs]))  # type: ignore[misc]
-        table.add_row(
-            name, f"{MACHINES * STEPS / median[name]:,.1f}", f"x {median[name] / ours_fp32:.2f}",
-            f"{np.mean(reached):.3f} [{min(reached):.3f}, {max(reached):.3f}] ({start:.3f})",
-        )  # fmt: skip
+    curves = {name: np.array([r["curve"] for r in runs]) for name, runs in records.items()}
+    rounds = [f"after {EVERY * i}" if i else "InfoNCE untrained" for i in range(next(iter(curves.values())).shape[1])]
+    table = Table("engine", "client-steps/s", "ours in fp32 is faster by", *rounds,
+                  title=f"SimCLR, K = {MACHINES}, H = {STEPS}, batch {BATCH}, {options.seeds} seeds")  # fmt: skip
+    for name, seconds in median.items():
+        low, mean, high = curves[name].min(axis=0), curves[name].mean(axis=0), curves[name].max(axis=0)
+        table.add_row(name, f"{MACHINES * STEPS / seconds:,.1f}", f"x {seconds / ours_fp32:.2f}",
+                      *(f"{m:.3f} [{a:.3f}, {b:.3f}]" for a, m, b in zip(low, mean, high, strict=True)))  # fmt: skip
     Console().print(table)
 
 
