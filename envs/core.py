@@ -13,15 +13,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.observation import assemble
+from envs.kernels import reset_rows, step_rows
+from envs.memory import N_HEARD
+from envs.observation import MACHINE_FEATURES, N_FLEET, N_MACHINE, fleet_rows, machine_constants
 from envs.rewards import REWARDS, Ledger, Transition
+from envs.rows import in_rows
 from envs.scoring import log_efficiency
 from envs.spaces import decode
 from fedcore.costs import GRID
-from fedcore.dynamics import Dynamics, remember, variety
+from fedcore.dynamics import Dynamics, take_part
 from fedcore.fleet import columns as c
-from fedcore.fleet.conditions import DAY_S, initial, present_all
-from fedcore.fleet.round import play_rounds
+from fedcore.fleet.compile import DAY_S, stack_fleets
 from fedcore.world import World, progress_noise, share_indices
 
 Floats = NDArray[np.float64]
@@ -39,11 +41,13 @@ class Decisions:
 
     Attributes:
         shares: (B, K_max) in [0, 1], on the cost table's grid.
+        index: (B, K_max) their places on the grid.
         steps: (B,) H.
         level: (B,) index of H in the scenario's menu.
     """
 
     shares: Floats
+    index: Ints
     steps: Ints
     level: Ints
 
@@ -70,14 +74,13 @@ class SimulatedLearner:
 
     def advance(self, core: Core, decisions: Decisions, done: Bools) -> Floats:
         """See `Learner.advance`."""
-        coverage = (done * decisions.shares).sum(axis=1)
-        data = (done * core.data).sum(axis=1)
         if self.participation.shape != done.shape:
             self.participation, self.path = np.zeros(done.shape), np.zeros(len(done))
-        self.participation = remember(self.participation, done, core.round)
-        lately = variety(self.participation, core.data)
-        work = core.dynamics.work(coverage, data, decisions.steps.astype(np.float64))
+        sums = np.empty((len(done), 3))
+        in_rows(take_part, (core.data,), (core.world_index, done, decisions.shares, core.round, self.participation, sums))
+        coverage, data, lately = sums.T
         dynamics = core.dynamics
+        work = dynamics.work(coverage, data, decisions.steps.astype(np.float64))
         luck = np.exp(dynamics.run_spread * progress_noise(core.key, np.full_like(core.round, -1)))
         self.path = dynamics.advance(np.where(core.round > 0, self.path, 0.0), luck * work, lately)
         # A round that merged nothing changes nothing, so it measures what the last one did.
@@ -111,30 +114,27 @@ class Core:
         if any(len(w.data) != self.max_machines for w in worlds):
             raise ValueError("all worlds of one core must be compiled for the same max_machines")
         b, k = num_envs, self.max_machines
-        self.world_index = np.zeros(b, dtype=np.int64)
-        self._worlds = {
-            "parameters": np.stack([w.arrays.parameters for w in worlds]),
-            "fleet": np.stack([w.arrays.fleet for w in worlds]),
-            "link_up": np.stack([w.arrays.link_up_bps for w in worlds]),
-            "link_down": np.stack([w.arrays.link_down_bps for w in worlds]),
-            "via": np.stack([w.arrays.via for w in worlds]),
-            "costs": np.stack([w.costs for w in worlds]),
-            "data": np.stack([w.data for w in worlds]),
-            "max_share": np.stack([w.max_share_index / GRID for w in worlds]),
-            "reference": np.array([(w.reference.time_s, w.reference.energy_j, w.reference.bytes, w.reference.rounds)
-                                   for w in worlds]),
+        # By world, and looked up: too large to be copied to every episode.
+        self.fleets = stack_fleets([w.arrays for w in worlds])
+        self.costs = np.stack([w.costs for w in worlds])
+        self.data = np.stack([w.data for w in worlds])
+        self.machine_constants = np.stack([machine_constants(w) for w in worlds])
+        most = max(len(w.scenario.decision.sync_intervals) for w in worlds)
+        menu = [w.scenario.decision.sync_intervals for w in worlds]
+        self._by_world = {
+            "exists": np.arange(k) < self.fleets.fleet[:, [c.MACHINES]],
+            "fleet": self.fleets.fleet,
+            "reference": np.array([astuple(w.reference) for w in worlds]),
             "budgets": np.array([w.budgets for w in worlds], dtype=np.float64),
-            "levels": np.array([len(w.scenario.decision.sync_intervals) for w in worlds]),
+            "levels": np.array([len(m) for m in menu]),
+            "menu": np.array([list(m) + [m[-1]] * (most - len(m)) for m in menu], dtype=np.int64),
             "energy_weight": np.array([w.scenario.reward.energy_weight for w in worlds]),
             "context": np.array([w.scenario.workload.context for w in worlds]),
             "dynamics_table": np.array([astuple(w.dynamics) for w in worlds]),
-        }  # fmt: skip
-        most = int(self._worlds["levels"].max())
-        menu = [w.scenario.decision.sync_intervals for w in worlds]
-        self._worlds["menu"] = np.array([list(m) + [m[-1]] * (most - len(m)) for m in menu], dtype=np.int64)
-        self.parameters = np.empty((b, k, c.N_PARAMETERS))
-        for name, value in self._worlds.items():
+        }
+        for name, value in self._by_world.items():
             setattr(self, name, np.empty((b, *value.shape[1:]), dtype=value.dtype))
+        self.world_index = np.zeros(b, dtype=np.int64)
         self.conditions = np.zeros((b, k, c.N_CONDITIONS))
         self.key = np.zeros(b, dtype=np.uint64)
         self.round = np.zeros(b, dtype=np.int64)
@@ -145,24 +145,18 @@ class Core:
         self.totals = np.zeros((b, c.N_TOTALS))
         self.shares = np.zeros((b, k))
         self.steps = np.zeros(b, dtype=np.int64)
-        # What the orchestrator remembers of measurements; starts as advertised.
-        self.slow, self.up_bps, self.down_bps = np.ones((b, k)), np.ones((b, k)), np.ones((b, k))
-        self.age, self.lost = np.zeros((b, k)), np.zeros((b, k))
+        self.heard = np.zeros((b, k, N_HEARD))
+        # Two, in turns: what a step gave is still there after the next one, for learners that store transitions.
+        self.observed, self._other = (np.zeros((b, k * N_MACHINE + N_FLEET), dtype=np.float32) for _ in range(2))
 
-    parameters: Floats
+    exists: Bools
     fleet: Floats
-    link_up: Floats
-    link_down: Floats
-    via: Bools
-    costs: Floats
-    data: Floats
-    max_share: Floats
     reference: Floats
     budgets: Floats
     levels: Ints
+    menu: Ints
     energy_weight: Floats
     context: Floats
-    menu: Ints
     dynamics_table: Floats
 
     def reset(self, which: Ints, generators: Sequence[np.random.Generator]) -> None:
@@ -172,26 +166,34 @@ class Core:
             which: indices of the episodes.
             generators: one per index; the world and the episode's key are drawn from it.
         """
+        several = len(self.worlds)
         for b, rng in zip(which, generators, strict=True):
-            w = int(rng.integers(len(self.worlds)))
-            self.world_index[b] = w
-            for name, value in self._worlds.items():
-                getattr(self, name)[b] = value[w]
+            self.world_index[b] = rng.integers(several) if several > 1 else 0
             self.key[b] = rng.integers(2**63, dtype=np.int64)
-            self.conditions[b] = initial(self.parameters[b], self.key[b])
-        for array in (self.round, self.progress, self.gain, self.trend, self.spent, self.co2e_kg, self.telemetry,
-                      self.totals, self.shares, self.steps, self.age, self.lost):  # fmt: skip
+        for name, value in self._by_world.items():
+            getattr(self, name)[which] = value[self.world_index[which]]
+        for array in (self.round, self.progress, self.gain, self.trend, self.spent, self.co2e_kg, self.steps):
             array[which] = 0
-        self.slow[which] = 1.0
-        self._heartbeat(which)
-        self.up_bps[which] = np.maximum(self.parameters[which, :, c.UP_BPS], 1.0)
-        self.down_bps[which] = np.maximum(self.parameters[which, :, c.DOWN_BPS], 1.0)
+        reset_rows(
+            which, self.fleets, self.machine_constants, self.world_index, self.conditions, self.key, self.telemetry,
+            self.totals, self.shares, self.heard, self.observed,
+        )  # fmt: skip
         self.learner.reset(self, which)
 
     @property
     def dynamics(self) -> Dynamics:
         """Learning dynamics of all episodes, every parameter (B,)."""
         return Dynamics(*self.dynamics_table.T)
+
+    @property
+    def parameters(self) -> Floats:
+        """Each episode's machines, (B, K_max, N_PARAMETERS)."""
+        return self.fleets.parameters[self.world_index]
+
+    @property
+    def immutable(self) -> tuple[Any, ...]:
+        """What copies of an episode share."""
+        return (*self.worlds, self.fleets, self.costs, self.data, self.machine_constants, self._by_world)
 
     def world(self, b: int = 0) -> World:
         """The world of an episode."""
@@ -209,64 +211,43 @@ class Core:
                 f"actions have shape {np.shape(actions)}, expected ({self.num_envs}, {self.max_machines + 1})"
             )
         shares, level = decode(actions, self.levels)
-        exists = self.parameters[:, :, c.FLOPS_PER_S] > 0
-        shares = np.where(exists, share_indices(shares) / GRID, 0.0)
-        return Decisions(shares, self.menu[np.arange(self.num_envs), level], level)
+        index = np.where(self.exists, share_indices(shares), 0)
+        return Decisions(index / GRID, index, self.menu[np.arange(self.num_envs), level], level)
 
     def step(self, actions: NDArray[np.floating]) -> tuple[Floats, Ints]:
         """Play one round in every episode.
 
         Args:
-            actions: (B, K_max + 1).
+            actions: (B, K_max + 1) float.
 
         Returns:
-            (B,) rewards, (B,) reason of the end, 0 while it goes on (see `END_REASONS`).
+            (B,) rewards, and (B,) why an episode ended (0 where it goes on, else an index into END_REASONS).
+
+        Raises:
+            ValueError: actions of a wrong shape, or not finite.
         """
         decisions = self.decisions(actions)
         before = self.ledger()
-        play_rounds(
-            self.parameters, self.fleet, self.link_up, self.link_down, self.via, self.costs, self.conditions,
-            share_indices(decisions.shares), decisions.steps, self.spent[:, 0].copy(), self.key, self.round,
-            self.telemetry, self.totals,
+        self.shares, self.steps = decisions.shares, decisions.steps
+        self.observed, self._other = self._other, self.observed
+        in_rows(
+            step_rows, (self.fleets, self.costs, self.machine_constants),
+            (self.world_index, self.conditions, decisions.index, self.steps, self.spent[:, 0].copy(), self.key, self.round,
+             self.telemetry, self.totals, self.shares, self.heard, self.observed),
         )  # fmt: skip
-        status = self.telemetry[:, :, c.STATUS]
-        done = status == c.DONE
-        progress = self.learner.advance(self, decisions, done)
+        progress = self.learner.advance(self, decisions, self.telemetry[:, :, c.STATUS] == c.DONE)
         self.gain = progress - self.progress
         self.trend = 0.7 * self.trend + 0.3 * self.gain
         self.progress = progress
         self.spent = self.spent + self.totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         self.co2e_kg = self.co2e_kg + self.totals[:, c.TOTAL_CO2E_KG]
         self.round += 1
-        self.shares, self.steps = decisions.shares, decisions.steps
-        self._remember(status, done)
         after = self.ledger()
         reason = self._reason()
         transition = Transition(
             before, after, self.energy_weight, self.reference[:, 3], reason > 0, self.log_efficiency(after)
         )
         return self.reward(transition), reason
-
-    def _remember(self, status: Floats, done: Bools) -> None:
-        """Keep what this round measured (link rates of those who came back) and what the heartbeat reports now."""
-        t = self.telemetry
-        self._heartbeat(np.arange(self.num_envs))
-        self.up_bps = np.where(done, t[:, :, c.MEASURED_UP_BPS], self.up_bps)
-        self.down_bps = np.where(done, t[:, :, c.MEASURED_DOWN_BPS], self.down_bps)
-        self.age = np.where(done, 0.0, self.age + 1.0)
-        self.lost += (status == c.LEFT) | (status == c.FLAT)
-
-    def _heartbeat(self, which: Ints) -> None:
-        """Machines that answer report their load, as any operating system knows it; the others' last word stands."""
-        p, x = self.parameters[which], self.conditions[which]
-        load = np.where(x[:, :, c.BUSY] > 0.5, p[:, :, c.SLOWDOWN], 1.0)
-        self.slow[which] = np.where(present_all(p, x), load, self.slow[which])
-
-    def _step_seconds(self, shares: Floats) -> Floats:
-        """Seconds per step of every machine at a share under its reported load; (B, K_max)."""
-        flops = np.take_along_axis(self.costs[:, :, 0], share_indices(shares), axis=1)
-        rate = np.maximum(self.parameters[:, :, c.FLOPS_PER_S], 1.0)
-        return (self.parameters[:, :, c.STEP_OVERHEAD_S] + flops / rate) * self.slow
 
     def _reason(self) -> Ints:
         reason = np.zeros(self.num_envs, dtype=np.int64)
@@ -286,50 +267,22 @@ class Core:
         return log_efficiency(self.progress >= 1.0, self.progress, ledger.time, cost, scaled[:, 0], budget_cost)
 
     def observe(self) -> NDArray[np.float32]:
-        """Observations of all episodes, (B, size)."""
-        p, t = self.parameters, self.telemetry
-        exists = (p[:, :, c.FLOPS_PER_S] > 0).astype(np.float64)
-        count = exists.sum(axis=1)
-        rounds = self.reference[:, 3]
-        round_s = (self.reference[:, 0] / rounds)[:, None]
-        round_j = (self.reference[:, 1] / rounds / count)[:, None]
-        full = np.ones_like(p[:, :, 0])
-        step_s = self._step_seconds(full)
-        model_up, model_down = 8.0 * self.costs[:, -1, 1][:, None], 8.0 * self.costs[:, -1, 2][:, None]
-        reserve = p[:, :, c.BATTERY_RESERVE]
-        battery = p[:, :, c.BATTERY_J]
-        charge = self.conditions[:, :, c.CHARGE_J] / np.maximum(battery, 1e-9)
-        available = present_all(p, self.conditions)
-        status = t[:, :, c.STATUS]
-        lost = (status == c.LEFT) | (status == c.LATE) | (status == c.INFEASIBLE) | (status == c.FLAT)
+        """Observations of all episodes after the last step or reset, (B, size): a buffer that the step after the next one
+        overwrites, so copy what is to be kept."""
+        out = self.observed
+        first = MACHINE_FEATURES.index("available")
+        available = out[:, first : self.max_machines * N_MACHINE : N_MACHINE]
+        count, rounds = self.exists.sum(axis=1), self.reference[:, 3]
         started = self.round > 0
         clock = 2 * np.pi * ((self.fleet[:, c.START_S] + self.spent[:, 0]) % DAY_S) / DAY_S
         scaled = self.spent / self.reference[:, :3]
         used = self.spent / self.budgets[:, :3]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            machine = {
-                "exists": exists,
-                "available": available.astype(np.float64),
-                "step_time": np.log10(step_s / (round_s / 10.0)),
-                "slowdown": np.log10(self.slow),
-                "upload_time": np.log10(model_up / self.up_bps / round_s),
-                "download_time": np.log10(model_down / self.down_bps / round_s),
-                "measurement_age": np.tanh(self.age / 10.0),
-                "step_energy": np.log10(p[:, :, c.ACTIVE_W] * step_s / (round_j / 10.0)),
-                "radio_energy": np.log10(
-                    (model_up * p[:, :, c.TX_J_PER_BIT] + model_down * p[:, :, c.RX_J_PER_BIT]) / round_j + 1e-4
-                ),
-                "idle_energy": np.log10(p[:, :, c.IDLE_W] * round_s / round_j + 1e-4),
-                "charge": np.where(battery > 0, (charge - reserve) / np.maximum(1.0 - reserve, 1e-9), 1.0),
-                "data": 0.5 * self.data * count[:, None],
-                "max_share": self.max_share,
-                "last_share": self.shares,
-                "last_outcome": (status == c.DONE) * 1.0 - lost,
-                "last_idle": t[:, :, c.IDLE_S] / np.maximum(self.totals[:, c.ROUND_S], 1e-9)[:, None],
-                "step_saving": full * (self.costs[:, 1, 0] / self.costs[:, -1, 0])[:, None],
-                "leaves": np.tanh(self.lost / 2.0),
-            }
-            fleet = {
+        mean = self.reference[:, :3] / rounds[:, None]
+        with np.errstate(divide="ignore"):
+            last = [np.log10(self.totals[:, c.ROUND_S] / mean[:, 0])]
+            last += [np.log10(self.totals[:, i] / mean[:, j] + 1e-4) for i, j in ((c.TOTAL_ENERGY_J, 1), (c.TOTAL_BYTES, 2))]
+        fleet_rows(
+            {
                 "progress": self.progress,
                 "last_gain": 10.0 * self.gain,
                 "gain_trend": 10.0 * self.trend,
@@ -341,24 +294,22 @@ class Core:
                 "time_vs_reference": scaled[:, 0],
                 "energy_vs_reference": scaled[:, 1],
                 "bytes_vs_reference": scaled[:, 2],
-                "available_fraction": (available * exists).sum(axis=1) / count,
+                "available_fraction": available.sum(axis=1, dtype=np.float64) / count,
                 "machines": count / self.max_machines,
                 "energy_weight": self.energy_weight,
                 "context": self.context,
-                "last_round_time": np.where(started, np.log10(self.totals[:, c.ROUND_S] / round_s[:, 0]), 0.0),
-                "last_round_energy": np.where(
-                    started, np.log10(self.totals[:, c.TOTAL_ENERGY_J] / (self.reference[:, 1] / rounds) + 1e-4), 0.0
-                ),
-                "last_round_bytes": np.where(
-                    started, np.log10(self.totals[:, c.TOTAL_BYTES] / (self.reference[:, 2] / rounds) + 1e-4), 0.0
-                ),
+                "last_round_time": np.where(started, last[0], 0.0),
+                "last_round_energy": np.where(started, last[1], 0.0),
+                "last_round_bytes": np.where(started, last[2], 0.0),
                 "day_sin": np.sin(clock),
                 "day_cos": np.cos(clock),
                 "shortest_interval": np.log10(self.menu[:, 0]),
                 "longest_interval": np.log10(self.menu[:, -1]),
                 "reference_rounds": 0.5 * np.log10(rounds),
-            }
-        return assemble(machine, fleet)
+            },
+            out,
+        )
+        return out
 
     def info(self, b: int) -> dict[str, Any]:
         """What episode b's last round cost and gave, for `info` of one environment."""

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+
+from envs.memory import AGE, DOWN_BPS, LOST, SLOW, UP_BPS
+from fedcore.costs import GRID
+from fedcore.fleet import columns as c
+from fedcore.fleet.compile import Fleets
+from fedcore.fleet.conditions import is_present
+from fedcore.world import World
 
 Floats = NDArray[np.float64]
 LIMIT = 5.0
@@ -57,6 +65,13 @@ FLEET_FEATURES = (
     "reference_rounds",  # log10 of the rounds that the reference needs, halved
 )
 N_MACHINE, N_FLEET = len(MACHINE_FEATURES), len(FLEET_FEATURES)
+(
+    _EXISTS, _AVAILABLE, _STEP_TIME, _SLOWDOWN, _UPLOAD_TIME, _DOWNLOAD_TIME, _AGE, _STEP_ENERGY, _RADIO, _IDLE, _CHARGE,
+    _DATA, _MAX_SHARE, _LAST_SHARE, _OUTCOME, _LAST_IDLE, _SAVING, _LEAVES,
+) = range(N_MACHINE)  # fmt: skip
+MOVING = ("step_time", "step_energy", "upload_time", "download_time")
+"""Features that have a constant part and one that moves: only their sum is clipped."""
+_TANH_TENTHS = np.tanh(np.arange(128) / 10.0)
 
 
 def observation_space(max_machines: int) -> spaces.Box:
@@ -100,12 +115,108 @@ def split(observation: NDArray[np.floating]) -> View:
     )
 
 
-def assemble(machine: dict[str, Floats], fleet: dict[str, Floats]) -> NDArray[np.float32]:
-    """Stack named features, (B, K_max) and (B,), into observations (B, size); padding machines are all 0."""
-    body = np.stack([machine[name] for name in MACHINE_FEATURES], axis=2)
-    body = np.where(machine["exists"][:, :, None] > 0, body, 0.0)
-    tail = np.stack([fleet[name] for name in FLEET_FEATURES], axis=1)
-    out = np.concatenate([body.reshape(len(body), -1), tail], axis=1)
-    return np.clip(np.nan_to_num(out, nan=0.0, posinf=LIMIT, neginf=-LIMIT), -LIMIT, LIMIT).astype(np.float32)
+def machine_constants(world: World) -> Floats:
+    """Per-machine features as far as they do not move within an episode, (K_max, N_MACHINE): `machine_rows` adds the rest."""
+    p, exists = world.arrays.parameters, world.arrays.parameters[:, c.FLOPS_PER_S] > 0
+    round_s = world.reference.time_s / world.reference.rounds
+    round_j = world.reference.energy_j / world.reference.rounds / exists.sum()
+    up_bits, down_bits = 8.0 * world.costs[-1, 1], 8.0 * world.costs[-1, 2]
+    smallest, whole = (step_flops(p, world.costs[row]) for row in (1, -1))
+    rate = np.maximum(p[:, c.FLOPS_PER_S], 1.0)
+    step_s = p[:, c.STEP_OVERHEAD_S] + whole / rate
+    radio = up_bits * p[:, c.TX_J_PER_BIT] + down_bits * p[:, c.RX_J_PER_BIT]
+    out = np.zeros((len(p), N_MACHINE))
+    with np.errstate(divide="ignore"):
+        for name, values in {
+            "exists": exists,
+            "step_time": np.log10(step_s / (round_s / 10.0)),
+            "upload_time": np.log10(up_bits / round_s),
+            "download_time": np.log10(down_bits / round_s),
+            "step_energy": np.log10(p[:, c.ACTIVE_W] * step_s / (round_j / 10.0)),
+            "radio_energy": np.log10(radio / round_j + 1e-4),
+            "idle_energy": np.log10(p[:, c.IDLE_W] * round_s / round_j + 1e-4),
+            "charge": 1.0,
+            "data": 0.5 * world.data * exists.sum(),
+            "max_share": world.max_share_index / GRID,
+            "step_saving": smallest / whole,
+        }.items():
+            out[:, MACHINE_FEATURES.index(name)] = values
+    still = [i for i, name in enumerate(MACHINE_FEATURES) if name not in MOVING]
+    out[:, still] = np.clip(out[:, still], -LIMIT, LIMIT)
+    return np.where(exists[:, None], out, 0.0)
 
 
+def step_flops(parameters: Floats, cost: Floats) -> Floats:
+    """FLOPs of a step, with what every machine loses on small products, (K,), from (K, N_PARAMETERS) and a row of costs."""
+    return np.asarray(cost[0] + parameters[:, c.HALF_ROWS] * cost[4])
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _clip(value: float) -> float:
+    return min(max(value, -LIMIT), LIMIT)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def write_machines(
+    fleets: Fleets,
+    constants: Floats,
+    w: int,
+    conditions: Floats,
+    elapsed_s: float,
+    telemetry: Floats,
+    totals: Floats,
+    shares: Floats,
+    heard: Floats,
+    out: NDArray[np.float32],
+    b: int,
+) -> None:
+    """Write the machines' part of one observation.
+
+    Args:
+        fleets: stacked.
+        constants: (W, K_max, N_MACHINE), from `machine_constants`.
+        w: which fleet.
+        conditions: (B, K_max, N_CONDITIONS); only presence and charge are told.
+        elapsed_s: since the episode's start.
+        telemetry: (B, K_max, N_TELEMETRY) of the last round.
+        totals: (B, N_TOTALS) of the last round.
+        shares: (B, K_max) of the last round.
+        heard: (B, K_max, N_HEARD), see `memory`.
+        out: (B, K_max x N_MACHINE + N_FLEET), row b overwritten but for the fleet's part.
+        b: the episode.
+    """
+    p, start_s = fleets.parameters, fleets.fleet[w, c.START_S]
+    round_s = max(totals[b, c.ROUND_S], 1e-9)
+    n = int(fleets.fleet[w, c.MACHINES])
+    for k in range(n):
+        at = k * N_MACHINE
+        for i in range(N_MACHINE):
+            out[b, at + i] = constants[w, k, i]
+        here = is_present(p, w, k, conditions, b, fleets.windows, start_s, elapsed_s)
+        out[b, at + _AVAILABLE] = 1.0 if here else 0.0
+        slow = np.log10(heard[b, k, SLOW]) if heard[b, k, SLOW] != 1.0 else 0.0
+        out[b, at + _SLOWDOWN] = _clip(slow)
+        out[b, at + _STEP_TIME] = _clip(constants[w, k, _STEP_TIME] + slow)
+        out[b, at + _STEP_ENERGY] = _clip(constants[w, k, _STEP_ENERGY] + slow)
+        out[b, at + _UPLOAD_TIME] = _clip(constants[w, k, _UPLOAD_TIME] - np.log10(heard[b, k, UP_BPS]))
+        out[b, at + _DOWNLOAD_TIME] = _clip(constants[w, k, _DOWNLOAD_TIME] - np.log10(heard[b, k, DOWN_BPS]))
+        out[b, at + _AGE] = _TANH_TENTHS[min(int(heard[b, k, AGE]), len(_TANH_TENTHS) - 1)]
+        out[b, at + _LEAVES] = _TANH_TENTHS[min(5 * int(heard[b, k, LOST]), len(_TANH_TENTHS) - 1)]
+        battery, reserve = p[w, k, c.BATTERY_J], p[w, k, c.BATTERY_RESERVE]
+        if battery > 0.0:
+            out[b, at + _CHARGE] = _clip((conditions[b, k, c.CHARGE_J] / battery - reserve) / max(1.0 - reserve, 1e-9))
+        out[b, at + _LAST_SHARE] = shares[b, k]
+        out[b, at + _LAST_IDLE] = _clip(telemetry[b, k, c.IDLE_S] / round_s)
+        status = telemetry[b, k, c.STATUS]
+        if status == c.DONE:
+            out[b, at + _OUTCOME] = 1.0
+        elif status == c.LEFT or status == c.LATE or status == c.INFEASIBLE or status == c.FLAT:
+            out[b, at + _OUTCOME] = -1.0
+    for i in range(n * N_MACHINE, shares.shape[1] * N_MACHINE):
+        out[b, i] = 0.0
+
+
+def fleet_rows(features: dict[str, Floats], out: NDArray[np.float32]) -> None:
+    """Write the fleet's part of observations (B, size) from named features (B,)."""
+    tail = np.stack([features[name] for name in FLEET_FEATURES], axis=1)
+    out[:, -N_FLEET:] = np.clip(np.nan_to_num(tail, nan=0.0, posinf=LIMIT, neginf=-LIMIT), -LIMIT, LIMIT)

@@ -17,8 +17,9 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from envs.core import Core
+from envs.memory import DOWN_BPS, UP_BPS
 from fedcore.fleet import columns as c
-from fedcore.fleet.conditions import present
+from fedcore.fleet.conditions import is_present
 from fedcore.fleet.graph import SERVER, fleet_graph
 from fedcore.workload import model_for
 
@@ -72,12 +73,15 @@ class _View:
         self.core, self.scenario, self.names = core, core.world().scenario, core.world().arrays.names
         n = len(self.names)
         self.title, self.round = self.scenario.title or self.scenario.name, int(core.round[0])
-        self.parameters, self.telemetry = core.parameters[0, :n], core.telemetry[0, :n]
-        self.shares, self.up_bps, self.down_bps = core.shares[0, :n], core.up_bps[0, :n], core.down_bps[0, :n]
+        self.parameters, self.telemetry = core.fleets.parameters[core.world_index[0], :n], core.telemetry[0, :n]
+        self.shares, self.up_bps, self.down_bps = core.shares[0, :n], *core.heard[0, :n, [UP_BPS, DOWN_BPS]]
         if self.round:
             self.status = [c.STATUS_NAMES[int(s)] for s in self.telemetry[:, c.STATUS]]
         else:
-            self.status = [READY if here else "away" for here in present(self.parameters, core.conditions[0, :n])]
+            windows, start_s = core.fleets.windows, core.fleet[0, c.START_S]
+            w, machines = int(core.world_index[0]), core.fleets.parameters
+            here = [is_present(machines, w, k, core.conditions, 0, windows, start_s, 0.0) for k in range(n)]
+            self.status = [READY if there else "away" for there in here]
         self.done = np.array([status == "done" for status in self.status])
         self.battery = core.conditions[0, :n, c.CHARGE_J] / np.maximum(self.parameters[:, c.BATTERY_J], 1e-9)
         self.reference = core.reference[0]

@@ -59,7 +59,7 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.core.reset(np.array([0]), [self.np_random])
         self._needs_reset, self._began = False, True
         self.history = History()
-        return self.core.observe()[0], {"scenario": self.core.world().scenario.name, **self.core.info(0)}
+        return self.core.observe()[0].copy(), {"scenario": self.core.world().scenario.name, **self.core.info(0)}
 
     def step(
         self, action: NDArray[np.floating]
@@ -90,7 +90,7 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         if self.render_mode is not None:
             self.history.append(info)
         # Budgets are part of the observed state, so running out of one is an end in itself, not a truncation.
-        return self.core.observe()[0], float(rewards[0]), ended, False, info
+        return self.core.observe()[0].copy(), float(rewards[0]), ended, False, info
 
     def render(self) -> NDArray[np.uint8] | str | None:
         """The fleet as a graph, each machine's blocks as coloured strips, the curves so far; or the same as text."""
@@ -108,8 +108,7 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the episode's future depends on, for `set_state`."""
-        # Worlds are immutable and shared.
-        memo = {id(world): world for world in self.core.worlds}
+        memo = {id(shared): shared for shared in self.core.immutable}
         state = {
             "core": self.core.__dict__,
             "np_random": self.np_random,
@@ -121,7 +120,7 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` gave."""
-        state = copy.deepcopy(state, {id(world): world for world in state["core"]["worlds"]})
+        state = copy.deepcopy(state, {id(shared): shared for shared in self.core.immutable})
         self.core.__dict__.update(state["core"])
         self.np_random, self.history = state["np_random"], state["history"]
         self._needs_reset, self._began = state["needs_reset"], state["began"]

@@ -16,6 +16,8 @@ from envs.observation import observation_space
 from envs.single import ScenarioLike, compile_scenarios
 from envs.spaces import action_space
 
+_REASONS = np.array(END_REASONS, dtype=object)
+
 
 class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]):
     """`IntraFed/Orchestration-v0` with B episodes side by side; equal to B single environments step for step.
@@ -27,6 +29,8 @@ class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[n
         max_machines: K_max.
         render_mode: only None.
         autoreset_mode: `NEXT_STEP` (Gymnasium's default) or `SAME_STEP`.
+        copy: give out observations that are the caller's to keep; otherwise the buffer itself, which the step after the next
+            one overwrites (faster; `SyncVectorEnv` has the same switch).
     """
 
     def __init__(
@@ -37,12 +41,13 @@ class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[n
         max_machines: int = 16,
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+        copy: bool = True,
     ) -> None:
         if render_mode is not None:
             raise ValueError("the batched environment does not render: render one made by gym.make")
         if autoreset_mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise ValueError(f"autoreset_mode {autoreset_mode} is not supported, expected NEXT_STEP or SAME_STEP")
-        self.num_envs = num_envs
+        self.num_envs, self.copy = num_envs, copy
         self.render_mode = None
         self.metadata = {"render_modes": [], "autoreset_mode": autoreset_mode}
         self.core = Core(compile_scenarios(scenario, max_machines), num_envs, SimulatedLearner(), reward)
@@ -66,7 +71,10 @@ class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[n
         self.core.reset(np.arange(self.num_envs), self.generators)
         self._ended[:] = False
         self._began = True
-        return self.core.observe(), {}
+        return self._observe(), {}
+
+    def _observe(self) -> NDArray[np.float32]:
+        return self.core.observe().copy() if self.copy else self.core.observe()
 
     def step(
         self, actions: NDArray[np.float32]
@@ -89,7 +97,7 @@ class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[n
             info["_log_efficiency"] = ended.copy()
             info["reached"] = reason == REACHED
             info["_reached"] = ended.copy()
-            info["end_reason"] = np.array([END_REASONS[r] for r in reason], dtype=object)
+            info["end_reason"] = _REASONS[reason]
             info["_end_reason"] = ended.copy()
             if same_step:
                 final = np.empty(self.num_envs, dtype=object)
@@ -99,4 +107,4 @@ class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[n
                 info["final_obs"], info["_final_obs"] = final, ended.copy()
                 self.core.reset(which, [self.generators[i] for i in which])
         self._ended = np.zeros_like(ended) if same_step else ended
-        return self.core.observe(), rewards, ended, np.zeros_like(ended), info
+        return self._observe(), rewards, ended, np.zeros_like(ended), info

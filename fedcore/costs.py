@@ -32,12 +32,15 @@ class BlockCost:
         upload_bytes: bytes of trained rows that go back after a round.
         download_bytes: bytes of all visible weights that come before a round.
         memory_bytes: peak working memory while training, see `memory`.
+        row_flops: of one row (one neuron) of every matrix product of a step, summed: what a device that is slow on few
+            rows loses (`Device.half_rows`). A layer that is partly trained runs as two products.
     """
 
     step_flops: float
     upload_bytes: float
     download_bytes: float
     memory_bytes: float
+    row_flops: float = 0.0
 
 
 def cost_of_counts(
@@ -64,7 +67,7 @@ def cost_of_counts(
     views = {name: batch * objective.layer_views.get(name, objective.views_per_sample) for name in encoder}
     head_views = batch * objective.head_views
     aim_views = batch * objective.target_views
-    flops, up, down = 0.0, 0, 0
+    flops, row_flops, up, down = 0.0, 0.0, 0, 0
     learning = False  # whether a gradient reaches this far: nothing before the first trained weight needs one
     reached: set[str] = set()  # the same by layer: of two weights that read one frozen layer, neither passes a gradient on
     for p in model.neuron_map.parameters:
@@ -75,6 +78,9 @@ def cost_of_counts(
         # Biases and norm parameters have macs 0: they cost no matrix product.
         passed_on = not p.reads_data and (learning if p.cols is None else p.cols in reached)
         flops += 2.0 * p.macs * samples * (seen + (seen if passed_on else 0) + learned)
+        products = int(trained[p.rows] > 0) + int(visible[p.rows] > trained[p.rows])
+        row = 2.0 * p.macs * cols * p.per_pair
+        row_flops += row * samples * (products * (2 if passed_on else 1) + int(learned > 0))
         learning = learning or learned > 0
         if passed_on or learned > 0:
             reached.add(p.rows)
@@ -82,6 +88,7 @@ def cost_of_counts(
         down += seen
         if p.name in model.target_parameters:
             flops += 2.0 * p.macs * aim_views * seen
+            row_flops += row * aim_views
             down += seen
     below = True  # no gradient reaches the layers before the first trained one
     for layer in model.neuron_map.layers:
@@ -92,7 +99,9 @@ def cost_of_counts(
             flops += work * aim_views
     statistics = sum(objective.statistics.values())
     memory = training_memory(model, trained, visible, batch, optimizer_copies, activations)
-    return BlockCost(flops, BYTES_PER_WEIGHT * (up + statistics), BYTES_PER_WEIGHT * (down + statistics), memory)
+    return BlockCost(
+        flops, BYTES_PER_WEIGHT * (up + statistics), BYTES_PER_WEIGHT * (down + statistics), memory, row_flops
+    )
 
 
 def cost_of_block(model: Model, block: Block, batch: int, optimizer_copies: int = ADAMW_COPIES) -> BlockCost:
@@ -138,13 +147,14 @@ def cost_table(model: Model, context: float, batch: int, context_rule: str = "ra
     """Costs on a grid of shares, for array code.
 
     Returns:
-        (GRID + 1, 4) float64: row i is share i / GRID (row 0 costs nothing: the machine sits out), columns are
-        step FLOPs, upload bytes, download bytes, memory bytes. Memory is the most that this or any smaller share needs, so that
-        whoever may train a share may train every smaller one; without a frozen part, the whole model needs less than that.
+        (GRID + 1, 5) float64: row i is share i / GRID (row 0 costs nothing: the machine sits out), columns are
+        step FLOPs, upload bytes, download bytes, memory bytes, FLOPs of one row of every product. Memory is the most that this
+        or any smaller share needs, so that whoever may train a share may train every smaller one; without a frozen part, the
+        whole model needs less than that.
     """
-    table = np.zeros((GRID + 1, 4))
+    table = np.zeros((GRID + 1, 5))
     for i in range(1, GRID + 1):
         cost = cost_of_share(model, i / GRID, context, batch, context_rule)
-        table[i] = (cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes)
+        table[i] = (cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes, cost.row_flops)
     table[:, 3] = np.maximum.accumulate(table[:, 3])
     return table

@@ -24,6 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -129,6 +130,44 @@ def remember(
 def variety(participation: NDArray[np.float64], data: NDArray[np.float64]) -> NDArray[np.float64]:
     """V: the fraction of images that has been taking part lately, (B,) from (B, K) and (B, K)."""
     return (data * -np.expm1(-participation / FULL_AT)).sum(axis=1)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def take_part(
+    data: NDArray[np.float64],
+    world: NDArray[np.int64],
+    done: NDArray[np.bool_],
+    shares: NDArray[np.float64],
+    rounds: NDArray[np.int64],
+    participation: NDArray[np.float64],
+    sums: NDArray[np.float64],
+) -> None:
+    """What `Dynamics` needs to know of who took part in a round, for B episodes in one pass.
+
+    Args:
+        data: (W, K) fraction of the images on each machine, by world.
+        world: (B,) each episode's.
+        done: (B, K) whose blocks came back.
+        shares: (B, K) of the round.
+        rounds: (B,) played before it.
+        participation: (B, K), changed as by `remember`.
+        sums: (B, 3), overwritten: coverage m, data D, `variety` V.
+    """
+    for b in range(len(world)):
+        keep = 0.0
+        if rounds[b] > 0:
+            keep = MEMORY * (1 - MEMORY ** rounds[b]) / (1 - MEMORY ** (rounds[b] + 1))
+        coverage, part, lately = 0.0, 0.0, 0.0
+        for k in range(done.shape[1]):
+            here = data[world[b], k]
+            if done[b, k]:
+                coverage += shares[b, k]
+                part += here
+            mean = keep * participation[b, k] + (1.0 - keep) * done[b, k]
+            participation[b, k] = mean
+            if here > 0.0:
+                lately -= here * np.expm1(-mean / FULL_AT)
+        sums[b, 0], sums[b, 1], sums[b, 2] = coverage, part, lately
 
 
 @dataclass(frozen=True)

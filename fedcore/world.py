@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numba
 import numpy as np
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 from fedcore.costs import GRID
 from fedcore.dynamics import Calibration, Dynamics, load_calibration, remember, variety
 from fedcore.fleet import columns as c
-from fedcore.fleet.compile import FleetArrays, compile_fleet
-from fedcore.fleet.conditions import initial
-from fedcore.fleet.draws import PROGRESS, normal
+from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
+from fedcore.fleet.conditions import begin_rows
+from fedcore.fleet.draws import PROGRESS, normal, of_round
 from fedcore.fleet.round import play_rounds
 from fedcore.workload import model_for, workload_costs
 from scenarios.errors import InputError
@@ -49,7 +48,7 @@ class World:
     Attributes:
         scenario: where it comes from.
         arrays: the fleet, padded to K_max machines.
-        costs: (GRID + 1, 4) cost table.
+        costs: (GRID + 1, 5) cost table.
         calibration: learning dynamics and target.
         data: (K_max,) fraction of the fleet's images on each machine.
         reference: cost of the reference policy.
@@ -86,11 +85,11 @@ class World:
         return fits.cumprod(axis=1).sum(axis=1) - 1
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _progress_noise(keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[np.float64]:
     out = np.empty(len(keys))
     for b in range(len(keys)):
-        out[b] = normal(keys[b], counters[b], PROGRESS, 0)
+        out[b] = normal(of_round(keys[b], counters[b]), PROGRESS, 0)
     return out
 
 
@@ -139,15 +138,11 @@ def _reference_cost(world: World) -> ReferenceCost:
     """Play the reference policy until it reaches the target."""
     n, machines = REFERENCE_EPISODES, len(world.data)
     reference = world.scenario.reference
-    a = world.arrays
-
-    def stack(x: NDArray[Any]) -> NDArray[Any]:
-        return np.broadcast_to(x, (n, *x.shape)).copy()
-
-    parameters, fleet = stack(a.parameters), stack(a.fleet)
-    up, down, via, costs = stack(a.link_up_bps), stack(a.link_down_bps), stack(a.via), stack(world.costs)
+    fleets, which, costs = stack_fleets([world.arrays]), np.zeros(n, dtype=np.int64), world.costs[None]
+    data = np.broadcast_to(world.data, (n, machines))
     keys = np.random.default_rng(0).integers(2**63, size=n).astype(np.uint64)
-    conditions = np.stack([initial(a.parameters, key) for key in keys])
+    conditions = np.zeros((n, machines, c.N_CONDITIONS))
+    begin_rows(fleets, which, keys, np.arange(n), conditions)
     share = np.full((n, machines), share_indices(np.array(reference.share)), dtype=np.int64)
     share = np.minimum(share, np.maximum(world.max_share_index, 0)[None, :])
     steps = np.full(n, reference.sync_interval, dtype=np.int64)
@@ -158,9 +153,8 @@ def _reference_cost(world: World) -> ReferenceCost:
     for r in range(REFERENCE_ROUNDS):
         counters = np.full(n, r, dtype=np.int64)
         play_rounds(
-            parameters, fleet, up, down, via, costs, conditions, share, steps, spent[:, 0].copy(), keys, counters,
-            telemetry, totals,
-        )  # fmt: skip
+            fleets, costs, which, conditions, share, steps, spent[:, 0].copy(), keys, counters, telemetry, totals
+        )
         spent += totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         done = telemetry[:, :, c.STATUS] == c.DONE
         participation = remember(participation, done, counters)
@@ -169,7 +163,7 @@ def _reference_cost(world: World) -> ReferenceCost:
             (done * world.data).sum(axis=1),
             steps.astype(np.float64),
         )
-        lately = variety(participation, stack(world.data))
+        lately = variety(participation, data)
         path = world.dynamics.advance(path, luck * work, lately)
         measured = path + world.dynamics.noise * progress_noise(keys, counters)
         progress = np.where(work > 0, measured, progress)

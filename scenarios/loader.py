@@ -48,7 +48,18 @@ def load(name_or_path: str | Path) -> Scenario:
             close = difflib.get_close_matches(text, names(), 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise InputError(f"scenario {text!r} is unknown{hint}: expected a YAML file or one of {', '.join(names())}")
-    return parse(read_yaml(path), str(path))
+    return parse(_with_traces_beside(read_yaml(path), path.parent), str(path))
+
+
+def _with_traces_beside(content: Any, folder: Path) -> Any:
+    """Parsed YAML in which relative paths of traces are taken from the file's own folder."""
+    fleet = content.get("fleet") if isinstance(content, dict) else None
+    groups = fleet.get("groups") if isinstance(fleet, dict) else None
+    for group in groups if isinstance(groups, list) else ():
+        for section in (group.get("link"), group.get("availability")) if isinstance(group, dict) else ():
+            if isinstance(section, dict) and isinstance(section.get("trace"), str):
+                section["trace"] = str((folder / section["trace"]).resolve())
+    return content
 
 
 def _is_file(path: Path) -> bool:

@@ -21,25 +21,54 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Thermal(Section):
+    """A device without a fan slows down while it is hot; its heat follows its work."""
+
+    slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(description="of steps once it is as hot as it gets")
+    heating_s: Positive = Field(description="time constant of getting hot while it computes")
+    cooling_s: Positive = Field(description="time constant of cooling down while it does not")
+
+
 class Device(Section):
-    """What computes. Step time = step_overhead_s + FLOPs / throughput."""
+    """What computes. Step time = step_overhead_s + (FLOPs + half_rows x FLOPs of one row of every product) / throughput."""
 
     throughput_gflops: Positive = Field(description="effective rate on this workload, not the data sheet's peak")
-    step_overhead_s: NonNegative = Field(0.0, description="fixed cost of a step: what makes small blocks inefficient")
+    step_overhead_s: NonNegative = Field(0.0, description="fixed cost of a step, whatever the block")
+    half_rows: NonNegative = Field(
+        0.0,
+        description="neurons at which a matrix product runs at half of the throughput: small blocks use hardware badly, and a "
+        "layer that is cut in trained and frozen rows runs as two products (docs/speed.md)",
+    )
     memory_mb: Positive = Field(description="memory that training may use; a larger block is infeasible")
     active_power_w: Positive
     idle_power_w: NonNegative = Field(description="while invited and waiting")
     step_jitter: NonNegative = Field(0.05, description="standard deviation of ln(step time) from round to round")
+    thermal: Thermal | None = None
+
+
+class Outages(Section):
+    """A link that all but fails now and then (two-state Markov)."""
+
+    mean_up_s: Positive
+    mean_down_s: Positive
+    rate_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.01, description="of the rate that is left meanwhile")
 
 
 class Link(Section):
-    """A machine's own access link; its rate follows a mean-reverting log-normal process."""
+    """A machine's own access link; its rate follows a mean-reverting log-normal process, or a recorded trace."""
 
-    uplink_mbps: Positive
+    uplink_mbps: Positive = Field(description="mean rate; with a trace, what the orchestrator is told before it has measured")
     downlink_mbps: Positive
     latency_s: NonNegative = 0.02
     variability: NonNegative = Field(0.0, description="standard deviation of ln(rate) around its mean")
     correlation_s: Positive = Field(60.0, description="time over which the rate forgets (1/e)")
+    mean_spread: NonNegative = Field(0.0, description="standard deviation of ln(mean rate) from episode to episode")
+    outages: Outages | None = None
+    trace: str | None = Field(
+        None,
+        description="CSV file second,uplink_mbps,downlink_mbps, replayed from a random second on and over again; relative to "
+        "the scenario file",
+    )
     transmit_nj_per_bit: NonNegative = 0.0
     receive_nj_per_bit: NonNegative = 0.0
     via: tuple[str, ...] = Field((), description="names of shared links on the way to the server")
@@ -53,11 +82,35 @@ class Load(Section):
     mean_free_s: Positive
 
 
-class Availability(Section):
-    """On/off Markov; a machine that leaves during a round loses its block."""
+Hours = Annotated[tuple[Annotated[float, Field(ge=0, le=24)], Annotated[float, Field(ge=0, le=24)]], Field()]
 
-    mean_on_s: Positive
-    mean_off_s: Positive
+
+class Availability(Section):
+    """When a machine is there; whoever leaves during a round loses its block. What is given holds together."""
+
+    mean_on_s: Positive | None = Field(None, description="on/off Markov; together with mean_off_s")
+    mean_off_s: Positive | None = None
+    daily_hours: Annotated[tuple[Hours, ...], Field(max_length=12)] = Field(
+        (), description="hours of the day at which it is there, as [from, to]; [22, 6] runs over midnight"
+    )
+    joins_after_s: NonNegative = Field(0.0, description="a late joiner is first there after so many seconds")
+    trace: str | None = Field(
+        None,
+        description="CSV file on_s,off_s: when it comes and goes, from the episode's start, over again after the last row; "
+        "relative to the scenario file",
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Availability:
+        if (self.mean_on_s is None) != (self.mean_off_s is None):
+            raise ValueError("mean_on_s and mean_off_s belong together: give both or neither")
+        if self.trace is not None and self.daily_hours:
+            raise ValueError("daily_hours and trace exclude each other: give one of them")
+        if self.mean_on_s is None and not self.daily_hours and self.trace is None and self.joins_after_s == 0.0:
+            raise ValueError("says nothing: give mean_on_s and mean_off_s, daily_hours, joins_after_s or trace")
+        if any(start == end for start, end in self.daily_hours):
+            raise ValueError("daily_hours must not be empty stretches such as [8, 8]: leave them out")
+        return self
 
 
 class Battery(Section):
@@ -114,7 +167,9 @@ class Fleet(Section):
     groups: Annotated[tuple[Group, ...], Field(min_length=1)]
     links: tuple[SharedLink, ...] = ()
     server: Server = Server()
-    grid_gco2e_per_kwh: NonNegative = Field(369.0, description="default: USA, codecarbon / Our World in Data")
+    grid_gco2e_per_kwh: NonNegative | Annotated[tuple[NonNegative, ...], Field(min_length=24, max_length=24)] = Field(
+        369.0, description="one figure, or one for every hour of the day; default: USA, codecarbon / Our World in Data"
+    )
     pue: Annotated[float, Field(ge=1, le=5)] = 1.0
     start_hour: Annotated[float, Field(ge=0, lt=24)] = 9.0
 

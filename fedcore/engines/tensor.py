@@ -201,6 +201,7 @@ def tensor_parallel_cost(
                 float(steps * traffic.received_bytes),
                 cost.memory_bytes,
                 steps * traffic.exchanges,
+                row_flops=cost.row_flops,
             )
         )
     return costs

@@ -6,16 +6,22 @@ UP_BPS, DOWN_BPS, LATENCY_S, LINK_SIGMA, LINK_TAU_S, TX_J_PER_BIT, RX_J_PER_BIT 
 SLOWDOWN, BUSY_S, FREE_S = range(13, 16)
 ON_S, OFF_S = range(16, 18)
 BATTERY_J, BATTERY_START, BATTERY_RESERVE, SOLAR_W, CLOUDINESS, CLOUD_TAU_S = range(18, 24)
-IMAGES = 24
-N_PARAMETERS = 25
+IMAGES, HALF_ROWS = range(24, 26)
+THROTTLE, HEAT_S, COOL_S = range(26, 29)
+OUTAGE_FACTOR, OUTAGE_UP_S, OUTAGE_DOWN_S, LINK_SPREAD = range(29, 33)
+JOIN_S = 33
+TRACE = 34  # row of `Fleets.traces`, -1 for none
+WINDOWS, N_WINDOWS, PERIOD_S, WINDOWS_BY_CLOCK = range(35, 39)  # rows of `Fleets.windows`: first, how many
+N_PARAMETERS = 39
 
 # Hidden, moving conditions of a machine: (machines, N_CONDITIONS).
-LINK_X, BUSY, ON, CHARGE_J, CLOUD_X = range(5)
-N_CONDITIONS = 5
+LINK_X, BUSY, ON, CHARGE_J, CLOUD_X, HEAT, OUT, LINK_MEAN, TRACE_S = range(9)
+N_CONDITIONS = 9
 
 # Fleet-wide parameters: (N_FLEET,).
-SERVER_J_PER_BIT, OVERHEAD_S, WAIT_S, DEADLINE_S, START_S, KG_CO2E_PER_J = range(6)
-N_FLEET = 6
+SERVER_J_PER_BIT, OVERHEAD_S, WAIT_S, DEADLINE_S, START_S, LINKS, MACHINES = range(7)
+KG_CO2E_PER_J = 7  # the first of 24, one per hour of the day
+N_FLEET = 31
 
 # What a round cost one machine: (machines, N_TELEMETRY).
 STATUS, DOWNLOAD_S, COMPUTE_S, UPLOAD_S, IDLE_S, ENERGY_J, SENT_BYTES, RECEIVED_BYTES, FINISH_S = range(9)

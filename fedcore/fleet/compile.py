@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +12,12 @@ from numpy.typing import NDArray
 from fedcore.fleet import columns as c
 from fedcore.fleet.graph import fleet_graph, route
 from scenarios.errors import InputError
-from scenarios.schema import Fleet, Group
+from scenarios.schema import Availability, Fleet, Group
+from scenarios.traces import LinkTrace, read_link_trace, read_presence
 
 JOULES_PER_KWH = 3.6e6
 MAX_LINKS = 8
+HOUR_S, DAY_S = 3600.0, 86_400.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class FleetArrays:
         link_down_bps: (MAX_LINKS,).
         via: (K_max, MAX_LINKS) bool.
         names: of the machines.
+        traces: recorded capacities, one per row that column TRACE points at.
+        windows: (W, 2) seconds from and to which machines are there, in runs of rows that columns WINDOWS and N_WINDOWS
+            point at; a window may end beyond its period, that is, run over midnight.
     """
 
     parameters: NDArray[np.float64]
@@ -35,6 +42,8 @@ class FleetArrays:
     link_down_bps: NDArray[np.float64]
     via: NDArray[np.bool_]
     names: tuple[str, ...]
+    traces: tuple[LinkTrace, ...]
+    windows: NDArray[np.float64]
 
     @property
     def machines(self) -> int:
@@ -42,21 +51,88 @@ class FleetArrays:
         return len(self.names)
 
 
+class Fleets(NamedTuple):
+    """W fleets stacked, for array code.
+
+    Attributes:
+        parameters: (W, K_max, N_PARAMETERS).
+        fleet: (W, N_FLEET).
+        link_up_bps: (W, MAX_LINKS).
+        link_down_bps: (W, MAX_LINKS).
+        via: (W, K_max, MAX_LINKS).
+        windows: (V, 2) of all fleets.
+        trace_at: (T + 1,) where each trace starts in `trace_bits`; it has one entry more than seconds.
+        trace_bits: (2, S) bits that a trace's link could have carried from its start, by second: up, down.
+    """
+
+    parameters: NDArray[np.float64]
+    fleet: NDArray[np.float64]
+    link_up_bps: NDArray[np.float64]
+    link_down_bps: NDArray[np.float64]
+    via: NDArray[np.bool_]
+    windows: NDArray[np.float64]
+    trace_at: NDArray[np.int64]
+    trace_bits: NDArray[np.float64]
+
+
+def stack_fleets(fleets: Sequence[FleetArrays]) -> Fleets:
+    """Stack fleets that are padded to the same K_max."""
+    parameters = np.stack([f.parameters for f in fleets])
+    traces: list[LinkTrace] = []
+    windows = 0
+    for row, f in zip(parameters, fleets, strict=True):
+        row[:, c.TRACE] = np.where(row[:, c.TRACE] >= 0, row[:, c.TRACE] + len(traces), -1.0)
+        row[:, c.WINDOWS] += windows
+        traces += f.traces
+        windows += len(f.windows)
+    lengths = [len(trace.up_bps) + 1 for trace in traces]
+    bits = [np.stack([np.concatenate([[0.0], np.cumsum(r)]) for r in (t.up_bps, t.down_bps)]) for t in traces]
+    return Fleets(
+        parameters,
+        np.stack([f.fleet for f in fleets]),
+        np.stack([f.link_up_bps for f in fleets]),
+        np.stack([f.link_down_bps for f in fleets]),
+        np.stack([f.via for f in fleets]),
+        np.concatenate([f.windows for f in fleets]),
+        np.cumsum([0, *lengths]).astype(np.int64),
+        np.concatenate(bits, axis=1) if bits else np.zeros((2, 0)),
+    )
+
+
+def _windows(availability: Availability | None) -> tuple[list[tuple[float, float]], float, bool]:
+    """Stretches of presence in seconds, their period, and whether they go by the time of day."""
+    if availability is None or not (availability.daily_hours or availability.trace):
+        return [], 0.0, False
+    if availability.trace is not None:
+        rows = read_presence(availability.trace)
+        return [(float(a), float(b)) for a, b in rows], float(rows[-1, 1]), False
+    hours = sorted(availability.daily_hours)
+    return [(a * HOUR_S, (b if b > a else b + 24.0) * HOUR_S) for a, b in hours], DAY_S, True
+
+
 def _machine_row(group: Group) -> NDArray[np.float64]:
     row = np.zeros(c.N_PARAMETERS)
     d, n = group.device, group.link
-    row[c.FLOPS_PER_S], row[c.STEP_OVERHEAD_S] = d.throughput_gflops * 1e9, d.step_overhead_s
+    row[c.FLOPS_PER_S], row[c.STEP_OVERHEAD_S], row[c.HALF_ROWS] = d.throughput_gflops * 1e9, d.step_overhead_s, d.half_rows
     row[c.MEMORY_BYTES], row[c.STEP_JITTER] = d.memory_mb * 1e6, d.step_jitter
     row[c.ACTIVE_W], row[c.IDLE_W] = d.active_power_w, d.idle_power_w
+    row[c.THROTTLE] = 1.0
+    if d.thermal is not None:
+        row[c.THROTTLE], row[c.HEAT_S], row[c.COOL_S] = d.thermal.slowdown, d.thermal.heating_s, d.thermal.cooling_s
     row[c.UP_BPS], row[c.DOWN_BPS], row[c.LATENCY_S] = n.uplink_mbps * 1e6, n.downlink_mbps * 1e6, n.latency_s
-    row[c.LINK_SIGMA], row[c.LINK_TAU_S] = n.variability, n.correlation_s
+    row[c.LINK_SIGMA], row[c.LINK_TAU_S], row[c.LINK_SPREAD] = n.variability, n.correlation_s, n.mean_spread
     row[c.TX_J_PER_BIT], row[c.RX_J_PER_BIT] = n.transmit_nj_per_bit * 1e-9, n.receive_nj_per_bit * 1e-9
+    row[c.OUTAGE_FACTOR], row[c.TRACE] = 1.0, -1.0
+    if n.outages is not None:
+        row[c.OUTAGE_FACTOR] = n.outages.rate_fraction
+        row[c.OUTAGE_UP_S], row[c.OUTAGE_DOWN_S] = n.outages.mean_up_s, n.outages.mean_down_s
     row[c.SLOWDOWN] = 1.0
     if group.load is not None:
         row[c.SLOWDOWN], row[c.BUSY_S] = group.load.slowdown, group.load.mean_busy_s
         row[c.FREE_S] = group.load.mean_free_s
     if group.availability is not None:
-        row[c.ON_S], row[c.OFF_S] = group.availability.mean_on_s, group.availability.mean_off_s
+        row[c.ON_S], row[c.OFF_S] = group.availability.mean_on_s or 0.0, group.availability.mean_off_s or 0.0
+        row[c.JOIN_S] = group.availability.joins_after_s
     if group.battery is not None:
         b = group.battery
         row[c.BATTERY_J], row[c.BATTERY_START], row[c.BATTERY_RESERVE] = (
@@ -78,7 +154,7 @@ def compile_fleet(fleet: Fleet, deadline_s: float | None, max_machines: int) -> 
         max_machines: rows to pad to, K_max.
 
     Raises:
-        InputError: more machines or shared links than there is room for.
+        InputError: more machines or shared links than there is room for, or a trace that does not read.
     """
     names, machines = fleet.machine_names, fleet.machines
     if len(names) > max_machines:
@@ -88,11 +164,21 @@ def compile_fleet(fleet: Fleet, deadline_s: float | None, max_machines: int) -> 
     if len(fleet.links) + 1 > MAX_LINKS:
         raise InputError(f"the fleet has {len(fleet.links)} shared links, expected at most {MAX_LINKS - 1}")
     parameters = np.zeros((max_machines, c.N_PARAMETERS))
+    parameters[:, c.TRACE], parameters[:, c.OUTAGE_FACTOR] = -1.0, 1.0
     via = np.zeros((max_machines, MAX_LINKS), dtype=np.bool_)
     graph = fleet_graph(fleet)
     order = [link.name for link in fleet.links]
+    traces: dict[str, LinkTrace] = {}
+    windows: list[tuple[float, float]] = []
     for k, (name, group) in enumerate(zip(names, machines, strict=True)):
-        parameters[k] = _machine_row(group)
+        row = _machine_row(group)
+        if group.link.trace is not None:
+            traces.setdefault(group.link.trace, read_link_trace(group.link.trace))
+            row[c.TRACE] = list(traces).index(group.link.trace)
+        there, row[c.PERIOD_S], row[c.WINDOWS_BY_CLOCK] = _windows(group.availability)
+        row[c.WINDOWS], row[c.N_WINDOWS] = len(windows), len(there)
+        windows += there
+        parameters[k] = row
         via[k, 0] = True  # the server's own link: every flow crosses it
         for link in route(graph, name):
             via[k, 1 + order.index(link)] = True
@@ -104,7 +190,10 @@ def compile_fleet(fleet: Fleet, deadline_s: float | None, max_machines: int) -> 
     scalars = np.zeros(c.N_FLEET)
     scalars[c.SERVER_J_PER_BIT] = fleet.server.nj_per_bit * 1e-9
     scalars[c.OVERHEAD_S], scalars[c.WAIT_S] = fleet.server.round_overhead_s, fleet.server.wait_s
-    scalars[c.DEADLINE_S] = deadline_s or 0.0
-    scalars[c.START_S] = fleet.start_hour * 3600.0
-    scalars[c.KG_CO2E_PER_J] = fleet.pue * fleet.grid_gco2e_per_kwh / 1000.0 / JOULES_PER_KWH
-    return FleetArrays(parameters, scalars, up, down, via, names)
+    scalars[c.DEADLINE_S], scalars[c.LINKS], scalars[c.MACHINES] = deadline_s or 0.0, len(rates), len(names)
+    scalars[c.START_S] = fleet.start_hour * HOUR_S
+    grams = np.broadcast_to(np.asarray(fleet.grid_gco2e_per_kwh, dtype=np.float64), 24)
+    scalars[c.KG_CO2E_PER_J :] = fleet.pue * grams / 1000.0 / JOULES_PER_KWH
+    return FleetArrays(
+        parameters, scalars, up, down, via, names, tuple(traces.values()), np.array(windows, dtype=np.float64).reshape(-1, 2)
+    )

@@ -6,11 +6,19 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+WAITING, RUNNING, ENDED = 0.0, 1.0, 2.0
+LEFT, STATE, RATE, ROOM, START, OWN, END, INDEX = range(8)
+N_WORK = 8
+"""Rows of working memory that a transfer needs."""
+Floats = NDArray[np.float64]
+VECTORS = {"nnan", "nsz", "reassoc", "contract"}
+"""Freedoms of arithmetic that let loops over flows run in vectors; the same on every call on one machine."""
 
-@numba.njit(cache=True)
+
+@numba.njit(cache=True, error_model="numpy")
 def max_min_rates(
-    active: NDArray[np.bool_], own_bps: NDArray[np.float64], link_bps: NDArray[np.float64], via: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+    active: NDArray[np.bool_], own_bps: Floats, link_bps: Floats, via: NDArray[np.bool_]
+) -> Floats:
     """Max-min fair rates by progressive filling (Bertsekas and Gallager, Data Networks, 6.5.2).
 
     Args:
@@ -22,108 +30,293 @@ def max_min_rates(
     Returns:
         (K,) bit/s, 0 for inactive flows.
     """
-    n, n_links = via.shape
-    rate = np.zeros(n)
-    open_ = active.copy()
-    left = link_bps.copy()
+    work = np.zeros((N_WORK, max(via.shape)))
+    for k in range(len(active)):
+        work[STATE, k] = RUNNING if active[k] else ENDED
+    _fill(own_bps, link_bps, via, len(link_bps), work)
+    return work[RATE, : len(active)].copy()
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _fill(
+    own_bps: Floats, link_bps: Floats, via: NDArray[np.bool_], n_links: int, work: Floats
+) -> None:
+    """Rates of the running flows, into `work[RATE]`."""
+    n = len(own_bps)
     remaining = 0
     for k in range(n):
-        if open_[k]:
+        work[RATE, k] = 0.0
+        if work[STATE, k] == RUNNING:
+            work[RATE, k] = -1.0  # not settled yet
             remaining += 1
+    for j in range(n_links):
+        work[ROOM, j] = link_bps[j]
     while remaining > 0:
         # The tightest constraint over all open flows: an own link, or an equal part of a shared one.
         level = np.inf
         for k in range(n):
-            if open_[k] and own_bps[k] < level:
+            if work[RATE, k] < 0.0 and own_bps[k] < level:
                 level = own_bps[k]
         bottleneck = -1
         for j in range(n_links):
             users = 0
             for k in range(n):
-                if open_[k] and via[k, j]:
+                if work[RATE, k] < 0.0 and via[k, j]:
                     users += 1
-            if users > 0 and max(left[j], 0.0) / users < level:
-                level = max(left[j], 0.0) / users
+            if users > 0 and max(work[ROOM, j], 0.0) / users < level:
+                level = max(work[ROOM, j], 0.0) / users
                 bottleneck = j
         for k in range(n):
-            if open_[k] and ((bottleneck >= 0 and via[k, bottleneck]) or (bottleneck < 0 and own_bps[k] <= level)):
-                rate[k] = level
-                open_[k] = False
+            if work[RATE, k] >= 0.0:
+                continue
+            if (bottleneck >= 0 and via[k, bottleneck]) or (bottleneck < 0 and own_bps[k] <= level):
+                work[RATE, k] = level
                 remaining -= 1
                 for j in range(n_links):
                     if via[k, j]:
-                        left[j] -= level
-    return rate
+                        work[ROOM, j] -= level
 
 
-@numba.njit(cache=True)
-def transfer_end_times(
-    start_s: NDArray[np.float64],
-    bits: NDArray[np.float64],
-    active: NDArray[np.bool_],
-    own_bps: NDArray[np.float64],
-    link_bps: NDArray[np.float64],
+@numba.njit(cache=True, error_model="numpy")
+def transfer(
+    start_s: Floats,
+    bits: Floats,
+    active: Floats,
+    own_bps: Floats,
+    link_bps: Floats,
     via: NDArray[np.bool_],
-) -> NDArray[np.float64]:
+    n_links: int,
+    end_s: Floats,
+    work: Floats,
+) -> None:
     """When each transfer ends, exactly: fluid flows between the moments at which one starts or ends.
 
     Args:
         start_s: (K,) when each flow starts.
         bits: (K,) its size.
-        active: (K,) which flows there are.
+        active: (K,) above 0 for the flows that there are.
         own_bps: (K,) rate of the flow's own link.
         link_bps: (L,) capacity of shared links.
         via: (K, L) whether a flow crosses a link.
-
-    Returns:
-        (K,) end times in seconds; the start time for flows that are not there.
+        n_links: links that are in use; the others are not looked at.
+        end_s: (K,) overwritten: end times in seconds; the start time for flows that are not there.
+        work: (N_WORK, max(K, L)) working memory.
     """
-    n, n_links = via.shape
-    end = start_s.copy()
-    contended = False
+    n = len(start_s)
+    for k in range(n):
+        end_s[k] = start_s[k] + (bits[k] / own_bps[k] if active[k] > 0.0 else 0.0)
+    for k in range(n):
+        work[STATE, k] = 0.0
+    over, apart = False, True
     for j in range(n_links):
         wanted = 0.0
         for k in range(n):
-            if active[k] and via[k, j]:
-                wanted += own_bps[k]
-        if wanted > link_bps[j]:
-            contended = True
-    if not contended:
-        for k in range(n):
-            if active[k]:
-                end[k] = start_s[k] + bits[k] / own_bps[k]
-        return end
-    left = bits.copy()
-    waiting = active.copy()
-    running = np.zeros(n, dtype=np.bool_)
-    now = np.inf
+            wanted += own_bps[k] if active[k] > 0.0 and via[k, j] else 0.0
+        work[ROOM, j] = wanted - link_bps[j]
+        if work[ROOM, j] > 0.0:
+            m = _crossing(start_s, bits, active, own_bps, via, j, end_s, work)
+            over = over or _over(work[START, :m], work[END, :m], work[OWN, :m], link_bps[j])
+            for i in range(m):
+                k = int(work[INDEX, i])
+                apart = apart and work[STATE, k] == 0.0
+                work[STATE, k] = 1.0
+    if not over:
+        return
+    if not apart:  # a flow crosses two links that may be short
+        _share_many(start_s, bits, active, own_bps, link_bps, via, n_links, end_s, work)
+        return
+    for j in range(n_links):
+        if work[ROOM, j] > 0.0:
+            m = _crossing(start_s, bits, active, own_bps, via, j, end_s, work)
+            _share_one(work[START, :m], work[LEFT, :m], work[OWN, :m], link_bps[j], work[END, :m], work[STATE, :m])
+            for i in range(m):
+                end_s[int(work[INDEX, i])] = work[END, i]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _crossing(
+    start_s: Floats, bits: Floats, active: Floats, own_bps: Floats, via: NDArray[np.bool_], link: int, end_s: Floats,
+    work: Floats,
+) -> int:  # fmt: skip
+    """Gather the flows that cross a link, side by side; how many they are."""
+    m = 0
+    for k in range(len(start_s)):
+        if active[k] > 0.0 and via[k, link]:
+            work[START, m], work[LEFT, m], work[OWN, m], work[END, m] = start_s[k], bits[k], own_bps[k], end_s[k]
+            work[INDEX, m] = k
+            m += 1
+    return m
+
+
+@numba.njit(cache=True, fastmath=VECTORS, error_model="numpy")
+def _over(start_s: Floats, end_s: Floats, own_bps: Floats, room_bps: float) -> bool:
+    """Whether flows at their own rates ever want more than a link carries: demand is highest when one of them starts."""
+    for k in range(len(start_s)):
+        now, wanted = start_s[k], 0.0
+        for j in range(len(start_s)):
+            wanted += own_bps[j] if start_s[j] <= now and end_s[j] > now else 0.0
+        if wanted > room_bps:
+            return True
+    return False
+
+
+@numba.njit(cache=True, fastmath=VECTORS, error_model="numpy")
+def _share_one(start_s: Floats, left: Floats, own_bps: Floats, room_bps: float, end_s: Floats, on: Floats) -> None:
+    """`transfer` where one link alone is short: those that cross it get their own rate or one common level.
+
+    Args:
+        start_s: (M,) of the flows that cross it.
+        left: (M,) bits, used up.
+        own_bps: (M,).
+        room_bps: of the link.
+        end_s: (M,), overwritten.
+        on: (M,), working memory.
+    """
+    m = len(start_s)
+    waiting, running, now = m, 0, np.inf
+    for k in range(m):
+        on[k], end_s[k] = 0.0, -1.0
+        now = min(now, start_s[k])
+    next_s = now
+    while waiting + running > 0:
+        if waiting > 0 and next_s <= now:
+            next_s = np.inf
+            for k in range(m):
+                if on[k] == 0.0 and end_s[k] < 0.0:
+                    if start_s[k] <= now:
+                        on[k] = 1.0
+                        waiting, running = waiting - 1, running + 1
+                    else:
+                        next_s = min(next_s, start_s[k])
+        if running == 0:
+            now = next_s
+            continue
+        # Raise the level until whoever is below it by its own rate no longer changes.
+        level = room_bps / running
+        while True:
+            taken, below = 0.0, 0.0
+            for k in range(m):
+                taken += on[k] * own_bps[k] if own_bps[k] <= level else 0.0
+                below += on[k] if own_bps[k] <= level else 0.0
+            higher = (room_bps - taken) / (running - below) if below < running else np.inf
+            if below >= running or higher <= level * (1.0 + 1e-12):
+                break
+            level = higher
+        step = next_s - now
+        for k in range(m):
+            step = min(step, left[k] / min(own_bps[k], level) if on[k] > 0.0 else np.inf)
+        for k in range(m):
+            if on[k] > 0.0:
+                sent = min(own_bps[k], level) * step
+                # The flow that set the step ends exactly here, whatever rounding says.
+                if left[k] <= sent * (1.0 + 1e-15):
+                    on[k], end_s[k] = 0.0, now + step
+                    running -= 1
+                else:
+                    left[k] -= sent
+        now += step
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _share_many(
+    start_s: Floats,
+    bits: Floats,
+    active: Floats,
+    own_bps: Floats,
+    link_bps: Floats,
+    via: NDArray[np.bool_],
+    n_links: int,
+    end_s: Floats,
+    work: Floats,
+) -> None:
+    """`transfer` where several links are short."""
+    n, now = len(start_s), np.inf
+    waiting, running = 0, 0
     for k in range(n):
-        if active[k] and start_s[k] < now:
-            now = start_s[k]
+        work[STATE, k] = ENDED
+        if active[k] > 0.0:
+            work[LEFT, k], work[STATE, k] = bits[k], WAITING
+            waiting += 1
+            now = min(now, start_s[k])
     # Every pass starts or ends at least one flow.
-    for _ in range(2 * n + 1):
-        any_left = False
-        for k in range(n):
-            if waiting[k] and start_s[k] <= now:
-                waiting[k] = False
-                running[k] = True
-            any_left = any_left or waiting[k] or running[k]
-        if not any_left:
-            break
-        rate = max_min_rates(running, own_bps, link_bps, via)
+    while waiting + running > 0:
         step = np.inf
         for k in range(n):
-            if running[k] and left[k] / rate[k] < step:
-                step = left[k] / rate[k]
-            if waiting[k] and start_s[k] - now < step:
-                step = start_s[k] - now
-        for k in range(n):
-            if running[k]:
-                # The flow that set the step ends exactly here, whatever rounding says.
-                done = left[k] / rate[k] <= step
-                left[k] -= rate[k] * step
-                if done:
-                    running[k] = False
-                    end[k] = now + step
+            if work[STATE, k] == WAITING:
+                if start_s[k] <= now:
+                    work[STATE, k] = RUNNING
+                    waiting, running = waiting - 1, running + 1
+                else:
+                    step = min(step, start_s[k] - now)
+        if running > 0:
+            _fill(own_bps, link_bps, via, n_links, work)
+            for k in range(n):
+                if work[STATE, k] == RUNNING:
+                    step = min(step, work[LEFT, k] / work[RATE, k])
+            for k in range(n):
+                if work[STATE, k] == RUNNING:
+                    sent = work[RATE, k] * step
+                    if work[LEFT, k] <= sent * (1.0 + 1e-15):
+                        work[STATE, k], end_s[k] = ENDED, now + step
+                        running -= 1
+                    else:
+                        work[LEFT, k] -= sent
         now += step
-    return end
+
+
+@numba.njit(cache=True, error_model="numpy")
+def transfer_end_times(
+    start_s: Floats,
+    bits: Floats,
+    active: NDArray[np.bool_],
+    own_bps: Floats,
+    link_bps: Floats,
+    via: NDArray[np.bool_],
+) -> Floats:
+    """As `transfer`, with its own memory: (K,) end times in seconds."""
+    end_s = np.zeros(len(start_s))
+    transfer(
+        start_s, bits, active.astype(np.float64), own_bps, link_bps, via, len(link_bps), end_s,
+        np.zeros((N_WORK, max(via.shape))),
+    )  # fmt: skip
+    return end_s
+
+
+@numba.njit(cache=True, error_model="numpy")
+def carried(bits: Floats, first: int, last: int, t_s: float) -> float:
+    """Bits that a recorded link could have carried from its start until a time beyond it: it repeats itself.
+
+    Args:
+        bits: (S,) cumulative bits by second, of all traces.
+        first: where the trace starts.
+        last: its last entry.
+        t_s: at least 0.
+    """
+    length = last - first
+    turns = np.floor(t_s / length)
+    rest = t_s - turns * length
+    i = min(int(rest), length - 1)
+    inner = bits[first + i] + (rest - i) * (bits[first + i + 1] - bits[first + i])
+    return turns * bits[last] + inner
+
+
+@numba.njit(cache=True, error_model="numpy")
+def replayed_s(bits: Floats, first: int, last: int, t_s: float, size_bits: float) -> float:
+    """Seconds that a transfer takes alone on a recorded link; arguments as `carried`, the transfer starts at `t_s`."""
+    goal = carried(bits, first, last, t_s) + size_bits
+    total = bits[last]
+    turns = np.floor(goal / total)
+    rest = goal - turns * total
+    # The first second by whose end that much has been carried.
+    low, high = first, last
+    while low < high:
+        middle = (low + high) // 2
+        if bits[middle] < rest:
+            low = middle + 1
+        else:
+            high = middle
+    if low == first:
+        end = 0.0
+    else:
+        end = (low - 1 - first) + (rest - bits[low - 1]) / (bits[low] - bits[low - 1])
+    return max(turns * (last - first) + end - t_s, 1e-9)

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.fleet import columns as c
-from fedcore.fleet.compile import compile_fleet
-from fedcore.fleet.conditions import initial
-from fedcore.fleet.round import play_round
+from fedcore.fleet.compile import compile_fleet, stack_fleets
+from fedcore.fleet.conditions import begin
+from fedcore.fleet.draws import of_round
+from fedcore.fleet.round import play_round, scratch_memory
 from fedcore.methods.base import RoundCost
 from scenarios.schema import Scenario
 
@@ -44,9 +45,11 @@ class FleetPlayer:
     """
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
-        self.arrays = compile_fleet(scenario.fleet, scenario.decision.deadline_s, len(scenario.fleet.machines))
+        machines = len(scenario.fleet.machines)
+        self.fleets = stack_fleets([compile_fleet(scenario.fleet, scenario.decision.deadline_s, machines)])
         self.key = np.random.default_rng([seed, 5]).integers(2**63, size=1).astype(np.uint64)[0]
-        self.conditions = initial(self.arrays.parameters, self.key)
+        self.conditions = np.zeros((1, machines, c.N_CONDITIONS))
+        begin(self.fleets, 0, self.key, self.conditions, 0)
         self.counter = 0
         self.elapsed_s = 0.0
 
@@ -74,22 +77,22 @@ class FleetPlayer:
     def _turn(
         self, costs: Sequence[RoundCost | None], steps: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        a, n = self.arrays, len(costs)
-        parameters = a.parameters.copy()
+        n = len(costs)
+        parameters = self.fleets.parameters.copy()
         # Row k + 1 of the cost table is machine k's own, so that the simulator's round serves unchanged.
-        table, index = np.zeros((n + 1, 4)), np.zeros(n, dtype=np.int64)
+        table, index = np.zeros((1, n + 1, 5)), np.zeros((1, n), dtype=np.int64)
         for k, cost in enumerate(costs):
             if cost is None:
                 continue
-            table[k + 1] = (cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes)
-            index[k] = k + 1
+            table[0, k + 1] = (cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes, cost.row_flops)
+            index[0, k] = k + 1
             # A round charges its latency at download and at upload: one round trip, as every exchange is.
-            parameters[k, c.LATENCY_S] *= 1 + cost.exchanges
-        telemetry, totals = np.zeros((n, c.N_TELEMETRY)), np.zeros(c.N_TOTALS)
+            parameters[0, k, c.LATENCY_S] *= 1 + cost.exchanges
+        telemetry, totals = np.zeros((1, n, c.N_TELEMETRY)), np.zeros((1, c.N_TOTALS))
         play_round(
-            parameters, a.fleet, a.link_up_bps, a.link_down_bps, a.via, table, self.conditions, index, steps,
-            self.elapsed_s, self.key, self.counter, telemetry, totals,
+            self.fleets._replace(parameters=parameters), table, 0, self.conditions, index, steps, self.elapsed_s,
+            np.uint64(of_round(self.key, self.counter)), telemetry, totals, 0, scratch_memory(n),
         )  # fmt: skip
         self.counter += 1
-        self.elapsed_s += float(totals[c.ROUND_S])
-        return telemetry, totals
+        self.elapsed_s += float(totals[0, c.ROUND_S])
+        return telemetry[0], totals[0]

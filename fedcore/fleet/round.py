@@ -7,175 +7,181 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.fleet import columns as c
-from fedcore.fleet.conditions import DAY_S, advance, link_factor, present
-from fedcore.fleet.draws import JITTER, LEAVE, normal, uniform
-from fedcore.fleet.network import transfer_end_times
+from fedcore.fleet.compile import DAY_S, HOUR_S, MAX_LINKS, Fleets
+from fedcore.fleet.conditions import advance, is_present, rate_factor, slowdown, stays_s
+from fedcore.fleet.draws import JITTER, LEAVE, normal, of_round, uniform
+from fedcore.fleet.network import N_WORK, replayed_s, transfer
+
+Floats = NDArray[np.float64]
+
+INVITED, START, COMPUTE, LEAVE_S, UP_BITS, DOWN_BITS, UP_BPS, DOWN_BPS, DOWN_END, READY, UP_END = range(11)
+N_SCRATCH = 11
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
+def scratch_memory(machines: int) -> Floats:
+    """Working memory of `play_round`, for rounds one after the other."""
+    return np.zeros((N_SCRATCH + N_WORK, max(machines, MAX_LINKS)))
+
+
+@numba.njit(cache=True, error_model="numpy")
 def play_round(
-    parameters: NDArray[np.float64],
-    fleet: NDArray[np.float64],
-    link_up_bps: NDArray[np.float64],
-    link_down_bps: NDArray[np.float64],
-    via: NDArray[np.bool_],
-    costs: NDArray[np.float64],
-    conditions: NDArray[np.float64],
+    fleets: Fleets,
+    costs: Floats,
+    w: int,
+    conditions: Floats,
     share_index: NDArray[np.int64],
     steps: int,
     elapsed_s: float,
-    key: np.uint64,
-    counter: int,
-    telemetry: NDArray[np.float64],
-    totals: NDArray[np.float64],
+    round_hash: np.uint64,
+    telemetry: Floats,
+    totals: Floats,
+    b: int,
+    scratch: Floats,
 ) -> None:
-    """Play one round and move the fleet's conditions over it.
+    """Play one round of episode b and move its fleet's conditions over it.
 
-    Compute time is FLOPs over throughput plus a fixed overhead per step, times background load and jitter. Energy is
-    active power x compute seconds + idle power x waiting seconds + energy per bit on both ends. Carbon is energy x PUE
-    x grid intensity (Patterson et al. 2021). Conditions hold still within a round and move between rounds.
+    A step takes FLOPs over throughput (with what small products waste) plus a fixed overhead, times background load, heat
+    and jitter. Energy is active power x compute seconds + idle power x waiting seconds + energy per bit on both ends.
+    Carbon is energy x PUE x grid intensity (Patterson et al. 2021). Conditions hold still within a round and move between
+    rounds, except that recorded links move by the second: a transfer gets the mean rate that it would have alone.
 
     Args:
-        parameters: (K, N_PARAMETERS).
-        fleet: (N_FLEET,).
-        link_up_bps: (L,) shared links towards the server.
-        link_down_bps: (L,) from the server.
-        via: (K, L).
-        costs: (GRID + 1, 4) as `costs.cost_table`.
-        conditions: (K, N_CONDITIONS), changed.
-        share_index: (K,) share x GRID.
+        fleets: stacked.
+        costs: (W, G, 5), each fleet's `costs.cost_table`.
+        w: which of the fleets.
+        conditions: (B, K, N_CONDITIONS), changed.
+        share_index: (B, K) row of the cost table that each machine is given; 0 rests.
         steps: H.
         elapsed_s: since the start of the episode.
-        key: of the episode.
-        counter: number of the round.
-        telemetry: (K, N_TELEMETRY), overwritten.
-        totals: (N_TOTALS,), overwritten.
+        round_hash: `draws.of_round` of the episode's key and the round's number.
+        telemetry: (B, K, N_TELEMETRY), overwritten for the machines that there are; 0, which is ABSENT, beyond.
+        totals: (B, N_TOTALS), overwritten.
+        b: the episode.
+        scratch: from `scratch_memory`.
     """
-    n = parameters.shape[0]
-    here = present(parameters, conditions)
-    invited = np.zeros(n, dtype=np.bool_)
-    up_bits, down_bits = np.zeros(n), np.zeros(n)
-    up_bps, down_bps = np.ones(n), np.ones(n)
-    start, compute, leave = np.zeros(n), np.zeros(n), np.full(n, np.inf)
-    telemetry[:] = 0.0
+    p, t, s = fleets.parameters, telemetry, scratch
+    n = int(fleets.fleet[w, c.MACHINES])
+    windows, start_s = fleets.windows, fleets.fleet[w, c.START_S]
     for k in range(n):
-        p, t = parameters[k], telemetry[k]
-        if p[c.FLOPS_PER_S] <= 0.0:
-            t[c.STATUS] = c.ABSENT
-        elif not here[k]:
-            t[c.STATUS] = c.AWAY
-        elif share_index[k] <= 0:
-            t[c.STATUS] = c.RESTING
-        elif costs[share_index[k], 3] > p[c.MEMORY_BYTES]:
-            t[c.STATUS] = c.INFEASIBLE
+        for i in range(c.N_TELEMETRY):
+            t[b, k, i] = 0.0
+        s[INVITED, k], s[START, k], s[COMPUTE, k] = 0.0, 0.0, 0.0
+        index = share_index[b, k]
+        if not is_present(p, w, k, conditions, b, windows, start_s, elapsed_s):
+            t[b, k, c.STATUS] = c.AWAY
+        elif index <= 0:
+            t[b, k, c.STATUS] = c.RESTING
+        elif costs[w, index, 3] > p[w, k, c.MEMORY_BYTES]:
+            t[b, k, c.STATUS] = c.INFEASIBLE
         else:
-            invited[k] = True
-            factor = link_factor(conditions[k, c.LINK_X], p[c.LINK_SIGMA])
-            up_bps[k], down_bps[k] = p[c.UP_BPS] * factor, p[c.DOWN_BPS] * factor
-            cost = costs[share_index[k]]
-            up_bits[k], down_bits[k] = 8.0 * cost[1], 8.0 * cost[2]
-            slow = p[c.SLOWDOWN] if conditions[k, c.BUSY] > 0.5 else 1.0
-            jitter = np.exp(p[c.STEP_JITTER] * normal(key, counter, JITTER, k))
-            t[c.STEP_S] = (p[c.STEP_OVERHEAD_S] + cost[0] / p[c.FLOPS_PER_S]) * slow * jitter
-            compute[k] = steps * t[c.STEP_S]
-            start[k] = p[c.LATENCY_S]
-            if p[c.OFF_S] > 0.0:
-                leave[k] = -p[c.ON_S] * np.log(uniform(key, counter, LEAVE, k))
+            s[INVITED, k], s[START, k] = 1.0, p[w, k, c.LATENCY_S]
+            s[UP_BITS, k], s[DOWN_BITS, k] = 8.0 * costs[w, index, 1], 8.0 * costs[w, index, 2]
+            factor = rate_factor(p, w, k, conditions, b)
+            s[UP_BPS, k], s[DOWN_BPS, k] = p[w, k, c.UP_BPS] * factor, p[w, k, c.DOWN_BPS] * factor
+            if p[w, k, c.TRACE] >= 0.0:
+                begins_s = conditions[b, k, c.TRACE_S] + elapsed_s + s[START, k]
+                s[DOWN_BPS, k] = factor * _replayed_bps(fleets, int(p[w, k, c.TRACE]), 1, begins_s, s[DOWN_BITS, k] / factor)
+            jitter = np.exp(p[w, k, c.STEP_JITTER] * normal(round_hash, JITTER, k)) if p[w, k, c.STEP_JITTER] > 0.0 else 1.0
+            flops = costs[w, index, 0] + p[w, k, c.HALF_ROWS] * costs[w, index, 4]
+            step_s = p[w, k, c.STEP_OVERHEAD_S] + flops / p[w, k, c.FLOPS_PER_S]
+            t[b, k, c.STEP_S] = step_s * slowdown(p, w, k, conditions, b) * jitter
+            s[COMPUTE, k] = steps * t[b, k, c.STEP_S]
+            s[LEAVE_S, k] = stays_s(p, w, k, windows, start_s, elapsed_s)
+            if p[w, k, c.OFF_S] > 0.0:
+                s[LEAVE_S, k] = min(s[LEAVE_S, k], -p[w, k, c.ON_S] * np.log(uniform(round_hash, LEAVE, k)))
 
-    down_end = transfer_end_times(start, down_bits, invited, down_bps, link_down_bps, via)
-    ready = down_end + compute
+    via, links, work = fleets.via[w], int(fleets.fleet[w, c.LINKS]), s[N_SCRATCH:]
+    transfer(
+        s[START, :n], s[DOWN_BITS, :n], s[INVITED, :n], s[DOWN_BPS, :n], fleets.link_down_bps[w], via, links,
+        s[DOWN_END, :n], work,
+    )  # fmt: skip
     for k in range(n):
-        ready[k] += parameters[k, c.LATENCY_S]
-    up_end = transfer_end_times(ready, up_bits, invited, up_bps, link_up_bps, via)
+        s[READY, k] = s[DOWN_END, k] + s[COMPUTE, k] + p[w, k, c.LATENCY_S]
+        if p[w, k, c.TRACE] >= 0.0 and s[INVITED, k] > 0.0:
+            factor, begins_s = s[UP_BPS, k] / p[w, k, c.UP_BPS], conditions[b, k, c.TRACE_S] + elapsed_s + s[READY, k]
+            s[UP_BPS, k] = factor * _replayed_bps(fleets, int(p[w, k, c.TRACE]), 0, begins_s, s[UP_BITS, k] / factor)
+    transfer(
+        s[READY, :n], s[UP_BITS, :n], s[INVITED, :n], s[UP_BPS, :n], fleets.link_up_bps[w], via, links, s[UP_END, :n], work
+    )
 
-    deadline = fleet[c.DEADLINE_S] if fleet[c.DEADLINE_S] > 0.0 else np.inf
-    length = 0.0
-    anyone = False
-    left = np.zeros(n, dtype=np.bool_)
+    deadline_s = fleets.fleet[w, c.DEADLINE_S] if fleets.fleet[w, c.DEADLINE_S] > 0.0 else np.inf
+    length = -1.0
     for k in range(n):
-        if not invited[k]:
+        if s[INVITED, k] <= 0.0:
             continue
-        anyone = True
-        p, t = parameters[k], telemetry[k]
-        finish = up_end[k]
-        status = c.DONE
-        if finish > deadline:
-            finish, status = deadline, c.LATE
-        if leave[k] < finish:
-            finish, status = leave[k], c.LEFT
-        t[c.STATUS], t[c.FINISH_S] = status, finish
-        left[k] = status == c.LEFT
+        finish, status = s[UP_END, k], c.DONE
+        if finish > deadline_s:
+            finish, status = deadline_s, c.LATE
+        if s[LEAVE_S, k] < finish:
+            finish, status = s[LEAVE_S, k], c.LEFT
+        t[b, k, c.STATUS], t[b, k, c.FINISH_S] = status, finish
         # Whatever phase it was in when it stopped, it paid for the part that it did.
-        t[c.DOWNLOAD_S] = min(down_end[k], finish)
-        t[c.COMPUTE_S] = min(max(finish - down_end[k], 0.0), compute[k])
-        t[c.UPLOAD_S] = max(finish - ready[k], 0.0)
-        download_s, upload_s = down_end[k] - start[k], up_end[k] - ready[k]
-        t[c.RECEIVED_BYTES] = down_bits[k] / 8.0 * min(1.0, max(finish - start[k], 0.0) / download_s)
-        t[c.SENT_BYTES] = up_bits[k] / 8.0 * (min(1.0, t[c.UPLOAD_S] / upload_s) if upload_s > 0.0 else 0.0)
-        t[c.MEASURED_DOWN_BPS] = down_bits[k] / download_s
-        t[c.MEASURED_UP_BPS] = up_bits[k] / upload_s if upload_s > 0.0 else up_bps[k]
+        start, down_end, ready = s[START, k], s[DOWN_END, k], s[READY, k]
+        t[b, k, c.DOWNLOAD_S] = min(down_end, finish)
+        t[b, k, c.COMPUTE_S] = min(max(finish - down_end, 0.0), s[COMPUTE, k])
+        t[b, k, c.UPLOAD_S] = max(finish - ready, 0.0)
+        download_s, upload_s = down_end - start, s[UP_END, k] - ready
+        received, sent = 0.125 * s[DOWN_BITS, k], 0.125 * s[UP_BITS, k]
+        if status != c.DONE:
+            received *= min(1.0, max(finish - start, 0.0) / download_s)
+            sent *= min(1.0, t[b, k, c.UPLOAD_S] / upload_s) if upload_s > 0.0 else 0.0
+        t[b, k, c.RECEIVED_BYTES], t[b, k, c.SENT_BYTES] = received, sent
+        t[b, k, c.MEASURED_DOWN_BPS] = s[DOWN_BITS, k] / download_s
+        t[b, k, c.MEASURED_UP_BPS] = s[UP_BITS, k] / upload_s if upload_s > 0.0 else s[UP_BPS, k]
         length = max(length, finish)
-    length = fleet[c.OVERHEAD_S] + (length if anyone else fleet[c.WAIT_S])
+    length = fleets.fleet[w, c.OVERHEAD_S] + (length if length >= 0.0 else fleets.fleet[w, c.WAIT_S])
 
-    totals[:] = 0.0
-    totals[c.ROUND_S] = length
-    consumed = np.zeros(n)
+    energy_j, moved_bytes = 0.0, 0.0
     for k in range(n):
-        if not invited[k]:
+        if s[INVITED, k] <= 0.0:
             continue
-        p, t = parameters[k], telemetry[k]
-        on_s = t[c.FINISH_S] if t[c.STATUS] == c.LEFT else length
-        t[c.IDLE_S] = max(on_s - t[c.COMPUTE_S], 0.0)
-        radio = 8.0 * (t[c.SENT_BYTES] * p[c.TX_J_PER_BIT] + t[c.RECEIVED_BYTES] * p[c.RX_J_PER_BIT])
-        t[c.ENERGY_J] = p[c.ACTIVE_W] * t[c.COMPUTE_S] + p[c.IDLE_W] * t[c.IDLE_S] + radio
-        if p[c.BATTERY_J] > 0.0 and t[c.ENERGY_J] > conditions[k, c.CHARGE_J]:
+        on_s = t[b, k, c.FINISH_S] if t[b, k, c.STATUS] == c.LEFT else length
+        t[b, k, c.IDLE_S] = max(on_s - t[b, k, c.COMPUTE_S], 0.0)
+        sent, received = t[b, k, c.SENT_BYTES], t[b, k, c.RECEIVED_BYTES]
+        radio_j = 8.0 * (sent * p[w, k, c.TX_J_PER_BIT] + received * p[w, k, c.RX_J_PER_BIT])
+        own_j = p[w, k, c.ACTIVE_W] * t[b, k, c.COMPUTE_S] + p[w, k, c.IDLE_W] * t[b, k, c.IDLE_S] + radio_j
+        if p[w, k, c.BATTERY_J] > 0.0 and own_j > conditions[b, k, c.CHARGE_J]:
             # It gave what it had; the round is not longer for it, but its block is lost.
-            t[c.ENERGY_J] = conditions[k, c.CHARGE_J]
-            if t[c.STATUS] == c.DONE:
-                t[c.STATUS] = c.FLAT
-        consumed[k] = t[c.ENERGY_J]
-        moved = t[c.SENT_BYTES] + t[c.RECEIVED_BYTES]
-        totals[c.TOTAL_BYTES] += moved
-        totals[c.TOTAL_ENERGY_J] += t[c.ENERGY_J] + 8.0 * moved * fleet[c.SERVER_J_PER_BIT]
-    totals[c.TOTAL_CO2E_KG] = totals[c.TOTAL_ENERGY_J] * fleet[c.KG_CO2E_PER_J]
-    clock = (fleet[c.START_S] + elapsed_s) % DAY_S
-    advance(parameters, conditions, consumed, left, telemetry[:, c.FINISH_S], clock, length, key, counter)
+            own_j = conditions[b, k, c.CHARGE_J]
+            if t[b, k, c.STATUS] == c.DONE:
+                t[b, k, c.STATUS] = c.FLAT
+        t[b, k, c.ENERGY_J] = own_j
+        moved_bytes += sent + received
+        energy_j += own_j + 8.0 * (sent + received) * fleets.fleet[w, c.SERVER_J_PER_BIT]
+    hour = min(int((start_s + elapsed_s + 0.5 * length) % DAY_S / HOUR_S), 23)
+    totals[b, c.ROUND_S], totals[b, c.TOTAL_ENERGY_J], totals[b, c.TOTAL_BYTES] = length, energy_j, moved_bytes
+    totals[b, c.TOTAL_CO2E_KG] = energy_j * fleets.fleet[w, c.KG_CO2E_PER_J + hour]
+    advance(fleets, w, conditions, b, telemetry, elapsed_s, length, round_hash)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
+def _replayed_bps(fleets: Fleets, trace: int, direction: int, begins_s: float, bits: float) -> float:
+    """Mean rate that a transfer gets alone on a recorded link; direction 0 is up, 1 down."""
+    first, last = fleets.trace_at[trace], fleets.trace_at[trace + 1] - 1
+    size = max(bits, 1.0)  # where there is nothing to send, the rate of the moment
+    return size / replayed_s(fleets.trace_bits[direction], first, last, begins_s, size)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def play_rounds(
-    parameters: NDArray[np.float64],
-    fleet: NDArray[np.float64],
-    link_up_bps: NDArray[np.float64],
-    link_down_bps: NDArray[np.float64],
-    via: NDArray[np.bool_],
-    costs: NDArray[np.float64],
-    conditions: NDArray[np.float64],
+    fleets: Fleets,
+    costs: Floats,
+    world: NDArray[np.int64],
+    conditions: Floats,
     share_index: NDArray[np.int64],
     steps: NDArray[np.int64],
-    elapsed_s: NDArray[np.float64],
+    elapsed_s: Floats,
     key: NDArray[np.uint64],
     counter: NDArray[np.int64],
-    telemetry: NDArray[np.float64],
-    totals: NDArray[np.float64],
+    telemetry: Floats,
+    totals: Floats,
 ) -> None:
-    """`play_round` for B fleets side by side: every argument gets a leading dimension B."""
-    for b in range(parameters.shape[0]):
+    """`play_round` for B episodes side by side: `world` (B,) says which fleet is whose, `key` and `counter` (B,) are the
+    episode's key and the number of the round; `steps` and `elapsed_s` are (B,) too."""
+    scratch = scratch_memory(conditions.shape[1])
+    for b in range(len(world)):
         play_round(
-            parameters[b],
-            fleet[b],
-            link_up_bps[b],
-            link_down_bps[b],
-            via[b],
-            costs[b],
-            conditions[b],
-            share_index[b],
-            steps[b],
-            elapsed_s[b],
-            key[b],
-            counter[b],
-            telemetry[b],
-            totals[b],
-        )
-
-
+            fleets, costs, world[b], conditions, share_index, steps[b], elapsed_s[b], of_round(key[b], counter[b]),
+            telemetry, totals, b, scratch,
+        )  # fmt: skip

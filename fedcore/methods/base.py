@@ -65,6 +65,7 @@ class RoundCost:
         memory_bytes: peak working memory.
         exchanges: times that the machine waits for an answer of the server within the round (split learning: H).
         server_flops: that the server does for this machine in the whole round.
+        row_flops: of one row of every product of a step, as `BlockCost`.
     """
 
     step_flops: float
@@ -73,13 +74,15 @@ class RoundCost:
     memory_bytes: float
     exchanges: int = 0
     server_flops: float = 0.0
+    row_flops: float = 0.0
 
     @staticmethod
     def of(cost: BlockCost, extra_up: float = 0.0, extra_down: float = 0.0) -> RoundCost:
         """A block's cost, and what the method sends beside it, in bytes."""
         return RoundCost(
-            cost.step_flops, cost.upload_bytes + extra_up, cost.download_bytes + extra_down, cost.memory_bytes
-        )
+            cost.step_flops, cost.upload_bytes + extra_up, cost.download_bytes + extra_down, cost.memory_bytes,
+            row_flops=cost.row_flops,
+        )  # fmt: skip
 
 
 class Trainer(Protocol):

@@ -143,6 +143,7 @@ class FedLAMA(FedAvg):
             BYTES_PER_WEIGHT * (up + statistics),
             whole.download_bytes - BYTES_PER_WEIGHT * held,
             whole.memory_bytes,
+            row_flops=whole.row_flops,
         )
 
     def merge(

@@ -70,7 +70,7 @@ class ProgFedSSL(FedAvg):
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
         """See `Method.cost`: what trains goes both ways, the target does not travel."""
         cost = cost_of_block(server.model, block, recipe.batch_size, recipe.optimizer_copies)
-        return RoundCost(cost.step_flops, cost.upload_bytes, cost.upload_bytes, cost.memory_bytes)
+        return replace(RoundCost.of(cost), download_bytes=cost.upload_bytes)
 
     def train(
         self,

@@ -190,6 +190,7 @@ class Split(FedAvg):
             own.memory_bytes,
             exchanges=steps,
             server_flops=steps * (whole.step_flops - own.step_flops),
+            row_flops=own.row_flops,
         )
 
     def train(

@@ -11,12 +11,11 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from envs.menu import LEVELS, MenuAction, interval_at, menu_actions, menu_size
-from envs.observation import split
+from envs.observation import MACHINE_FEATURES, N_FLEET, N_MACHINE, split
 from envs.orchestration import OrchestrationEnv
 from envs.patterns import PATTERNS
 from envs.spaces import decode
 from envs.vector import OrchestrationVectorEnv
-from fedcore.fleet import columns as c
 from scenarios import names
 
 
@@ -84,8 +83,9 @@ def test_masks_are_the_moves_that_ask_somebody(calibrated: Any) -> None:
         for move in np.flatnonzero(~mask):
             assert (env.action(int(move))[:-1] == -1).all()
     # Nobody there: every move is as good, and none of them asks anybody.
-    core.conditions[:, :, c.ON] = 0.0
-    env._observation = core.observe()[0]
+    seen = core.observe()[0].copy()
+    seen[MACHINE_FEATURES.index("available") : -N_FLEET : N_MACHINE] = 0.0
+    env._observation = seen
     assert env.action_masks().all()
     assert (env.action(0)[:-1] == -1).all()
 

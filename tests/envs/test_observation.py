@@ -2,18 +2,21 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from envs.core import Core, SimulatedLearner
+from envs.memory import SLOW, UP_BPS
 from envs.observation import (
     FLEET_FEATURES,
     LIMIT,
     MACHINE_FEATURES,
     N_FLEET,
     N_MACHINE,
-    assemble,
+    fleet_rows,
     machines_of,
     observation_space,
     split,
+    write_machines,
 )
 from envs.orchestration import OrchestrationEnv
 from envs.vector import OrchestrationVectorEnv
@@ -31,32 +34,44 @@ def test_names_are_unique_and_sizes_agree() -> None:
             machines_of(size)
 
 
-def test_split_undoes_assemble() -> None:
+def test_split_takes_features_apart_by_name() -> None:
     rng = np.random.default_rng(0)
-    machine = {name: rng.uniform(-4, 4, (3, 5)) for name in MACHINE_FEATURES}
-    machine["exists"] = np.ones((3, 5))
-    fleet = {name: rng.uniform(-4, 4, 3) for name in FLEET_FEATURES}
-    packed = assemble(machine, fleet)
-    assert packed.dtype == np.float32
+    machine, fleet = rng.uniform(-4, 4, (3, 5, N_MACHINE)), rng.uniform(-4, 4, (3, N_FLEET))
+    packed = np.concatenate([machine.reshape(3, -1), fleet], axis=1).astype(np.float32)
     for view, at in ((split(packed), slice(None)), (split(packed[1]), 1)):
-        for name in MACHINE_FEATURES:
-            assert view.machine[name] == pytest.approx(machine[name][at], rel=1e-6)
-        for name in FLEET_FEATURES:
-            assert view.fleet[name] == pytest.approx(fleet[name][at], rel=1e-6)
+        for i, name in enumerate(MACHINE_FEATURES):
+            assert view.machine[name] == pytest.approx(machine[at, ..., i], rel=1e-6)
+        for i, name in enumerate(FLEET_FEATURES):
+            assert view.fleet[name] == pytest.approx(fleet[at, ..., i], rel=1e-6)
 
 
-def test_padding_is_zero_and_the_rest_is_clipped_and_finite() -> None:
-    machine = {name: np.full((1, 3), 100.0) for name in MACHINE_FEATURES}
-    machine["exists"] = np.array([[1.0, 0.0, 1.0]])
-    machine["step_time"] = np.array([[np.nan, np.nan, -np.inf]])
-    packed = assemble(machine, {name: np.array([-100.0]) for name in FLEET_FEATURES})
-    view = split(packed[0])
-    assert observation_space(3).contains(packed[0])
-    for name in MACHINE_FEATURES:
-        assert view.machine[name][1] == 0.0
-    assert view.machine["data"].tolist() == [LIMIT, 0.0, LIMIT]
-    assert view.machine["step_time"].tolist() == [0.0, 0.0, -LIMIT]
-    assert view.fleet["progress"] == -LIMIT
+def test_fleet_features_are_clipped_and_finite() -> None:
+    out = np.full((3, 2 * N_MACHINE + N_FLEET), 7.0, dtype=np.float32)
+    fleet_rows({name: np.array([-100.0, np.nan, np.inf]) for name in FLEET_FEATURES}, out)
+    assert (out[:, : 2 * N_MACHINE] == 7.0).all()
+    assert (out[:, 2 * N_MACHINE :] == np.array([[-LIMIT], [0.0], [LIMIT]])).all()
+
+
+def look(core: Core) -> NDArray[np.float32]:
+    """The machines' part of what the episodes show, written anew from where they stand."""
+    out = np.full_like(core.observed, np.nan)
+    for b in range(core.num_envs):
+        write_machines(
+            core.fleets, core.machine_constants, core.world_index[b], core.conditions, core.spent[b, 0], core.telemetry,
+            core.totals, core.shares, core.heard, out, b,
+        )  # fmt: skip
+    return out[:, :-N_FLEET]
+
+
+def test_padding_is_zero_and_the_rest_is_clipped(calibrated) -> None:  # type: ignore[no-untyped-def]
+    env = OrchestrationEnv(calibrated())
+    env.reset(seed=0)
+    env.core.heard[0, :6, UP_BPS] = 1e-30
+    env.core.heard[0, :6, SLOW] = 1e30
+    seen = look(env.core)[0].reshape(16, N_MACHINE)
+    assert (seen[6:] == 0.0).all()
+    assert (seen[:6, MACHINE_FEATURES.index("upload_time")] == LIMIT).all()
+    assert (seen[:6, MACHINE_FEATURES.index("slowdown")] == LIMIT).all()
 
 
 def test_in_bounds_over_random_episodes_of_all_scenarios(calibrated) -> None:  # type: ignore[no-untyped-def]
@@ -131,9 +146,9 @@ def test_hidden_conditions_are_not_seen(calibrated) -> None:  # type: ignore[no-
     env.core.conditions[:, :, c.BUSY] = 1.0 - env.core.conditions[:, :, c.BUSY]
     env.core.conditions[:, :, c.CLOUD_X] -= 1.0
     env.core.key += np.uint64(1)
-    assert np.array_equal(env.core.observe()[0], seen)
+    assert np.array_equal(look(env.core)[0], seen[:-N_FLEET])
     env.core.conditions[:, 0, c.ON] = 0.0  # a heartbeat that fails is seen
-    assert split(env.core.observe()[0]).machine["available"][0] == 0.0
+    assert look(env.core)[0, MACHINE_FEATURES.index("available")] == 0.0
 
 
 def test_features_are_what_was_measured_and_reported(calibrated) -> None:  # type: ignore[no-untyped-def]

@@ -14,6 +14,7 @@ from envs.rewards.lagrangian import PRICE
 from envs.scoring import log_efficiency
 from envs.spaces import encode
 from envs.vector import OrchestrationVectorEnv
+from fedcore.costs import GRID
 from scenarios import names, random_scenario
 
 Floats = NDArray[np.float64]
@@ -49,7 +50,7 @@ def reference(env: OrchestrationVectorEnv, rng: np.random.Generator) -> NDArray[
     for b in range(env.num_envs):
         scenario = env.core.world(b).scenario
         intervals = scenario.decision.sync_intervals
-        shares = np.minimum(scenario.reference.share, env.core.max_share[b])
+        shares = np.minimum(scenario.reference.share, env.core.world(b).max_share_index / GRID)
         actions.append(encode(shares, intervals.index(scenario.reference.sync_interval), len(intervals), 16))
     return np.stack(actions)
 

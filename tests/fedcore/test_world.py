@@ -61,7 +61,7 @@ def test_reference_cost_by_hand(content: dict[str, Any]) -> None:
     # One machine with everything: m = D = 1, V = 1 - exp(-1 / 0.1), so each round's work is V^0.4.
     work = (1 - np.exp(-10.0)) ** 0.4
     rounds = int(np.ceil(np.expm1(2.0) / (2.0 * 0.2 * work)))
-    flops, up, down, _ = world.costs[GRID]
+    flops, up, down = world.costs[GRID, :3]
     compute = 10 * flops / 10e9
     round_s = down * 8 / 16e6 + compute + up * 8 / 8e6 + 0.5
     joules = 5.0 * compute + 2.0 * (round_s - compute) + 8 * (up + down) * 5e-9

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedcore.fleet.network import max_min_rates, transfer_end_times
+from fedcore.fleet.network import N_WORK, _share_many, carried, max_min_rates, replayed_s, transfer_end_times
 
 Floats = NDArray[np.float64]
 
@@ -130,3 +130,41 @@ def test_many_random_starts_never_lose_a_flow() -> None:
         )
         assert (end > start + bits / 50.0 * (1 - 1e-9)).all()
         assert end.max() - start.min() >= bits.sum() / 7.0 * (1 - 1e-9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.floats(0.2, 3.0))
+def test_one_short_link_agrees_with_the_general_rule(seed: int, flows: int, room: float) -> None:
+    rng = np.random.default_rng(seed)
+    start, bits, own = rng.uniform(0, 3, flows).round(1), rng.uniform(1, 5, flows), rng.uniform(0.5, 2, flows).round(2)
+    via = rng.random((flows, 2)) < 0.7
+    via[:, 1] = False  # a link that nobody crosses
+    link, active = np.array([room, 1.0]), rng.random(flows) < 0.9
+    fast = transfer_end_times(start, bits, active, own, link, via)
+    general, work = np.zeros(flows), np.zeros((N_WORK, max(flows, 2)))
+    _share_many(start, bits, active.astype(float), own, link, via, 2, general, work)
+    assert fast[active] == pytest.approx(general[active], rel=1e-9)
+    assert (fast[~active] == start[~active]).all()
+
+
+def test_short_links_without_a_common_flow_are_shared_apart() -> None:
+    together = ends([0, 0, 0, 0], [10, 20, 10, 20], [100] * 4, [2, 4], [[1, 0], [1, 0], [0, 1], [0, 1]])
+    assert together == pytest.approx([10, 15, 5, 7.5])
+
+
+def test_recorded_links_carry_what_they_carried() -> None:
+    bits = np.array([0.0, 2.0, 2.0, 6.0])  # 2, 0 and 4 bit/s, over and over again
+    assert [carried(bits, 0, 3, t) for t in (0.0, 0.5, 1.0, 2.0, 2.5, 3.0, 7.0)] == [0, 1, 2, 2, 4, 6, 14]
+    for begins, size, seconds in ((0, 1, 0.5), (0.5, 1, 0.5), (0.5, 2, 1.75), (2.75, 3, 1.25), (1, 12, 6)):
+        assert replayed_s(bits, 0, 3, float(begins), float(size)) == pytest.approx(seconds)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0, 50), st.floats(0.01, 200))
+def test_replayed_transfers_end_when_their_bits_are_through(seed: int, begins: float, size: float) -> None:
+    rates = np.random.default_rng(seed).integers(0, 4, 7).astype(float)
+    rates[3] = 2.0
+    bits = np.concatenate([[9.0], [0.0], np.cumsum(rates)])  # another trace comes before
+    lasts = replayed_s(bits, 1, 8, begins, size)
+    assert carried(bits, 1, 8, begins + lasts) - carried(bits, 1, 8, begins) == pytest.approx(size, rel=1e-6)
+    assert lasts > 0

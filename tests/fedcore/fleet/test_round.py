@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from fedcore.costs import GRID
 from fedcore.fleet import columns as c
-from fedcore.fleet.compile import FleetArrays, compile_fleet
-from fedcore.fleet.conditions import initial
-from fedcore.fleet.draws import JITTER, LEAVE, normal, uniform
-from fedcore.fleet.round import play_round, play_rounds
+from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
+from fedcore.fleet.conditions import begin, begin_rows
+from fedcore.fleet.draws import JITTER, LEAVE, normal, of_round, uniform
+from fedcore.fleet.round import play_round, play_rounds, scratch_memory
 from scenarios.schema import Fleet
 
 Floats = NDArray[np.float64]
@@ -20,7 +20,9 @@ HALF = GRID // 2
 
 # Costs that are easy on the head: 2 GFLOP per step, 1 MB x share up, 1 MB down, 100 MB x share of memory.
 GRID_SHARE = np.arange(GRID + 1) / GRID
-COSTS = np.stack([np.full(GRID + 1, 2e9), 1e6 * GRID_SHARE, np.full(GRID + 1, 1e6), 100e6 * GRID_SHARE], axis=1)
+COSTS = np.stack(
+    [np.full(GRID + 1, 2e9), 1e6 * GRID_SHARE, np.full(GRID + 1, 1e6), 100e6 * GRID_SHARE, np.full(GRID + 1, 1e7)], axis=1
+)
 COSTS[0] = 0.0
 
 # What a half share with H = 5 takes on the standard machine: latency 0.02, 8 Mbit down at 16 Mbit/s, 5 x (0.1 + 2) s,
@@ -52,19 +54,23 @@ class Played:
     def __init__(self, *groups: dict[str, Any], deadline_s: float | None = None, max_machines: int = 4, **fleet: Any):
         described = Fleet.model_validate({"groups": list(groups), "server": SERVER, **fleet})
         self.arrays: FleetArrays = compile_fleet(described, deadline_s, max_machines)
-        self.conditions = initial(self.arrays.parameters, KEY)
+        self.fleets = stack_fleets([self.arrays])
+        self._conditions = np.zeros((1, max_machines, c.N_CONDITIONS))
+        begin(self.fleets, 0, KEY, self._conditions, 0)
+        self.conditions = self._conditions[0]
         self.conditions[:, c.ON] = 1.0
         self.conditions[:, c.BUSY] = 0.0
-        self.telemetry = np.full((max_machines, c.N_TELEMETRY), np.nan)
-        self.totals = np.full(c.N_TOTALS, np.nan)
+        # Rows beyond the fleet's machines are never written.
+        self._telemetry, self._totals = np.zeros((1, max_machines, c.N_TELEMETRY)), np.full((1, c.N_TOTALS), np.nan)
+        self._telemetry[0, : self.arrays.machines] = np.nan
+        self.telemetry, self.totals = self._telemetry[0], self._totals[0]
 
     def play(self, shares: list[int], steps: int = 5, counter: int = 0, elapsed: float = 0.0) -> "Played":
-        a = self.arrays
-        index = np.zeros(len(a.parameters), dtype=np.int64)
-        index[: len(shares)] = shares
+        index = np.zeros((1, len(self.telemetry)), dtype=np.int64)
+        index[0, : len(shares)] = shares
         play_round(
-            a.parameters, a.fleet, a.link_up_bps, a.link_down_bps, a.via, COSTS, self.conditions, index, steps,
-            elapsed, KEY, counter, self.telemetry, self.totals,
+            self.fleets, COSTS[None], 0, self._conditions, index, steps, elapsed, np.uint64(of_round(KEY, counter)),
+            self._telemetry, self._totals, 0, scratch_memory(len(self.telemetry)),
         )  # fmt: skip
         return self
 
@@ -106,7 +112,7 @@ def test_load_and_jitter_stretch_the_step() -> None:
     got = Played(group(device={"step_jitter": 0.2}, load=load))
     got.conditions[0, c.BUSY] = 1.0
     got.play([HALF], counter=7)
-    assert got.telemetry[0, c.STEP_S] == pytest.approx(2.1 * 3.0 * np.exp(0.2 * normal(KEY, 7, JITTER, 0)))
+    assert got.telemetry[0, c.STEP_S] == pytest.approx(2.1 * 3.0 * np.exp(0.2 * normal(np.uint64(of_round(KEY, 7)), JITTER, 0)))
 
 
 def test_link_state_scales_the_rates() -> None:
@@ -192,7 +198,7 @@ def test_a_deadline_that_is_met_changes_nothing() -> None:
 
 @pytest.mark.parametrize("leaves_at", [0.27, 5.52, FINISH - 0.25, FINISH + 0.1])
 def test_a_machine_that_leaves_loses_its_block(leaves_at: float) -> None:
-    on_s = leaves_at / -np.log(uniform(KEY, 3, LEAVE, 0))
+    on_s = leaves_at / -np.log(uniform(np.uint64(of_round(KEY, 3)), LEAVE, 0))
     leaver = group(availability={"mean_on_s": on_s, "mean_off_s": 1e12})
     got = Played(leaver, group("b", device={"throughput_gflops": 2.0})).play([HALF, HALF], counter=3)
     t = got.telemetry[0]
@@ -263,18 +269,15 @@ def test_a_batch_is_its_fleets_one_by_one() -> None:
     keys = np.array([5, 6, 7], dtype=np.uint64)
 
     def batch(order: list[int]) -> tuple[Floats, Floats, Floats]:
-        arrays = [fleets[i].arrays for i in order]
-        conditions = np.stack([initial(fleets[i].arrays.parameters, keys[i]) for i in order])
-        n = len(order)
+        stacked, n = stack_fleets([fleets[i].arrays for i in order]), len(order)
+        conditions, world = np.zeros((n, 4, c.N_CONDITIONS)), np.arange(n)
+        begin_rows(stacked, world, keys[order], world, conditions)
         telemetry, totals = np.zeros((n, 4, c.N_TELEMETRY)), np.zeros((n, c.N_TOTALS))
         elapsed = np.zeros(n)
         for r in range(6):
             play_rounds(
-                np.stack([a.parameters for a in arrays]), np.stack([a.fleet for a in arrays]),
-                np.stack([a.link_up_bps for a in arrays]), np.stack([a.link_down_bps for a in arrays]),
-                np.stack([a.via for a in arrays]), np.stack([COSTS] * n), conditions,
-                np.full((n, 4), HALF, dtype=np.int64), np.full(n, 3, dtype=np.int64), elapsed.copy(),
-                keys[order], np.full(n, r, dtype=np.int64), telemetry, totals,
+                stacked, np.stack([COSTS] * n), world, conditions, np.full((n, 4), HALF, dtype=np.int64),
+                np.full(n, 3, dtype=np.int64), elapsed.copy(), keys[order], np.full(n, r, dtype=np.int64), telemetry, totals,
             )  # fmt: skip
             elapsed += totals[:, c.ROUND_S]
         return conditions, telemetry, totals
@@ -286,3 +289,42 @@ def test_a_batch_is_its_fleets_one_by_one() -> None:
         for a, alone in zip(together, batch([i]), strict=True):
             assert np.array_equal(a[i], alone[0])
     assert len({float(t) for t in together[2][:, c.ROUND_S]}) == 3
+
+
+def test_small_products_waste_throughput() -> None:
+    got = Played(group(device={"half_rows": 30.0})).play([HALF])
+    assert got.telemetry[0, c.STEP_S] == pytest.approx(0.1 + (2e9 + 30 * 1e7) / 1e9)
+
+
+def test_a_recorded_link_gives_its_mean_rate_over_the_transfer(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "t.csv"
+    path.write_text("second,uplink_mbps,downlink_mbps\n0,2,4\n1,2,12\n2,2,4\n3,2,12\n")
+    played = Played(group(link={"trace": str(path), "latency_s": 0.0}))
+    played.conditions[0, c.TRACE_S] = 1.0
+    t = played.play([HALF], elapsed=2.0).telemetry[0]
+    # 8 Mbit down from second 3 on: 12 Mbit/s until they are through; 4 Mbit up at 2 Mbit/s whenever.
+    assert t[c.MEASURED_DOWN_BPS] == pytest.approx(12e6)
+    assert t[c.DOWNLOAD_S] == pytest.approx(8 / 12)
+    assert t[c.MEASURED_UP_BPS] == pytest.approx(2e6)
+    t = played.play([HALF], elapsed=1.5).telemetry[0]
+    # 2 Mbit by second 3, the other 6 in half a second.
+    assert t[c.DOWNLOAD_S] == pytest.approx(0.5 + 0.5)
+    assert t[c.MEASURED_DOWN_BPS] == pytest.approx(8e6)
+
+
+def test_a_machine_whose_hours_end_leaves_and_comes_back() -> None:
+    worker = group(availability={"daily_hours": [[9, 10]]})
+    played = Played(worker, start_hour=9.0)
+    t = played.play([HALF], elapsed=3600.0 - 5.52).telemetry[0]
+    assert played.status() == c.LEFT
+    assert t[c.FINISH_S] == pytest.approx(5.52)
+    assert t[c.COMPUTE_S] == pytest.approx(5.0)
+    assert played.play([HALF], elapsed=3600.0 + 1.0).status() == c.AWAY
+    assert played.play([HALF], elapsed=24 * 3600.0).status() == c.DONE
+
+
+def test_carbon_goes_by_the_hour_in_which_the_round_is_half_over() -> None:
+    hourly = [100.0] * 9 + [400.0] + [100.0] * 14
+    for start, grams in ((8.5, 100.0), (9.0, 400.0), (10.0, 100.0)):
+        totals = Played(group(), grid_gco2e_per_kwh=hourly, start_hour=start).play([HALF]).totals
+        assert totals[c.TOTAL_CO2E_KG] == pytest.approx(totals[c.TOTAL_ENERGY_J] / 3.6e6 * grams / 1000)

@@ -1,0 +1,76 @@
+"""What one step and one reset do to the rows of a batch, in one pass over each row while it is in the processor's cache."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.memory import forget, listen, remember
+from envs.observation import write_machines
+from fedcore.fleet import columns as c
+from fedcore.fleet.compile import Fleets
+from fedcore.fleet.conditions import begin
+from fedcore.fleet.draws import of_round
+from fedcore.fleet.round import play_round, scratch_memory
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def step_rows(
+    fleets: Fleets,
+    costs: Floats,
+    constants: Floats,
+    world: Ints,
+    conditions: Floats,
+    share_index: Ints,
+    steps: Ints,
+    elapsed_s: Floats,
+    key: NDArray[np.uint64],
+    counter: Ints,
+    telemetry: Floats,
+    totals: Floats,
+    shares: Floats,
+    heard: Floats,
+    observed: NDArray[np.float32],
+) -> None:
+    """Play a round in every episode, remember what it measured, and write the machines' part of the observations.
+
+    Arguments as `play_rounds` and `write_machines`; `elapsed_s` is before the round.
+    """
+    scratch = scratch_memory(conditions.shape[1])
+    for b in range(len(world)):
+        w, hashed = world[b], of_round(key[b], counter[b])
+        play_round(
+            fleets, costs, w, conditions, share_index, steps[b], elapsed_s[b], hashed, telemetry, totals, b, scratch
+        )
+        now_s = elapsed_s[b] + totals[b, c.ROUND_S]
+        remember(fleets, w, telemetry, heard, b)
+        listen(fleets, w, conditions, now_s, heard, b)
+        write_machines(fleets, constants, w, conditions, now_s, telemetry, totals, shares, heard, observed, b)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def reset_rows(
+    which: Ints,
+    fleets: Fleets,
+    constants: Floats,
+    world: Ints,
+    conditions: Floats,
+    key: NDArray[np.uint64],
+    telemetry: Floats,
+    totals: Floats,
+    shares: Floats,
+    heard: Floats,
+    observed: NDArray[np.float32],
+) -> None:
+    """Begin the episodes `which`; the other arguments as `step_rows`."""
+    for b in which:
+        w = world[b]
+        telemetry[b], totals[b], shares[b] = 0.0, 0.0, 0.0
+        begin(fleets, w, key[b], conditions, b)
+        forget(fleets, w, heard, b)
+        listen(fleets, w, conditions, 0.0, heard, b)
+        write_machines(fleets, constants, w, conditions, 0.0, telemetry, totals, shares, heard, observed, b)

@@ -1,0 +1,62 @@
+"""What an orchestrator remembers of every machine: its last word on its load, link rates as last measured, losses."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.fleet import columns as c
+from fedcore.fleet.compile import Fleets
+from fedcore.fleet.conditions import is_present, slowdown
+
+Floats = NDArray[np.float64]
+
+# Columns of what is remembered: (machines, N_HEARD).
+SLOW, UP_BPS, DOWN_BPS, AGE, LOST = range(5)
+N_HEARD = 5
+
+
+@numba.njit(cache=True, error_model="numpy")
+def forget(fleets: Fleets, w: int, heard: Floats, b: int) -> None:
+    """Start episode b: links are as advertised, nobody has been heard yet; arguments as `listen`."""
+    p = fleets.parameters
+    for k in range(heard.shape[1]):
+        heard[b, k, SLOW], heard[b, k, AGE], heard[b, k, LOST] = 1.0, 0.0, 0.0
+        heard[b, k, UP_BPS] = max(p[w, k, c.UP_BPS], 1.0)
+        heard[b, k, DOWN_BPS] = max(p[w, k, c.DOWN_BPS], 1.0)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def listen(fleets: Fleets, w: int, conditions: Floats, elapsed_s: float, heard: Floats, b: int) -> None:
+    """What the heartbeat reports now: machines that answer tell their load, as any operating system knows it; the others'
+    last word stands.
+
+    Args:
+        fleets: stacked.
+        w: which of them.
+        conditions: (B, K, N_CONDITIONS).
+        elapsed_s: since the episode's start.
+        heard: (B, K, N_HEARD), changed.
+        b: the episode.
+    """
+    p, start_s = fleets.parameters, fleets.fleet[w, c.START_S]
+    for k in range(int(fleets.fleet[w, c.MACHINES])):
+        if is_present(p, w, k, conditions, b, fleets.windows, start_s, elapsed_s):
+            heard[b, k, SLOW] = slowdown(p, w, k, conditions, b)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def remember(fleets: Fleets, w: int, telemetry: Floats, heard: Floats, b: int) -> None:
+    """Keep what a round has measured: the link rates of those who came back, and who was lost; arguments as `listen`, with
+    the round's telemetry (B, K, N_TELEMETRY)."""
+    for k in range(int(fleets.fleet[w, c.MACHINES])):
+        status = telemetry[b, k, c.STATUS]
+        if status == c.DONE:
+            heard[b, k, UP_BPS] = telemetry[b, k, c.MEASURED_UP_BPS]
+            heard[b, k, DOWN_BPS] = telemetry[b, k, c.MEASURED_DOWN_BPS]
+            heard[b, k, AGE] = 0.0
+        else:
+            heard[b, k, AGE] += 1.0
+            if status == c.LEFT or status == c.FLAT:
+                heard[b, k, LOST] += 1.0
