@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +11,9 @@ import tyro
 
 if TYPE_CHECKING:
     from scenarios import Scenario
+
+
+AGREEMENT_SCENARIOS = "farm-lte,one-strong-many-weak,phones,two-servers"
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,22 @@ class Options:
     agents: str = ""
     """Comma-separated heuristics to play beside it (equal, fedavg, speed, makespan, energy, deadline, adacomm, best-static);
     by default all of them in simulation, and equal and the best two by simulation on real training."""
-    scenarios: str = "farm-lte"
-    """Comma-separated names or YAML files."""
+    scenarios: str = ""
+    """Comma-separated names or YAML files; by default farm-lte, and four different ones with --agreement."""
     tier: Literal["orchestration", "training"] = "orchestration"
     """Simulation, or real training."""
     data: Path | None = None
     """Your images; implies the training tier."""
     episodes: int = 30
     """Held-out simulated episodes per agent and scenario."""
-    runs: int = 1
-    """Real runs per agent and scenario."""
+    runs: int | None = None
+    """Real runs per agent and scenario; by default 1, and 3 with --agreement."""
     workers: int = 2
     """Processes for real runs, one core each."""
+    agreement: bool = False
+    """Play the same policies on both tiers and report whether simulation ranks them as real training does: --scenarios (by
+    default four), --agents (by default every heuristic and five fixed decisions), --runs real runs each (by default 3),
+    --episodes simulated ones."""
     out: Path = Path("runs")
     """Folder of all runs; results go to a folder in it."""
 
@@ -57,12 +64,15 @@ def main() -> None:
 
     for name in ("episodes", "runs", "workers"):
         positive(name, getattr(options, name))
-    chosen = [load(name.strip()) for name in options.scenarios.split(",") if name.strip()]
+    options = replace(options, runs=options.runs or (3 if options.agreement else 1))
+    spoken = options.scenarios or (AGREEMENT_SCENARIOS if options.agreement else "farm-lte")
+    chosen = [load(name.strip()) for name in spoken.split(",") if name.strip()]
     if not chosen:
         raise InputError("--scenarios is empty, expected names or YAML files separated by commas")
     if options.data is not None and not options.data.exists():
         raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")
     with console.status("loading"):
+        from agents.fixed import FIXED
         from agents.frozen import load_policy, newest_policy
         from agents.heuristics import HEURISTICS
         from fedcore.files import content_key
@@ -75,11 +85,15 @@ def main() -> None:
     if path is not None:
         load_policy(path)  # refuse a bad file before anything long begins
     names = [name.strip() for name in options.agents.split(",") if name.strip()]
-    unknown = [n for n in names if n not in (*HEURISTICS, "best-static") and not Path(n).is_file()]
+    unknown = [
+        n for n in names if n not in (*HEURISTICS, "best-static") and not n.startswith(FIXED) and not Path(n).is_file()
+    ]
     if unknown:
         raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, 'best-static'])}")
     folder = options.out / f"evaluation-{content_key(*vars(options).values(), path)}"
-    if options.tier == "training" or options.data is not None:
+    if options.agreement:
+        both_tiers(options, chosen, path, names, folder)
+    elif options.tier == "training" or options.data is not None:
         on_training(options, chosen, path, names, folder)
     else:
         in_simulation(options, chosen, path, names or [*HEURISTICS, "best-static"], folder)
@@ -144,6 +158,7 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
         plain = cell_scenario(scenario)
         agents = ([str(path)] if path else []) + picked
         data = None if options.data is None else str(options.data)
+        assert options.runs is not None
         cells = [Cell(agent, plain, run, data, target) for run in range(options.runs) for agent in agents]
         labels = [f"{'policy' if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
         console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), real training")
@@ -158,6 +173,40 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
         report.figure(f"real-{scenario.name}", real_curves(judgements), f"{scenario.title}: progress against cost")
         everything += judgements
     write_text(folder / "results.json", json.dumps([asdict(j) for j in everything], indent=1))
+    console.print(f"report: {report.write()}")
+
+
+def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, names: list[str], folder: Path) -> None:
+    """Play on both tiers and report how they agree."""
+    from agents.agreement import POLICIES, agreement, agreement_grid, agreement_plot, policy_grid
+    from agents.benchmark import benchmark, orchestrator
+    from agents.cli import console, judge_with_bars, progress_bar
+    from agents.judge import Cell, cell_scenario, target_of
+    from agents.report import Report
+    from fedcore.files import write_text
+
+    agents = (names or list(POLICIES)) + ([str(path)] if path else [])
+    data = None if options.data is None else str(options.data)
+    assert options.runs is not None
+    cells, labels, simulated = [], [], []
+    with progress_bar() as bar:
+        task = bar.add_task("simulated episodes", total=len(chosen) * len(agents) * options.episodes, note="")
+        for scenario in chosen:
+            players = [orchestrator(name, scenario) for name in agents]
+            simulated += benchmark(players, scenario, options.episodes, on_episode=lambda: bar.advance(task))
+            # Images of a person's own need a target of their own, and the reference's real cost is measured on the way.
+            target = None if data is None else target_of(scenario, data)
+            cells += [Cell(name, cell_scenario(scenario), run, data, target) for run in range(options.runs) for name in agents]
+            labels += [f"{scenario.name}, {Path(name).stem}, {run}" for run in range(options.runs) for name in agents]
+    judgements = judge_with_bars(cells, labels, options.out / "cells", options.workers)
+    found = agreement(simulated, [j.result for j in judgements])
+    report = Report("Simulation and real training", folder)
+    for grid in (agreement_grid(found), *(policy_grid(a) for a in found)):
+        console.print(grid.rich())
+        report.grid(grid)
+    report.figure("agreement", agreement_plot(found), "Every policy on both tiers; on the line, simulation tells the truth")
+    write_text(folder / "agreement.md", "\n\n".join(g.markdown() for g in (agreement_grid(found), *map(policy_grid, found))))
+    write_text(folder / "results.json", json.dumps([asdict(j) for j in judgements], indent=1))
     console.print(f"report: {report.write()}")
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from agents.base import Orchestrator
 from agents.best_static import search_static
+from agents.fixed import FIXED, parse_fixed
 from agents.frozen import load_policy
 from agents.heuristics import HEURISTICS
 from envs.orchestration import OrchestrationEnv
@@ -62,18 +63,21 @@ class EpisodeResult:
 
 
 def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orchestrator:
-    """An orchestrator by name: a heuristic, "best-static" (searched on this scenario), or the path of a frozen policy.
+    """An orchestrator by name: a heuristic, "best-static" (searched on this scenario), a decision that never changes as
+    `fixed.parse_fixed` spells it, or the path of a frozen policy.
 
     Raises:
         InputError: unknown name, or a policy file that does not load.
     """
     if name in HEURISTICS:
         return HEURISTICS[name]()
+    if name.startswith(FIXED):
+        return parse_fixed(name, compile_world(scenario, max_machines))
     if name == BEST_STATIC:
         return search_static(compile_world(scenario, max_machines)).policy
     if name.endswith(".safetensors") or Path(name).is_file():
         return load_policy(name)
-    known = ", ".join([*HEURISTICS, BEST_STATIC])
+    known = ", ".join([*HEURISTICS, BEST_STATIC, f"{FIXED}SHARExH"])
     raise InputError(f"agent {name!r} is unknown: expected a .safetensors file or one of {known}")
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agents.base import Orchestrator
 from envs.core import Core, SimulatedLearner
+from envs.observation import step_flops
 from envs.spaces import encode
 from fedcore.fleet import columns as c
 from fedcore.world import World
@@ -50,13 +51,17 @@ class StaticResult:
     candidates: int
 
 
+def whole_step_s(world: World) -> NDArray[np.float64]:
+    """Seconds that a step of the whole model takes on each machine, as advertised, (machines,)."""
+    a = world.arrays.parameters[: world.arrays.machines]
+    return a[:, c.STEP_OVERHEAD_S] + step_flops(a, world.costs[-1]) / a[:, c.FLOPS_PER_S]
+
+
 def share_patterns(world: World) -> dict[str, NDArray[np.float64]]:
     """Fixed shares to try, from advertised figures alone: levels for all, for the fastest, graded by speed."""
-    a = world.arrays.parameters[: world.arrays.machines]
-    n = len(a)
+    n = world.arrays.machines
     cap = np.maximum(world.max_share_index[:n], 0) / 256.0
-    flops = world.costs[-1, 0]
-    step = a[:, c.STEP_OVERHEAD_S] + flops / a[:, c.FLOPS_PER_S]
+    step = whole_step_s(world)
     speed = step.min() / step
     out: dict[str, NDArray[np.float64]] = {}
     order = np.argsort(step, kind="stable")
