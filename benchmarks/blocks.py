@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 
 from fedcore.allocation import allocate
 from fedcore.blocks import Block, slice_weights
@@ -77,6 +78,43 @@ class Row:
     gflops_per_s: float
     memory_mb: float
     upload_kb: float
+    step_gflop: float
+    row_gflop: float
+
+
+@dataclass(frozen=True)
+class DeviceFit:
+    """The fields of a scenario's `device` that explain measured steps best, and how well they do.
+
+    Attributes:
+        throughput_gflops: see `scenarios.schema.Device`.
+        half_rows: see there.
+        step_overhead_s: see there; it includes drawing the views.
+        median_error: of predicted over measured seconds, relative.
+        worst_error: the largest.
+        flops_only: the largest where the step is FLOPs over one throughput, fitted to the whole models.
+    """
+
+    throughput_gflops: float
+    half_rows: float
+    step_overhead_s: float
+    median_error: float
+    worst_error: float
+    flops_only: float
+
+
+def fit_device(rows: list[Row]) -> DeviceFit:
+    """Non-negative least squares of relative errors; rows must be of one precision."""
+    seconds = np.array([row.milliseconds / 1e3 for row in rows])
+    terms = np.array([(row.step_gflop, row.row_gflop, 1.0) for row in rows])
+    weights, _ = nnls(terms / seconds[:, None], np.ones(len(rows)))
+    error = np.abs(terms @ weights / seconds - 1.0)
+    whole = np.array([row.share == 1.0 for row in rows])
+    rate = np.median(terms[whole, 0] / seconds[whole])
+    plain = np.abs(terms[:, 0] / rate / seconds - 1.0)
+    return DeviceFit(
+        1.0 / weights[0], weights[1] / weights[0], weights[2], float(np.median(error)), float(error.max()), float(plain.max())
+    )
 
 
 def build(name: str, image_px: int) -> Model:
@@ -134,6 +172,7 @@ def step_rows(name: str, precision: str, options: Options) -> list[Row]:
                 float(np.median((seconds[variant] - views) / (seconds[first] - views))),
                 cost.step_flops / base.step_flops,
                 cost.step_flops / median / 1e9, cost.memory_bytes / 1e6, cost.upload_bytes / 1e3,
+                cost.step_flops / 1e9, cost.row_flops / 1e9,
             )
         )  # fmt: skip
     return rows
@@ -213,6 +252,18 @@ def main() -> None:
                         f"{row.memory_mb:.1f}", f"{row.upload_kb:.0f}",
                     )  # fmt: skip
                 console.print(table)
+        heads = ("precision", "models", "throughput_gflops", "half_rows", "step_overhead_s", "error", "worst", "FLOPs only")
+        table = Table(*heads, title="what a scenario's `device` should say of this processor, and how well it predicts steps")
+        for precision in options.precisions:
+            for kind in ("conv", "mlp"):
+                own = [row for row in rows if row.precision == precision and row.model.startswith(kind)]
+                if len(own) > 3:
+                    fit = fit_device(own)
+                    table.add_row(
+                        precision, kind, f"{fit.throughput_gflops:.0f}", f"{fit.half_rows:.0f}", f"{fit.step_overhead_s:.4f}",
+                        f"{fit.median_error:.1%}", f"{fit.worst_error:.1%}", f"{fit.flops_only:.1%}",
+                    )  # fmt: skip
+        console.print(table)
         name = options.models[0]
         heads = ("machines", "share", "context", "coverage", "up MB", "down MB", "plan ms", "slice ms", "merge ms")
         table = Table(*heads, title=f"{name}: one round, all machines together")
