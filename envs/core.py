@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from envs.kernels import reset_rows, step_rows
 from envs.memory import N_HEARD
-from envs.observation import MACHINE_FEATURES, N_FLEET, N_MACHINE, fleet_rows, machine_constants
+from envs.observation import N_FLEET, N_MACHINE, fleet_rows, machine_constants
 from envs.rewards import REWARDS, Ledger, Transition
 from envs.rows import in_rows
 from envs.scoring import log_efficiency
 from envs.spaces import decode
 from fedcore.costs import GRID
-from fedcore.dynamics import Dynamics, take_part
+from fedcore.dynamics import Dynamics, learn
 from fedcore.fleet import columns as c
-from fedcore.fleet.compile import DAY_S, stack_fleets
-from fedcore.world import World, progress_noise, share_indices
+from fedcore.fleet.compile import stack_fleets
+from fedcore.world import World, share_indices
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,16 +76,13 @@ class SimulatedLearner:
         """See `Learner.advance`."""
         if self.participation.shape != done.shape:
             self.participation, self.path = np.zeros(done.shape), np.zeros(len(done))
-        sums = np.empty((len(done), 3))
-        in_rows(take_part, (core.data,), (core.world_index, done, decisions.shares, core.round, self.participation, sums))
-        coverage, data, lately = sums.T
-        dynamics = core.dynamics
-        work = dynamics.work(coverage, data, decisions.steps.astype(np.float64))
-        luck = np.exp(dynamics.run_spread * progress_noise(core.key, np.full_like(core.round, -1)))
-        self.path = dynamics.advance(np.where(core.round > 0, self.path, 0.0), luck * work, lately)
-        # A round that merged nothing changes nothing, so it measures what the last one did.
-        measured = self.path + dynamics.noise * progress_noise(core.key, core.round)
-        return np.where(work > 0, measured, core.progress)
+        progress = core.progress.copy()
+        in_rows(
+            learn, (core.data,),
+            (core.world_index, done, decisions.shares, decisions.steps, core.round, core.key, core.dynamics_table,
+             self.participation, self.path, progress),
+        )  # fmt: skip
+        return progress
 
 
 class Core:
@@ -146,6 +143,7 @@ class Core:
         self.shares = np.zeros((b, k))
         self.steps = np.zeros(b, dtype=np.int64)
         self.heard = np.zeros((b, k, N_HEARD))
+        self.ledgers: tuple[Ledger, Ledger] | None = None  # before and after the last round
         # Two, in turns: what a step gave is still there after the next one, for learners that store transitions.
         self.observed, self._other = (np.zeros((b, k * N_MACHINE + N_FLEET), dtype=np.float32) for _ in range(2))
 
@@ -243,6 +241,7 @@ class Core:
         self.co2e_kg = self.co2e_kg + self.totals[:, c.TOTAL_CO2E_KG]
         self.round += 1
         after = self.ledger()
+        self.ledgers = (before, after)
         reason = self._reason()
         transition = Transition(
             before, after, self.energy_weight, self.reference[:, 3], reason > 0, self.log_efficiency(after)
@@ -269,47 +268,12 @@ class Core:
     def observe(self) -> NDArray[np.float32]:
         """Observations of all episodes after the last step or reset, (B, size): a buffer that the step after the next one
         overwrites, so copy what is to be kept."""
-        out = self.observed
-        first = MACHINE_FEATURES.index("available")
-        available = out[:, first : self.max_machines * N_MACHINE : N_MACHINE]
-        count, rounds = self.exists.sum(axis=1), self.reference[:, 3]
-        started = self.round > 0
-        clock = 2 * np.pi * ((self.fleet[:, c.START_S] + self.spent[:, 0]) % DAY_S) / DAY_S
-        scaled = self.spent / self.reference[:, :3]
-        used = self.spent / self.budgets[:, :3]
-        mean = self.reference[:, :3] / rounds[:, None]
-        with np.errstate(divide="ignore"):
-            last = [np.log10(self.totals[:, c.ROUND_S] / mean[:, 0])]
-            last += [np.log10(self.totals[:, i] / mean[:, j] + 1e-4) for i, j in ((c.TOTAL_ENERGY_J, 1), (c.TOTAL_BYTES, 2))]
-        fleet_rows(
-            {
-                "progress": self.progress,
-                "last_gain": 10.0 * self.gain,
-                "gain_trend": 10.0 * self.trend,
-                "last_steps": np.where(started, np.log10(np.maximum(self.steps, 1)), 0.0),
-                "time_used": used[:, 0],
-                "energy_used": used[:, 1],
-                "bytes_used": used[:, 2],
-                "rounds_used": self.round / self.budgets[:, 3],
-                "time_vs_reference": scaled[:, 0],
-                "energy_vs_reference": scaled[:, 1],
-                "bytes_vs_reference": scaled[:, 2],
-                "available_fraction": available.sum(axis=1, dtype=np.float64) / count,
-                "machines": count / self.max_machines,
-                "energy_weight": self.energy_weight,
-                "context": self.context,
-                "last_round_time": np.where(started, last[0], 0.0),
-                "last_round_energy": np.where(started, last[1], 0.0),
-                "last_round_bytes": np.where(started, last[2], 0.0),
-                "day_sin": np.sin(clock),
-                "day_cos": np.cos(clock),
-                "shortest_interval": np.log10(self.menu[:, 0]),
-                "longest_interval": np.log10(self.menu[:, -1]),
-                "reference_rounds": 0.5 * np.log10(rounds),
-            },
-            out,
-        )
-        return out
+        in_rows(
+            fleet_rows, (),
+            (self.fleet, self.reference, self.budgets, self.menu, self.energy_weight, self.context, self.round, self.progress,
+             self.gain, self.trend, self.steps, self.spent, self.totals, self.observed),
+        )  # fmt: skip
+        return self.observed
 
     def info(self, b: int) -> dict[str, Any]:
         """What episode b's last round cost and gave, for `info` of one environment."""

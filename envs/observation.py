@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from envs.memory import AGE, DOWN_BPS, LOST, SLOW, UP_BPS
 from fedcore.costs import GRID
 from fedcore.fleet import columns as c
-from fedcore.fleet.compile import Fleets
+from fedcore.fleet.compile import DAY_S, Fleets
 from fedcore.fleet.conditions import is_present
 from fedcore.world import World
 
@@ -69,6 +69,11 @@ N_MACHINE, N_FLEET = len(MACHINE_FEATURES), len(FLEET_FEATURES)
     _EXISTS, _AVAILABLE, _STEP_TIME, _SLOWDOWN, _UPLOAD_TIME, _DOWNLOAD_TIME, _AGE, _STEP_ENERGY, _RADIO, _IDLE, _CHARGE,
     _DATA, _MAX_SHARE, _LAST_SHARE, _OUTCOME, _LAST_IDLE, _SAVING, _LEAVES,
 ) = range(N_MACHINE)  # fmt: skip
+(
+    _PROGRESS, _GAIN, _TREND, _LAST_STEPS, _TIME_USED, _ENERGY_USED, _BYTES_USED, _ROUNDS_USED, _TIME_VS_REFERENCE,
+    _ENERGY_VS_REFERENCE, _BYTES_VS_REFERENCE, _AVAILABLE_FRACTION, _MACHINES, _ENERGY_WEIGHT, _CONTEXT, _LAST_TIME,
+    _LAST_ENERGY, _LAST_BYTES, _DAY_SIN, _DAY_COS, _SHORTEST, _LONGEST, _REFERENCE_ROUNDS,
+) = range(N_FLEET)  # fmt: skip
 MOVING = ("step_time", "step_energy", "upload_time", "download_time")
 """Features that have a constant part and one that moves: only their sum is clipped."""
 _TANH_TENTHS = np.tanh(np.arange(128) / 10.0)
@@ -216,7 +221,62 @@ def write_machines(
         out[b, i] = 0.0
 
 
-def fleet_rows(features: dict[str, Floats], out: NDArray[np.float32]) -> None:
-    """Write the fleet's part of observations (B, size) from named features (B,)."""
-    tail = np.stack([features[name] for name in FLEET_FEATURES], axis=1)
-    out[:, -N_FLEET:] = np.clip(np.nan_to_num(tail, nan=0.0, posinf=LIMIT, neginf=-LIMIT), -LIMIT, LIMIT)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def fleet_rows(
+    fleet: Floats,
+    reference: Floats,
+    budgets: Floats,
+    menu: NDArray[np.int64],
+    energy_weight: Floats,
+    context: Floats,
+    rounds: NDArray[np.int64],
+    progress: Floats,
+    gain: Floats,
+    trend: Floats,
+    steps: NDArray[np.int64],
+    spent: Floats,
+    totals: Floats,
+    out: NDArray[np.float32],
+) -> None:
+    """Write the fleet's part of observations, after the machines' part.
+
+    Args:
+        fleet: (B, columns.N_FLEET).
+        reference: (B, 4) seconds, joules, bytes and rounds that the reference policy needs.
+        budgets: (B, 4) of the same.
+        menu: (B, levels) sync intervals, ascending.
+        energy_weight: (B,) w_E.
+        context: (B,).
+        rounds: (B,) played.
+        progress: (B,).
+        gain: (B,) of the last round.
+        trend: (B,) exponential mean of it.
+        steps: (B,) last H.
+        spent: (B, 3) seconds, joules, bytes.
+        totals: (B, N_TOTALS) of the last round.
+        out: (B, K_max x N_MACHINE + N_FLEET), changed.
+    """
+    at = out.shape[1] - N_FLEET
+    for b in range(len(out)):
+        machines, f = int(fleet[b, c.MACHINES]), np.zeros(N_FLEET)
+        f[_PROGRESS], f[_GAIN], f[_TREND] = progress[b], 10.0 * gain[b], 10.0 * trend[b]
+        for i in range(3):
+            f[_TIME_USED + i] = spent[b, i] / budgets[b, i]
+            f[_TIME_VS_REFERENCE + i] = spent[b, i] / reference[b, i]
+        f[_ROUNDS_USED] = rounds[b] / budgets[b, 3]
+        here = 0.0
+        for k in range(machines):
+            here += out[b, k * N_MACHINE + _AVAILABLE]
+        f[_AVAILABLE_FRACTION], f[_MACHINES] = here / machines, machines / (at // N_MACHINE)
+        f[_ENERGY_WEIGHT], f[_CONTEXT] = energy_weight[b], context[b]
+        if rounds[b] > 0:
+            f[_LAST_STEPS] = np.log10(max(float(steps[b]), 1.0))
+            f[_LAST_TIME] = np.log10(totals[b, c.ROUND_S] / (reference[b, 0] / reference[b, 3]))
+            f[_LAST_ENERGY] = np.log10(totals[b, c.TOTAL_ENERGY_J] / (reference[b, 1] / reference[b, 3]) + 1e-4)
+            f[_LAST_BYTES] = np.log10(totals[b, c.TOTAL_BYTES] / (reference[b, 2] / reference[b, 3]) + 1e-4)
+        clock = 2.0 * np.pi * ((fleet[b, c.START_S] + spent[b, 0]) % DAY_S) / DAY_S
+        f[_DAY_SIN], f[_DAY_COS] = np.sin(clock), np.cos(clock)
+        f[_SHORTEST], f[_LONGEST] = np.log10(float(menu[b, 0])), np.log10(float(menu[b, -1]))
+        f[_REFERENCE_ROUNDS] = 0.5 * np.log10(reference[b, 3])
+        for i in range(N_FLEET):
+            out[b, at + i] = _clip(f[i])

@@ -67,9 +67,9 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         """Play one round; see the class."""
         if self._needs_reset:
             raise gym.error.ResetNeeded("the episode is over or never began: call reset() first")
-        before = self.core.ledger()
         rewards, reason = self.core.step(np.asarray(action)[None])
-        after = self.core.ledger()
+        assert self.core.ledgers is not None
+        before, after = self.core.ledgers
         ended = bool(reason[0])
         info = self.core.info(0)
         info["vector_reward"] = np.array(

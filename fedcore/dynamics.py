@@ -28,12 +28,36 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.fleet.draws import PROGRESS, normal, of_round
 from scenarios.errors import InputError
 
 Parameter = float | NDArray[np.float64]
 
 FOLDER = Path(__file__).parent / "calibrations"
 REFERENCE_STEPS = 10.0
+
+
+@numba.vectorize(cache=True)
+def work_of(
+    coverage: Any, data: Any, steps: Any, steps_power: Any, cover_power: Any, overlap_power: Any, data_power: Any
+) -> Any:
+    """`Dynamics.work`, entry by entry."""
+    if coverage <= 0.0:
+        return 0.0
+    safe = max(coverage, 1e-9)
+    return (
+        (steps / REFERENCE_STEPS) ** steps_power
+        * min(1.0, safe) ** cover_power
+        * max(1.0, safe) ** overlap_power
+        * max(data, 1e-9) ** data_power
+    )
+
+
+@numba.vectorize(cache=True)
+def path_after(progress: Any, work: Any, variety: Any, rate: Any, decay: Any, variety_power: Any) -> Any:
+    """`Dynamics.advance`, entry by entry."""
+    k = decay * max(variety, 1e-3) ** -variety_power
+    return progress + np.log1p(k * rate * work * np.exp(-k * progress)) / k
 
 
 @dataclass(frozen=True)
@@ -78,14 +102,9 @@ class Dynamics:
         Returns:
             Same shape; 0 where nothing came back.
         """
-        safe = np.maximum(coverage, 1e-9)
-        out = (
-            (steps / REFERENCE_STEPS) ** self.steps_power
-            * np.minimum(1.0, safe) ** self.cover_power
-            * np.maximum(1.0, safe) ** self.overlap_power
-            * np.maximum(data, 1e-9) ** self.data_power
+        return np.asarray(
+            work_of(coverage, data, steps, self.steps_power, self.cover_power, self.overlap_power, self.data_power)
         )
-        return np.where(coverage > 0, out, 0.0)
 
     def advance(
         self,
@@ -100,8 +119,7 @@ class Dynamics:
             work: of the round.
             variety: fraction of the images that has been taking part lately, V.
         """
-        k = self.decay * np.maximum(variety, 1e-3) ** -self.variety_power
-        return progress + np.log1p(k * self.rate * work * np.exp(-k * progress)) / k
+        return np.asarray(path_after(progress, work, variety, self.rate, self.decay, self.variety_power))
 
     def work_done(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fraction of the work up to the target that a progress stands for: 0 at 0, 1 at 1."""
@@ -133,30 +151,38 @@ def variety(participation: NDArray[np.float64], data: NDArray[np.float64]) -> ND
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def take_part(
+def learn(
     data: NDArray[np.float64],
     world: NDArray[np.int64],
     done: NDArray[np.bool_],
     shares: NDArray[np.float64],
+    steps: NDArray[np.int64],
     rounds: NDArray[np.int64],
+    key: NDArray[np.uint64],
+    table: NDArray[np.float64],
     participation: NDArray[np.float64],
-    sums: NDArray[np.float64],
+    path: NDArray[np.float64],
+    progress: NDArray[np.float64],
 ) -> None:
-    """What `Dynamics` needs to know of who took part in a round, for B episodes in one pass.
+    """One round of learning in B episodes, in one pass: as `remember`, `variety`, `Dynamics.work` and `Dynamics.advance`.
 
     Args:
         data: (W, K) fraction of the images on each machine, by world.
         world: (B,) each episode's.
         done: (B, K) whose blocks came back.
         shares: (B, K) of the round.
+        steps: (B,) H.
         rounds: (B,) played before it.
-        participation: (B, K), changed as by `remember`.
-        sums: (B, 3), overwritten: coverage m, data D, `variety` V.
+        key: (B,) of the episodes; luck and noise are drawn by it.
+        table: (B, 9), the fields of each episode's `Dynamics` in their order.
+        participation: (B, K), changed.
+        path: (B,), changed.
+        progress: (B,), changed to what is measured after the round; a round that merged nothing measures what the last did.
     """
     for b in range(len(world)):
-        keep = 0.0
-        if rounds[b] > 0:
-            keep = MEMORY * (1 - MEMORY ** rounds[b]) / (1 - MEMORY ** (rounds[b] + 1))
+        keep, run = 0.0, rounds[b]
+        if run > 0:
+            keep = MEMORY * (1 - MEMORY**run) / (1 - MEMORY ** (run + 1))
         coverage, part, lately = 0.0, 0.0, 0.0
         for k in range(done.shape[1]):
             here = data[world[b], k]
@@ -167,7 +193,14 @@ def take_part(
             participation[b, k] = mean
             if here > 0.0:
                 lately -= here * np.expm1(-mean / FULL_AT)
-        sums[b, 0], sums[b, 1], sums[b, 2] = coverage, part, lately
+        rate, decay, steps_power, cover, overlap, data_power, variety_power, noise, spread = table[b]
+        if run == 0:
+            path[b] = 0.0
+        work = work_of(coverage, part, float(steps[b]), steps_power, cover, overlap, data_power)
+        luck = np.exp(spread * normal(of_round(key[b], -1), PROGRESS, 0))
+        path[b] = path_after(path[b], luck * work, lately, rate, decay, variety_power)
+        if work > 0.0:
+            progress[b] = path[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
 
 
 @dataclass(frozen=True)
