@@ -28,6 +28,7 @@ class Mode:
         label: in plot and table.
         share: of every machine.
         context: that every machine sees.
+        context_rule: how; the naive one shows what rescaling costs.
         central: all images on one machine instead.
         server_step: of the merge.
     """
@@ -35,6 +36,7 @@ class Mode:
     label: str
     share: float = 1.0
     context: float = 1.0
+    context_rule: str = "random-unscaled"
     central: bool = False
     server_step: float = 1.0
 
@@ -43,7 +45,7 @@ MODES = {
     "central": Mode("central, all images in one place", central=True),
     "fedavg": Mode("FedAvg, whole models"),
     "cooperative": Mode("cooperative, random halves", share=0.5),
-    "half-context": Mode("random halves, context 0.5", share=0.5, context=0.5),
+    "half-context": Mode("random halves, context 0.5", share=0.5, context=0.5, context_rule="random"),
 }
 
 
@@ -75,7 +77,9 @@ def record(name: str, seed: int, rounds: int, every: int) -> list[list[float]]:
     mode = MODES[name]
     device = Device(throughput_gflops=10, memory_mb=4096, active_power_w=5, idle_power_w=1)
     machines = 1 if mode.central else MACHINES
-    workload = Workload(data="soil-micrographs", batch_size=64, context=mode.context, server_step=mode.server_step)
+    content = {"data": "soil-micrographs", "batch_size": 64}
+    content |= {"context": mode.context, "context_rule": mode.context_rule, "server_step": mode.server_step}
+    workload = Workload.model_validate(content)
 
     def scenario(count: int) -> Scenario:
         group = Group(name="n", count=count, device=device, link=Link(uplink_mbps=9, downlink_mbps=9), images=IMAGES)

@@ -230,7 +230,7 @@ class Workload(Section):
     context_rule: Literal[
         "random", "random-unscaled", "nested", "nested-moment", "nested-unscaled", "important", "compensated",
         "compensated-random",
-    ] = Field("random", description="which neurons a thinned context shows, and how it is corrected; see docs/context.md")
+    ] = Field("random-unscaled", description="which neurons a thinned context shows, and how it is corrected: docs/context.md")
     selection: Literal["random", "rolling", "fixed", "importance"] = "random"
     server_step: Annotated[float, Field(gt=0, le=1.5)] = Field(
         0.7, description="below 1 damps machines that move their blocks at once, each taking the others as frozen"

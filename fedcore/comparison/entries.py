@@ -150,7 +150,7 @@ STUDY: dict[str, Entry] = {
     "share 1/3, context 0.75 unscaled": _third(context=0.75, context_rule="random-unscaled"),
     "share 1/3, context 0.5 unscaled": _third(context=0.5, context_rule="random-unscaled"),
     "share 1/3, context 0.25 unscaled": _third(context=0.25, context_rule="random-unscaled"),
-    "share 1/3, context 0.5 scaled": _third(context=0.5),
+    "share 1/3, context 0.5 scaled": _third(context=0.5, context_rule="random"),
     "share 1/3, context 0.5 compensated": _third(context=0.5, context_rule="compensated-random"),
     "share 1/3, context 0": _third(context=0.0),
     "share 1/6, context 0.25 unscaled, H 20": Entry("intralayer", THIN | {"context": 0.25}, 1 / 6, steps=20),

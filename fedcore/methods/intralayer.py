@@ -42,7 +42,7 @@ class IntraLayer(Method):
 
     context: float = 1.0
     rule: str = "random"
-    context_rule: str = "random"
+    context_rule: str = "random-unscaled"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -29,7 +29,7 @@ def federation(method, workers=1, encoder="convnet", objective="simclr", seed=3)
 
 
 def test_the_random_rule_draws_what_allocate_draws():
-    training = federation(IntraLayer(context=0.5))
+    training = federation(IntraLayer(context=0.5, context_rule="random"))
     for block, expected in zip(
         training.plan([0.5, 0.3, 0.2]),
         allocate(training.model.neuron_map, [0.5, 0.3, 0.2], 0.5, "random", 0, np.random.default_rng([3, 1, 0])),
