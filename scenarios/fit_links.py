@@ -7,12 +7,13 @@ behave like a recorded network without carrying its traces. Each direction of ea
   of a two-state chain whose first and last stays are cut off); `rate_fraction` is mean rate within over mean rate outside.
 - uplink_mbps, downlink_mbps: mean rate outside outages, every trace weighing the same, since an episode sees one.
 - variability: moments of the log-normal law, sigma^2 = ln(1 + CV^2), with CV of rate over its sample's mean.
-- correlation_s: -bin_s / ln(r), r the lag-1 autocorrelation of ln(rate) over pairs that are both outside outages, corrected
-  for short samples by (1 + 3 r) / n (Kendall 1954; Marriott and Pope 1954).
+- correlation_s: -bin_s / ln(r); moments again: r = ln(1 + C) / ln(1 + CV^2), with C the lag-1 autocovariance over the mean
+  squared, from pairs that are both outside outages.
 - mean_spread: standard deviation of ln(mean rate) over traces, less what means of correlated samples scatter anyway.
 
-With n_e = n (1 - r) / (1 + r) independent values in a sample of n, its own mean hides 1 / n_e of the variance (added to
-CV^2) and scatters by CV / sqrt(n_e) (taken from the spread). Where links vary within a second or two, a transfer averages
+A sample of n values holds n_e = n (1 - r) / (1 + r) independent ones: its own mean hides CV^2 / n_e of variance and
+autocovariance, which is added, and scatters as much, which is taken from the spread (solved for r by iteration). Where
+links vary within a second or two, a transfer averages
 over that; the simulator holds a rate for a round, so average first over what a transfer takes (`--bin-s`). For the same
 reason an outage that is shorter than a round would last as long as the round's transfers, hundreds of seconds at 1 % of the
 rate; with `--transfer-s`, rate_fraction is raised to transfer_s / (transfer_s + mean_down_s), so that it costs its own length.
@@ -37,6 +38,8 @@ from scenarios.traces import LinkTrace, read_link_trace
 OUTAGE_BELOW = 0.05
 """Of a sample's mean: less is an outage."""
 MIN_BINS = 10
+MOST_HIDDEN = 0.5
+"""Traces of a few correlation times: beyond this, corrections are guesses."""
 LEAST_FRACTION = 0.001  # the schema wants some rate in outages; recorded ones often have none
 
 
@@ -62,19 +65,22 @@ def _sample(bps: NDArray[np.float64], bin_s: int) -> _Sample:
     return _Sample(rate, up, float(rate[up].mean()))
 
 
-def _lag_one(samples: Sequence[_Sample]) -> float:
-    """Lag-1 autocorrelation of ln(rate) outside outages, pooled, within (0, 1)."""
+def _moments(samples: Sequence[_Sample]) -> tuple[float, float, float]:
+    """CV^2 of rates, correlation of ln(rate) at lag 1 within (0, 1), and independent values per sample."""
     products, squares = [], []
     for s in samples:
-        x = np.zeros(len(s.rate))
-        x[s.up] = np.log(s.rate[s.up])
-        x[s.up] -= x[s.up].mean()
+        x = np.where(s.up, s.rate / s.mean - 1.0, 0.0)
         products.append((x[1:] * x[:-1])[s.up[1:] & s.up[:-1]])
         squares.append(x[s.up] ** 2)
-    variance = float(np.concatenate(squares).mean())
-    r = float(np.concatenate(products).mean()) / variance if variance > 0 else 0.0
+    variance, covariance = (float(np.concatenate(parts).mean()) for parts in (squares, products))
     n = float(np.mean([s.up.sum() for s in samples]))
-    return float(np.clip(r + (1.0 + 3.0 * r) / n, 0.01, 1.0 - 1.0 / n))
+    cv2, r = variance, covariance / variance if variance > 0 else 0.0
+    for _ in range(50):
+        r = float(np.clip(r, 0.01, 1.0 - 1.0 / n))
+        hidden = min((1.0 + r) / (1.0 - r) / n, MOST_HIDDEN)
+        cv2 = variance / (1.0 - hidden)
+        r = math.log1p(max(covariance + hidden * cv2, 0.0)) / math.log1p(cv2) if cv2 > 0 else 0.0
+    return cv2, float(np.clip(r, 0.01, 1.0 - 1.0 / n)), 1.0 / hidden
 
 
 def _outages(samples: Sequence[_Sample], bin_s: int, transfer_s: float) -> Outages | None:
@@ -115,12 +121,7 @@ def fit_links(traces: Sequence[LinkTrace], bin_s: int = 1, transfer_s: float = 0
             raise InputError(f"a trace has {len(trace.up_bps)} seconds, expected at least {MIN_BINS} bins of --bin-s {bin_s}")
     both = [[_sample(bps, bin_s) for bps in (t.up_bps, t.down_bps)] for t in traces]
     samples = [sample for pair in both for sample in pair]
-    r = _lag_one(samples)
-    # With one value in two seconds of correlation or fewer, the corrections are no longer small: cut them off.
-    independent = max(float(np.mean([s.up.sum() for s in samples])) * (1.0 - r) / (1.0 + r), 2.0)
-    seen = float(np.concatenate([(s.rate[s.up] / s.mean - 1.0) ** 2 for s in samples]).mean())
-    cv2 = seen * independent / (independent - 1.0)
-    sigma = math.sqrt(math.log1p(cv2))
+    cv2, r, independent = _moments(samples)
     spread = 0.0
     if len(traces) > 1:
         means = np.log([[s.mean for s in pair] for pair in both])
@@ -128,7 +129,7 @@ def fit_links(traces: Sequence[LinkTrace], bin_s: int = 1, transfer_s: float = 0
     return Link(
         uplink_mbps=float(np.mean([pair[0].mean for pair in both])),
         downlink_mbps=float(np.mean([pair[1].mean for pair in both])),
-        variability=sigma,
+        variability=math.sqrt(math.log1p(cv2)),
         correlation_s=-bin_s / math.log(r),
         mean_spread=spread,
         outages=_outages(samples, bin_s, transfer_s),
