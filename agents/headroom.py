@@ -18,6 +18,7 @@ from agents.benchmark import HELD_OUT_SEED, Comparison, EpisodeResult, benchmark
 from agents.best_static import search_static
 from agents.heuristics import HEURISTICS
 from agents.tables import Grid
+from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
 from fedcore.parallel import Job, run_kept
 from fedcore.world import compile_world
@@ -113,7 +114,7 @@ def headrooms(options: HeadroomOptions) -> list[Headroom]:
     jobs: dict[Path, Job] = {}
     for name in options.scenarios or names():
         scenario = load(name)
-        calibration = compile_world(scenario).calibration.to_json()
+        calibration = load_calibration(scenario.workload.calibration).to_json()
         key = content_key(VERSION, scenario.model_dump_json(), calibration, options.episodes)
         path = cache_folder("headroom") / f"{scenario.name}-{key}.json"
         jobs[path] = (measured, (scenario.model_dump(mode="json"), options.episodes))
