@@ -1,20 +1,41 @@
-"""Random scenarios for domain randomisation, with a training split and one out of distribution.
+"""Random scenarios for domain randomisation, in three splits that do not overlap where it matters.
 
-The out-of-distribution split is disjoint from training in what matters: larger fleets, harsher load and links, and a
-wider spread between the strongest and the weakest machine. Ranges cover the library's; constants without a citable
+Every figure that shapes who should do what is drawn from its split's range. "ood" lies beyond training: larger fleets,
+harsher load, links and heat, a wider spread of speeds. "validation" lies within: of four ranges it takes a band from the
+middle that training leaves out, so that no validation scenario could have been a training one (every machine has a
+variability, and it tells the split), yet none is harder.
+
+| figure (per kind of machine, or of the fleet) | train | validation | ood |
+|---|---|---|---|
+| machines of the fleet | 3 .. 10 | 3 .. 10 | 11 .. 16 |
+| throughput_gflops, median | 2 .. 60 | 2 .. 60 | 1 .. 120 |
+| strongest over weakest kind | 1.5 .. 3, 4.5 .. 12 | 3 .. 4.5 | 12 .. 40 |
+| uplink_mbps, median | 0.6 .. 30 | 0.6 .. 30 | 0.3 .. 100 |
+| link.variability | 0.1 .. 0.3, 0.4 .. 0.6 | 0.3 .. 0.4 | 0.6 .. 1 |
+| link.mean_spread, in half of the kinds | 0.1 .. 0.5 | 0.1 .. 0.5 | 0.5 .. 0.9 |
+| time in outages, in a third of the kinds | 0.01 .. 0.06 | 0.01 .. 0.06 | 0.06 .. 0.15 |
+| load.slowdown, in four fifths | 1.5 .. 2.5, 3.2 .. 5 | 2.5 .. 3.2 | 5 .. 8 |
+| busy part of the time | 0.1 .. 0.2, 0.26 .. 0.4 | 0.2 .. 0.26 | 0.4 .. 0.6 |
+| thermal.slowdown, in a third | 1.2 .. 2.5 | 1.2 .. 2.5 | 2.5 .. 4 |
+| half_rows | 4 .. 60 | 4 .. 60 | 60 .. 150 |
+
+In all splits alike: presence by chance, by the time of day or from a late start, batteries with panels, no shared link or
+one or a gateway per kind in front of it, carbon by the hour, sometimes a deadline. Time constants follow the length of a
+reference round, so that conditions change within an episode. Ranges cover the library's; constants without a citable
 source are varied most.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from scenarios.schema import Scenario
 
-Split = Literal["train", "ood"]
+Split = Literal["train", "validation", "ood"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +50,10 @@ class Ranges:
         variability: of links.
         slowdown: of background load.
         busy_fraction: of background load.
+        mean_spread: of links.
+        down_fraction: part of the time that a link is out.
+        throttle: slowdown of a hot device.
+        half_rows: of devices, log-uniform.
     """
 
     machines: tuple[int, int]
@@ -38,12 +63,152 @@ class Ranges:
     variability: tuple[float, float]
     slowdown: tuple[float, float]
     busy_fraction: tuple[float, float]
+    mean_spread: tuple[float, float]
+    down_fraction: tuple[float, float]
+    throttle: tuple[float, float]
+    half_rows: tuple[float, float]
 
 
-RANGES: dict[Split, Ranges] = {
-    "train": Ranges((3, 10), (2.0, 60.0), (1.5, 12.0), (0.6, 30.0), (0.1, 0.6), (1.5, 5.0), (0.1, 0.4)),
-    "ood": Ranges((11, 16), (1.0, 120.0), (12.0, 40.0), (0.3, 100.0), (0.6, 1.0), (5.0, 8.0), (0.4, 0.6)),
+BANDS: dict[str, tuple[float, float]] = {
+    "spread": (3.0, 4.5),
+    "variability": (0.3, 0.4),
+    "slowdown": (2.5, 3.2),
+    "busy_fraction": (0.2, 0.26),
 }
+"""What validation draws from and training leaves out."""
+_TRAIN = Ranges(
+    (3, 10), (2.0, 60.0), (1.5, 12.0), (0.6, 30.0), (0.1, 0.6), (1.5, 5.0), (0.1, 0.4), (0.1, 0.5), (0.01, 0.06), (1.2, 2.5),
+    (4.0, 60.0),
+)  # fmt: skip
+RANGES: dict[Split, Ranges] = {
+    "train": _TRAIN,
+    "validation": replace(_TRAIN, **BANDS),  # type: ignore[arg-type] # every band is a pair of floats
+    "ood": Ranges(
+        (11, 16), (1.0, 120.0), (12.0, 40.0), (0.3, 100.0), (0.6, 1.0), (5.0, 8.0), (0.4, 0.6), (0.5, 0.9), (0.06, 0.15),
+        (2.5, 4.0), (60.0, 150.0),
+    ),
+}  # fmt: skip
+REFERENCE_ROUNDS = 33
+STEP_GFLOP, UP_MBIT, DOWN_MBIT = 3.1, 1.8, 3.5
+"""Of the default workload at share 1/2 with half_rows 25: the scale of time constants, no more."""
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Draws from a split's ranges, around the bands that are not its own."""
+
+    rng: np.random.Generator
+    ranges: Ranges
+    gaps: Mapping[str, tuple[float, float]]
+
+    def uniform(self, field: str) -> float:
+        low, high = getattr(self.ranges, field)
+        if field not in self.gaps:
+            return float(self.rng.uniform(low, high))
+        first, last = self.gaps[field]
+        x = float(self.rng.uniform(low, high - (last - first)))
+        return x if x < first else x + (last - first)
+
+    def log_uniform(self, field: str) -> float:
+        low, high = getattr(self.ranges, field)
+        if field not in self.gaps:
+            return _log_uniform(self.rng, low, high)
+        first, last = self.gaps[field]
+        x = _log_uniform(self.rng, low, high * first / last)
+        return x if x < first else x * last / first
+
+
+def _device(source: _Source, gflops: float, round_s: float) -> dict[str, Any]:
+    rng = source.rng
+    active = 1.5 * gflops**0.6 * _log_uniform(rng, 0.7, 1.4)
+    device = {
+        "throughput_gflops": gflops,
+        "step_overhead_s": 0.05 / gflops,
+        "half_rows": source.log_uniform("half_rows"),
+        "memory_mb": _log_uniform(rng, 128, 4096),
+        "active_power_w": active,
+        "idle_power_w": active * rng.uniform(0.15, 0.5),
+        "step_jitter": rng.uniform(0.01, 0.15),
+    }
+    if rng.random() < 1 / 3:
+        device["thermal"] = {
+            "slowdown": source.uniform("throttle"),
+            "heating_s": 10 * STEP_GFLOP / gflops * _log_uniform(rng, 1, 8),
+            "cooling_s": round_s * _log_uniform(rng, 2, 15),
+        }
+    return device
+
+
+def _link(source: _Source, mbps: float, round_s: float, via: list[str]) -> dict[str, Any]:
+    rng = source.rng
+    nj = 200.0 / np.sqrt(mbps) * _log_uniform(rng, 0.3, 3.0)
+    link = {
+        "uplink_mbps": mbps,
+        "downlink_mbps": mbps * _log_uniform(rng, 1.0, 6.0),
+        "latency_s": _log_uniform(rng, 0.002, 0.15),
+        "variability": source.uniform("variability"),
+        "correlation_s": round_s * _log_uniform(rng, 0.3, 20),
+        "transmit_nj_per_bit": nj,
+        "receive_nj_per_bit": nj * rng.uniform(0.2, 0.8),
+        "via": via,
+    }
+    if rng.random() < 0.5:
+        link["mean_spread"] = source.uniform("mean_spread")
+    if rng.random() < 1 / 3:
+        down, down_s = source.uniform("down_fraction"), round_s * _log_uniform(rng, 0.5, 5)
+        link["outages"] = {
+            "mean_up_s": down_s * (1 - down) / down,
+            "mean_down_s": down_s,
+            "rate_fraction": rng.uniform(0.05, 0.5),
+        }
+    return link
+
+
+def _presence(rng: np.random.Generator, round_s: float, start_hour: float) -> dict[str, Any]:
+    """Presence by chance, by the time of day with a change during the episode, or from a late start; mostly none."""
+    out: dict[str, Any] = {}
+    if rng.random() < 0.25:
+        on_s = round_s * _log_uniform(rng, 20, 100)
+        out |= {"mean_on_s": on_s, "mean_off_s": on_s * rng.uniform(0.1, 0.5)}
+    timetable, episode_s = rng.random(), REFERENCE_ROUNDS * round_s
+    if timetable < 0.12:
+        edge, hours = (start_hour + rng.uniform(0.1, 0.8) * episode_s / 3600) % 24, rng.uniform(6, 12)
+        comes = rng.random() < 0.5
+        out["daily_hours"] = [[edge, (edge + hours) % 24] if comes else [(edge - hours) % 24, edge]]
+    elif timetable < 0.24:
+        out["joins_after_s"] = rng.uniform(0.1, 0.5) * episode_s
+    return out
+
+
+def _limited(group: dict[str, Any]) -> bool:
+    """Whether a kind may be away for most of an episode."""
+    presence = group.get("availability", {})
+    return "battery" in group or "daily_hours" in presence or "joins_after_s" in presence
+
+
+def _unlimit(group: dict[str, Any]) -> None:
+    group.pop("battery", None)
+    presence = group.pop("availability", {})
+    if "mean_on_s" in presence:
+        group["availability"] = {name: presence[name] for name in ("mean_on_s", "mean_off_s")}
+
+
+def _deadline_s(rng: np.random.Generator, groups: list[dict[str, Any]], links: list[dict[str, Any]]) -> float:
+    """A deadline that the slowest kind makes in a reference round, even hot, unless something else gets in its way."""
+    users = {link["name"]: sum(g["count"] for g in groups if link["name"] in g["link"]["via"]) for link in links}
+    longest = 0.0
+    for g in groups:
+        shared = [link for link in links if link["name"] in g["link"]["via"]]
+        up = min([g["link"]["uplink_mbps"], *(link["uplink_mbps"] / users[link["name"]] for link in shared)])
+        down = min([g["link"]["downlink_mbps"], *(link["downlink_mbps"] / users[link["name"]] for link in shared)])
+        hot = g["device"].get("thermal", {}).get("slowdown", 1.0)
+        step_s = hot * (1.75 + 0.056 * g["device"]["half_rows"]) / g["device"]["throughput_gflops"]
+        longest = max(longest, 10 * step_s + UP_MBIT / up + DOWN_MBIT / down + 0.3)
+    return longest * rng.uniform(1.5, 3.0)
 
 
 def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenario:
@@ -51,7 +216,7 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
 
     Args:
         rng: every draw comes from it.
-        split: "train" or "ood".
+        split: "train", "validation" or "ood"; see the table in the module's text.
 
     Returns:
         A validated scenario named `random-<split>-<hex>`.
@@ -59,75 +224,61 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
     Raises:
         KeyError: unknown split.
     """
-    r = RANGES[split]
-
-    def log_uniform(low: float, high: float) -> float:
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-    machines = int(rng.integers(r.machines[0], r.machines[1] + 1))
+    source = _Source(rng, RANGES[split], BANDS if split == "train" else {})
+    first, last = source.ranges.machines
+    machines = int(rng.integers(first, last + 1))
     kinds = int(rng.integers(1, min(4, machines) + 1))
     sizes = np.ones(kinds, dtype=int) + rng.multinomial(machines - kinds, np.full(kinds, 1 / kinds))
-    throughput, spread = log_uniform(*r.throughput_gflops), log_uniform(*r.spread)
-    uplink = log_uniform(*r.uplink_mbps)
-    # Time constants follow the length of a reference round, so that conditions change within an episode.
-    round_s = 10 * 2.3 / throughput * np.sqrt(spread) + 1.6 / uplink + 0.5
-    shared = rng.random() < 0.5
+    throughput, spread = source.log_uniform("throughput_gflops"), source.log_uniform("spread")
+    uplink = source.log_uniform("uplink_mbps")
+    round_s = 10 * STEP_GFLOP / throughput * np.sqrt(spread) + UP_MBIT / uplink + 0.5
+    start_hour = rng.uniform(0, 23.9)
+    tiers = int(rng.choice(3, p=(0.4, 0.3, 0.3)))
     groups: list[dict[str, Any]] = []
+    links: list[dict[str, Any]] = []
     for kind, count in enumerate(sizes):
         place = kind / max(kinds - 1, 1) - 0.5
-        gflops = throughput * spread**place * log_uniform(0.9, 1.1)
-        mbps = uplink * log_uniform(0.5, 2.0)
-        active = 1.5 * gflops**0.6 * log_uniform(0.7, 1.4)
-        nj = 200.0 / np.sqrt(mbps) * log_uniform(0.3, 3.0)
+        gflops = throughput * spread**place * _log_uniform(rng, 0.9, 1.1)
+        mbps = uplink * _log_uniform(rng, 0.5, 2.0)
+        via = [f"gateway-{kind}", "backhaul"][2 - tiers :]
         group: dict[str, Any] = {
             "name": f"kind-{kind}",
             "count": int(count),
-            "images": int(rng.integers(80, 320)),
-            "device": {
-                "throughput_gflops": gflops,
-                "step_overhead_s": 0.05 / gflops,
-                "memory_mb": log_uniform(128, 4096),
-                "active_power_w": active,
-                "idle_power_w": active * rng.uniform(0.15, 0.5),
-                "step_jitter": rng.uniform(0.01, 0.15),
-            },
-            "link": {
-                "uplink_mbps": mbps,
-                "downlink_mbps": mbps * log_uniform(1.0, 6.0),
-                "latency_s": log_uniform(0.002, 0.15),
-                "variability": rng.uniform(*r.variability),
-                "correlation_s": round_s * log_uniform(3, 20),
-                "transmit_nj_per_bit": nj,
-                "receive_nj_per_bit": nj * rng.uniform(0.2, 0.8),
-                "via": ["backhaul"] if shared else [],
-            },
+            "images": int(_log_uniform(rng, 32, 480)),
+            "device": _device(source, gflops, round_s),
+            "link": _link(source, mbps, round_s, via),
         }
+        if tiers == 2:
+            links.append(_shared(rng, via[0], mbps * count))
         if rng.random() < 0.8:
-            busy, cycle_s = rng.uniform(*r.busy_fraction), round_s * log_uniform(8, 60)
+            busy, cycle_s = source.uniform("busy_fraction"), round_s * _log_uniform(rng, 3, 60)
             group["load"] = {
-                "slowdown": rng.uniform(*r.slowdown),
+                "slowdown": source.uniform("slowdown"),
                 "mean_busy_s": busy * cycle_s,
                 "mean_free_s": (1 - busy) * cycle_s,
             }
-        if rng.random() < 0.25:
-            on_s = round_s * log_uniform(20, 100)
-            group["availability"] = {"mean_on_s": on_s, "mean_off_s": on_s * rng.uniform(0.1, 0.5)}
+        presence = _presence(rng, round_s, start_hour)
+        if presence:
+            group["availability"] = presence
         if rng.random() < 0.2:
+            active = group["device"]["active_power_w"]
             group["battery"] = {
-                "capacity_j": active * round_s * log_uniform(10, 60),
+                "capacity_j": active * round_s * _log_uniform(rng, 10, 60),
                 "initial_fraction": rng.uniform(0.5, 1.0),
                 "reserve_fraction": rng.uniform(0.05, 0.3),
                 "solar_peak_w": active * rng.uniform(0.0, 1.5),
                 "cloudiness": rng.uniform(0.1, 0.6),
+                "cloud_correlation_s": round_s * _log_uniform(rng, 5, 60),
             }
         groups.append(group)
-    if all("battery" in group for group in groups):
-        # A fleet that runs on batteries alone may take thousands of rounds, or never get there: one kind has mains.
-        del max(groups, key=lambda group: group["count"])["battery"]
-    links = []
-    if shared:
-        total = uplink * machines * rng.uniform(0.3, 1.0)
-        links.append({"name": "backhaul", "uplink_mbps": total, "downlink_mbps": total * log_uniform(1.0, 6.0)})
+    if all(_limited(group) for group in groups):
+        # Such a fleet may take thousands of rounds, or never get there: one kind has mains and is there.
+        _unlimit(max(groups, key=lambda group: group["count"]))
+    if tiers:
+        links.append(_shared(rng, "backhaul", uplink * machines))
+    grams = _log_uniform(rng, 40.0, 660.0)  # Sweden to Poland (codecarbon, Our World in Data)
+    swing, noon = rng.uniform(0.05, 0.4), rng.uniform(0, 24)
+    hourly = [grams * (1 + swing * np.cos(2 * np.pi * (hour - noon) / 24)) for hour in range(24)]
     return Scenario.model_validate(
         {
             "name": f"random-{split}-{int(rng.integers(2**32)):08x}",
@@ -136,8 +287,16 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
                 "groups": groups,
                 "links": links,
                 "server": {"round_overhead_s": round_s * rng.uniform(0.01, 0.1), "wait_s": 2 * round_s},
-                "start_hour": rng.uniform(0, 23.9),
+                "start_hour": start_hour,
+                "grid_gco2e_per_kwh": hourly if rng.random() < 0.3 else grams,
             },
+            "decision": {"deadline_s": _deadline_s(rng, groups, links) if rng.random() < 0.15 else None},
             "reward": {"energy_weight": rng.uniform(0.2, 0.8)},
         }
     )
+
+
+def _shared(rng: np.random.Generator, name: str, wanted_mbps: float) -> dict[str, Any]:
+    """A shared link that carries a part of what its flows could want."""
+    mbps = float(wanted_mbps * rng.uniform(0.3, 1.0))
+    return {"name": name, "uplink_mbps": mbps, "downlink_mbps": mbps * _log_uniform(rng, 1.0, 6.0)}

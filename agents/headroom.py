@@ -1,0 +1,194 @@
+"""How much each library scenario leaves to be gained: `python -m agents.headroom`, written to docs/scenarios.md.
+
+Plays every heuristic and the best fixed decision on the same held-out simulated episodes of every scenario. Finished
+scenarios are kept, so an interrupted run resumes, and a changed scenario is the only one that is played again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.benchmark import HELD_OUT_SEED, Comparison, EpisodeResult, benchmark, compare, summarise
+from agents.best_static import search_static
+from agents.heuristics import HEURISTICS
+from agents.tables import Grid
+from fedcore.dynamics import load_calibration
+from fedcore.files import cache_folder, content_key, write_text
+from fedcore.parallel import Job, run_kept
+from fedcore.world import compile_world
+from scenarios import InputError, Scenario, load, names
+
+VERSION = 1
+"""Part of every kept result's name: raise it when a change of the code changes what a scenario gives."""
+LEAST_FACTOR = 1.05
+"""A scenario on which the best fixed decision gains less over the best heuristic teaches nothing."""
+
+
+@dataclass(frozen=True)
+class HeadroomOptions:
+    """Write the page of all library scenarios: what each is hard about, and what it leaves to be gained.
+
+    Attributes:
+        scenarios: names or files; all of the library by default.
+        episodes: held-out simulated episodes of each agent.
+        workers: processes, one core each.
+        output: the page.
+    """
+
+    scenarios: tuple[str, ...] = ()
+    episodes: int = 24
+    workers: int = 1
+    output: Path = Path("docs/scenarios.md")
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """What one scenario leaves to be gained.
+
+    Attributes:
+        scenario: name.
+        title: what it is hard about.
+        machines: how many.
+        reference_s: seconds that the reference policy needs.
+        heuristic: name of the best one on these episodes.
+        heuristic_mean: its mean log-efficiency.
+        static: the best fixed decision, in words.
+        static_mean: its mean log-efficiency.
+        comparison: best-static over the best heuristic.
+    """
+
+    scenario: str
+    title: str
+    machines: int
+    reference_s: float
+    heuristic: str
+    heuristic_mean: float
+    static: str
+    static_mean: float
+    comparison: Comparison
+
+
+def measure(scenario: Scenario, episodes: int) -> Headroom:
+    """Search the best fixed decision and play it and every heuristic.
+
+    Args:
+        scenario: which.
+        episodes: of each agent, seeds `HELD_OUT_SEED` onwards; the search has its own.
+
+    Raises:
+        InputError: the scenario does not compile.
+    """
+    world = compile_world(scenario)
+    static = search_static(world)
+    agents = [static.policy, *(cls() for cls in HEURISTICS.values())]
+    results: list[EpisodeResult] = benchmark(agents, scenario, episodes)
+    means = {s.agent: s.mean for s in summarise(results)}
+    best = max(HEURISTICS, key=lambda name: means[name])
+    comparison = compare(results, static.policy.name, best)
+    return Headroom(
+        scenario.name, scenario.title, world.arrays.machines, world.reference.time_s, best, means[best], static.description,
+        means[static.policy.name], comparison,
+    )  # fmt: skip
+
+
+def measured(content: dict[str, Any], episodes: int) -> dict[str, Any]:
+    """`measure` from and to JSON values, for worker processes."""
+    return asdict(measure(Scenario.model_validate(content), episodes))
+
+
+def headrooms(options: HeadroomOptions) -> list[Headroom]:
+    """Measure what is missing; one per scenario, in the order asked for.
+
+    Raises:
+        InputError: unknown scenario, or numbers out of range.
+    """
+    for name in ("episodes", "workers"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name} is {getattr(options, name)}, expected at least 1")
+    jobs: dict[Path, Job] = {}
+    for name in options.scenarios or names():
+        scenario = load(name)
+        calibration = load_calibration(scenario.workload.calibration).to_json()
+        key = content_key(VERSION, scenario.model_dump_json(), calibration, options.episodes)
+        path = cache_folder("headroom") / f"{scenario.name}-{key}.json"
+        jobs[path] = (measured, (scenario.model_dump(mode="json"), options.episodes))
+    kept = run_kept(jobs, options.workers, "headroom")
+    return [Headroom(**{**kept[path], "comparison": Comparison(**kept[path]["comparison"])}) for path in jobs]
+
+
+def grid(rows: list[Headroom]) -> Grid:
+    """The table."""
+    return Grid(
+        "Head-room",
+        ("scenario", "what it is hard about", "machines", "T_ref, s", "best heuristic", "ln efficiency", "best-static",
+         "ln efficiency", "best-static over heuristic"),
+        tuple(
+            (
+                h.scenario,
+                h.title,
+                str(h.machines),
+                f"{h.reference_s:.0f}",
+                h.heuristic,
+                f"{h.heuristic_mean:+.2f}",
+                h.static,
+                f"{h.static_mean:+.2f}",
+                f"x {h.comparison.factor:.2f} ({np.exp(h.comparison.low):.2f} .. {np.exp(h.comparison.high):.2f})",
+            )
+            for h in rows
+        ),
+    )  # fmt: skip
+
+
+def page(rows: list[Headroom], episodes: int) -> str:
+    """The page in Markdown."""
+    usual, often = Counter(h.static for h in rows).most_common(1)[0]
+    thin = [h.scenario for h in rows if h.comparison.factor < LEAST_FACTOR]
+    unsure = [h.scenario for h in rows if h.scenario not in thin and np.exp(h.comparison.low) < LEAST_FACTOR]
+    text = f"""# Scenarios
+
+Made by `python -m agents.headroom`. The first word of a name is its family (older names aside). Each file of
+[scenarios/library](../scenarios/library) describes its fleet at length and marks what is a citable figure and what an
+assumption; `python -m scenarios.fit_links` turns recorded links into a file's `link:` fields, and `random_scenario`
+([scenarios/generate.py](../scenarios/generate.py)) draws fleets for training, validation and out of distribution.
+
+Simulated, {episodes} held-out episodes each (seeds {HELD_OUT_SEED} onwards). *ln efficiency* is 0 for the reference policy,
+which needs T_ref seconds. The best of {len(HEURISTICS)} heuristics is chosen on these very episodes, which favours it a little;
+best-static is the best of some 150 fixed decisions, searched on other episodes. Their ratio (95 % bootstrap interval over
+paired episodes) is what the best heuristic leaves to a decision that never changes; an orchestrator that reacts can gain more.
+On {often} of {len(rows)} scenarios the best fixed decision is "{usual}": there the ratio says how much the
+heuristics waste, not how much there is to react to.
+
+{grid(rows).markdown()}
+"""
+    if thin:
+        text += f"\nBelow x {LEAST_FACTOR}, so with nothing to teach: {', '.join(thin)}.\n"
+    if unsure:
+        text += f"\nNot shown to be above x {LEAST_FACTOR} by so few episodes: {', '.join(unsure)}.\n"
+    return text
+
+
+def main() -> None:
+    """Command line."""
+    import tyro
+
+    options = tyro.cli(HeadroomOptions)
+    try:
+        text = page(headrooms(options), options.episodes)
+        write_text(options.output, text)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; finished scenarios are kept, and the same command goes on", file=sys.stderr)
+        sys.exit(130)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The library: every scenario compiles and uses what it declares, and nothing that the schema offers is without one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from fedcore.world import compile_world
+from scenarios import load, names
+from scenarios.loader import LIBRARY
+from scenarios.schema import Budgets, Decision, Fleet, Reference, Reward
+
+FAMILIES = ("field", "lan", "phones", "edge-cloud", "mobile", "scale")
+LEFT_OUT = {"Link.trace", "Availability.trace", "Reward.kind"}
+"""The package carries no recordings, so no scenario of its library can name one (test_traces.py does); how a learner is
+paid is no feature of a world."""
+
+
+def content(name: str) -> dict[str, Any]:
+    return yaml.safe_load((LIBRARY / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in models_in(part)]
+
+
+def offered(model: type[BaseModel]) -> set[str]:
+    """Section.field of a section and all below it."""
+    out = set()
+    for name, field in model.model_fields.items():
+        out.add(f"{model.__name__}.{name}")
+        for inner in models_in(field.annotation):
+            out |= offered(inner)
+    return out
+
+
+def written(model: type[BaseModel], at: Any) -> set[str]:
+    """Section.field of what a file says itself, defaults left out."""
+    out = set()
+    for entry in at if isinstance(at, list) else [at]:
+        for name, value in entry.items():
+            out.add(f"{model.__name__}.{name}")
+            for inner in models_in(model.model_fields[name].annotation):
+                if isinstance(value, dict | list) and value:
+                    out |= written(inner, value)
+    return out
+
+
+def test_every_family_has_its_scenarios() -> None:
+    assert len(names()) >= 16
+    for family in FAMILIES:
+        assert any(name.startswith(family) for name in names()), family
+
+
+@pytest.mark.parametrize("name", names())
+def test_scenarios_say_what_they_are_hard_about(name: str) -> None:
+    scenario = load(name)
+    assert 10 < len(scenario.title) < 60
+    assert len(scenario.description) > 100
+    lines = (LIBRARY / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    assert max(len(line) for line in lines) <= 128
+
+
+@pytest.mark.parametrize("name", names())
+def test_machines_and_links_are_used(name: str) -> None:
+    scenario = load(name)
+    world = compile_world(scenario)
+    assert 15 < world.reference.rounds < 60
+    assert (world.max_share_index[: world.arrays.machines] > 0).all()
+    assert {link for group in scenario.fleet.groups for link in group.link.via} == {link.name for link in scenario.fleet.links}
+    # A shared link that its flows cannot fill, all at once, is an ornament.
+    for link in scenario.fleet.links:
+        flows = sum(g.count * g.link.uplink_mbps for g in scenario.fleet.groups if link.name in g.link.via)
+        assert flows > link.uplink_mbps, link.name
+
+
+def test_nothing_that_the_schema_offers_is_without_a_scenario() -> None:
+    sections: dict[str, type[BaseModel]] = {
+        "fleet": Fleet, "decision": Decision, "reference": Reference, "reward": Reward, "budgets": Budgets,
+    }  # fmt: skip
+    used: set[str] = set()
+    for name in names():
+        at = content(name)
+        for section, model in sections.items():
+            used |= written(model, at[section]) if section in at else set()
+    everything = set().union(*(offered(model) for model in sections.values()))
+    assert len(everything) > 60
+    assert everything - used == LEFT_OUT
+
+
+def test_some_scenario_has_each_kind_of_network_and_clock() -> None:
+    fleets = {name: load(name).fleet for name in names()}
+    assert any(len(g.link.via) == 2 for f in fleets.values() for g in f.groups)
+    assert any(isinstance(f.grid_gco2e_per_kwh, tuple) for f in fleets.values())
+    assert max(len(f.machines) for f in fleets.values()) == 16
+    assert any(len(f.machines) in (12, 13, 14) for f in fleets.values())
+    # Few images on fast machines: the fastest kind holds less than a tenth of what the average machine does.
+    skew = [
+        max(f.groups, key=lambda g: g.device.throughput_gflops).images / np.mean([g.images for g in f.machines])
+        for f in fleets.values()
+    ]
+    assert min(skew) < 0.1
+    # Memory binds somewhere: a machine that cannot take the reference's half.
+    assert (compile_world(load("edge-cloud-tiny")).max_share_index[:8] < 128).any()
+
+
+@pytest.mark.parametrize("name", names())
+def test_timetables_change_during_an_episode(name: str) -> None:
+    scenario = load(name)
+    episode_s = compile_world(scenario).reference.time_s
+    for group in scenario.fleet.groups:
+        if group.availability is None:
+            continue
+        assert group.availability.joins_after_s < episode_s
+    edges = [
+        (hour - scenario.fleet.start_hour) * 3600
+        for group in scenario.fleet.groups
+        if group.availability is not None
+        for window in group.availability.daily_hours
+        for hour in window
+    ]
+    assert not edges or any(0 < edge < episode_s for edge in edges)
+
+
+def test_the_library_is_the_folder() -> None:
+    assert {path.stem for path in Path(LIBRARY).iterdir()} == set(names())
