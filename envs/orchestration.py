@@ -41,7 +41,7 @@ class OrchestrationEnv(SingleEnv):
     | K_max | sync interval: [-1, 1] is cut into equal parts, one per entry of the scenario's menu |
 
     Entries of machines that do not exist or are away are ignored. Values outside [-1, 1] are clipped. NaN, infinity and
-    wrong shapes raise `ValueError`. All shares 0 is allowed: a round of `server.wait_s` passes in which nobody trains.
+    wrong shapes raise `ValueError`. All shares 0 is allowed: `server.wait_s` and the overhead pass and nobody trains.
     A block that does not fit a machine's memory is not trained: its status in `info` is "infeasible".
 
     ## Reward
