@@ -1,4 +1,4 @@
-"""RLlib's PPO: `pip install "ray[rllib]"` first. See docs/environments.md for whether and with what version it was run."""
+"""RLlib's PPO: `pip install "ray[rllib]"` first. Run with ray 2.60.0, one short iteration; no tuning."""
 
 import sys
 

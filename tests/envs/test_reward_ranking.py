@@ -40,7 +40,7 @@ def test_twelve_policies_in_order(name: str, ranking: ModuleType, calibrated: An
     score, paid = dict(zip(names, r.score, strict=True)), dict(zip(names, r.returned["ratio"], strict=True))
     assert score["tiny cheap rounds"] < score["equal"] - 2.0
     assert paid["tiny cheap rounds"] > 2 * paid["equal"]
-    assert 0.3 < r.agreement("ratio") < 0.9
+    assert r.agreement("ratio") < 0.9
     assert r.place("nobody", "ratio") == 12
     # And the vector's, at equal weights: doing nothing is cheaper than training badly.
     assert 9 <= r.place("nobody", ranking.VECTOR) < 12
