@@ -8,3 +8,6 @@ gym.register(
     vector_entry_point="envs.vector:OrchestrationVectorEnv",
 )
 gym.register(id="IntraFed/Training-v0", entry_point="envs.training:TrainingEnv")
+gym.register(
+    id="IntraFed/Orchestration-MO-v0", entry_point="envs.multi_objective:MultiObjectiveEnv", disable_env_checker=True
+)

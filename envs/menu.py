@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from envs.observation import split
 from envs.patterns import PATTERNS, ready
+from envs.single import single
 from envs.spaces import share_entries
 
 LEVELS = 5
@@ -51,44 +52,29 @@ def menu_actions(moves: NDArray[np.int64], observations: NDArray[np.floating]) -
     return actions
 
 
-class MenuAction(gym.Wrapper[NDArray[np.float32], Any, NDArray[np.float32], NDArray[np.float32]]):
-    """`Discrete(patterns x 5)` over either environment.
+class MenuAction(gym.ActionWrapper[NDArray[np.float32], Any, NDArray[np.float32]]):
+    """`Discrete(patterns x 5)` over any of the environments.
 
     Move i means pattern `i // 5` of `envs.patterns.PATTERNS` and the (i % 5)-th part of the scenario's sync intervals.
 
     Args:
-        env: `IntraFed/Orchestration-v0` or `IntraFed/Training-v0`.
+        env: `IntraFed/Orchestration-v0`, `IntraFed/Orchestration-MO-v0` or `IntraFed/Training-v0`, wrapped or not.
     """
 
     def __init__(self, env: gym.Env[NDArray[np.float32], NDArray[np.float32]]) -> None:
         super().__init__(env)
+        self.bare = single(env)
         self.action_space = spaces.Discrete(menu_size())
-        self._observation: NDArray[np.float32] | None = None
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start an episode."""
-        self._observation, info = self.env.reset(seed=seed, options=options)
-        return self._observation, info
-
-    def step(self, action: int) -> tuple[NDArray[np.float32], Any, bool, bool, dict[str, Any]]:
-        """Play one round."""
-        self._observation, reward, terminated, truncated, info = self.env.step(self.action(action))
-        return self._observation, reward, terminated, truncated, info
 
     def action(self, action: int) -> NDArray[np.float32]:
         """The Box action that a move means now."""
-        if self._observation is None:
-            raise gym.error.ResetNeeded("call reset() before step()")
-        return menu_actions(np.array([action]), self._observation[None])[0]
+        return menu_actions(np.array([action]), self.bare.observation()[None])[0]
 
     def action_masks(self) -> NDArray[np.bool_]:
         """(menu_size(),) which moves ask at least one machine; all, where nobody can be asked anyway."""
-        if self._observation is None:
-            raise gym.error.ResetNeeded("call reset() before action_masks()")
-        if not ready(split(self._observation)).any():
+        observation = self.bare.observation()
+        if not ready(split(observation)).any():
             return np.ones(menu_size(), dtype=np.bool_)
         moves = np.arange(menu_size())
-        actions = menu_actions(moves, np.repeat(self._observation[None], menu_size(), axis=0))
+        actions = menu_actions(moves, np.repeat(observation[None], menu_size(), axis=0))
         return np.asarray((actions[:, :-1] > -1.0).any(axis=1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 from envs.core import SimulatedLearner
@@ -14,7 +13,7 @@ from fedcore.allocation import allocate
 from fedcore.workload import model_for
 
 
-class OrchestrationEnv(SingleEnv, EzPickle):
+class OrchestrationEnv(SingleEnv):
     """Spread the neurons of every layer over unequal machines, round by round, at the least cost.
 
     ## Description
@@ -42,7 +41,7 @@ class OrchestrationEnv(SingleEnv, EzPickle):
     | K_max | sync interval: [-1, 1] is cut into equal parts, one per entry of the scenario's menu |
 
     Entries of machines that do not exist or are away are ignored. Values outside [-1, 1] are clipped. NaN, infinity and
-    wrong shapes raise `ValueError`. All shares 0 is allowed: a round of `server.wait_s` passes in which nobody trains.
+    wrong shapes raise `ValueError`. All shares 0 is allowed: `server.wait_s` and the overhead pass and nobody trains.
     A block that does not fit a machine's memory is not trained: its status in `info` is "infeasible".
 
     ## Reward
@@ -81,7 +80,6 @@ class OrchestrationEnv(SingleEnv, EzPickle):
         max_machines: int = 16,
         render_mode: str | None = None,
     ) -> None:
-        EzPickle.__init__(self, scenario, reward, max_machines, render_mode)
         super().__init__(compile_scenarios(scenario, max_machines), SimulatedLearner(), reward, render_mode)
 
     def blocks(self) -> list[list[NDArray[np.int64]]]:

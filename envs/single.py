@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from envs.core import END_REASONS, REACHED, Core, Learner
 from envs.observation import observation_space
 from envs.rendering import History, render_ansi, render_rgb
+from envs.restoring import Restorable
 from envs.spaces import action_space
 from fedcore.world import World, compile_world
 from scenarios import Scenario, load
@@ -34,9 +34,10 @@ def compile_scenarios(
     return tuple(compile_world(s if isinstance(s, Scenario) else load(s), max_machines, channels) for s in many)
 
 
-class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
+class SingleEnv(Restorable, gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     """One episode of a `Core`."""
 
+    moving = ("np_random", "history", "_needs_reset", "_began")
     metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}  # noqa: RUF012 - as Gymnasium declares it
 
     def __init__(self, worlds: Sequence[World], learner: Learner, reward: str | None, render_mode: str | None) -> None:
@@ -59,7 +60,13 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.core.reset(np.array([0]), [self.np_random])
         self._needs_reset, self._began = False, True
         self.history = History()
-        return self.core.observe()[0].copy(), {"scenario": self.core.world().scenario.name, **self.core.info(0)}
+        return self.observation(), {"scenario": self.core.world().scenario.name, **self.core.info(0)}
+
+    def observation(self) -> NDArray[np.float32]:
+        """What the last step or reset gave, once more, (size,): wrappers that decide on it need no memory of their own."""
+        if not self._began:
+            raise gym.error.ResetNeeded("no episode began yet: call reset() first")
+        return self.core.observe()[0].copy()
 
     def step(
         self, action: NDArray[np.floating]
@@ -90,7 +97,7 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         if self.render_mode is not None:
             self.history.append(info)
         # Budgets are part of the observed state, so running out of one is an end in itself, not a truncation.
-        return self.core.observe()[0].copy(), float(rewards[0]), ended, False, info
+        return self.observation(), float(rewards[0]), ended, False, info
 
     def render(self) -> NDArray[np.uint8] | str | None:
         """The fleet as a graph, each machine's blocks as coloured strips, the curves so far; or the same as text."""
@@ -106,21 +113,14 @@ class SingleEnv(gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         """Per machine and layer, indices of the neurons it trained last round; empty lists where it rested."""
         raise NotImplementedError
 
-    def get_state(self) -> dict[str, Any]:
-        """Everything that the episode's future depends on, for `set_state`."""
-        memo = {id(shared): shared for shared in self.core.immutable}
-        state = {
-            "core": self.core.__dict__,
-            "np_random": self.np_random,
-            "needs_reset": self._needs_reset,
-            "began": self._began,
-            "history": self.history,
-        }
-        return copy.deepcopy(state, memo)
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Restore what `get_state` gave."""
-        state = copy.deepcopy(state, {id(shared): shared for shared in self.core.immutable})
-        self.core.__dict__.update(state["core"])
-        self.np_random, self.history = state["np_random"], state["history"]
-        self._needs_reset, self._began = state["needs_reset"], state["began"]
+def single(env: gym.Env[Any, Any]) -> SingleEnv:
+    """The environment of ours inside any wrappers.
+
+    Raises:
+        TypeError: there is none.
+    """
+    bare = env.unwrapped
+    if not isinstance(bare, SingleEnv):
+        raise TypeError(f"got {type(bare).__name__}, expected one of intrafed's single environments, wrapped or not")
+    return bare

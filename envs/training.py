@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 from envs.core import Core, Decisions
@@ -58,7 +57,7 @@ class RealLearner:
         return np.array([self.report.progress])
 
 
-class TrainingEnv(SingleEnv, EzPickle):
+class TrainingEnv(SingleEnv):
     """The same task as `IntraFed/Orchestration-v0`, on real federated self-supervised training.
 
     ## Description
@@ -113,7 +112,6 @@ class TrainingEnv(SingleEnv, EzPickle):
         dataset: Dataset | None = None,
         target_infonce: float | None = None,
     ) -> None:
-        EzPickle.__init__(self, scenario, reward, max_machines, render_mode, dataset, target_infonce)
         worlds = compile_scenarios(scenario, max_machines, 1 if dataset is None else dataset.images.shape[3])
         if len(worlds) != 1:
             raise ValueError(f"got {len(worlds)} scenarios, expected exactly one: images are dealt to one fleet")

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from envs.core import END_REASONS, REACHED, Core, SimulatedLearner
 from envs.observation import observation_space
+from envs.restoring import Restorable
 from envs.single import ScenarioLike, compile_scenarios
 from envs.spaces import action_space
 
 _REASONS = np.array(END_REASONS, dtype=object)
 
 
-class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]):
+class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]):
     """`IntraFed/Orchestration-v0` with B episodes side by side; equal to B single environments step for step.
 
     Args:
@@ -32,6 +33,8 @@ class OrchestrationVectorEnv(gym.vector.VectorEnv[NDArray[np.float32], NDArray[n
         copy: give out observations that are the caller's to keep; otherwise the buffer itself, which the step after the next
             one overwrites (faster; `SyncVectorEnv` has the same switch).
     """
+
+    moving = ("generators", "_ended", "_began")
 
     def __init__(
         self,

@@ -83,9 +83,7 @@ def test_masks_are_the_moves_that_ask_somebody(calibrated: Any) -> None:
         for move in np.flatnonzero(~mask):
             assert (env.action(int(move))[:-1] == -1).all()
     # Nobody there: every move is as good, and none of them asks anybody.
-    seen = core.observe()[0].copy()
-    seen[MACHINE_FEATURES.index("available") : -N_FLEET : N_MACHINE] = 0.0
-    env._observation = seen
+    core.observed[:, MACHINE_FEATURES.index("available") : -N_FLEET : N_MACHINE] = 0.0
     assert env.action_masks().all()
     assert (env.action(0)[:-1] == -1).all()
 
@@ -110,3 +108,5 @@ def test_a_reset_comes_first(calibrated: Any) -> None:
         env.step(0)
     with pytest.raises(gym.error.ResetNeeded):
         env.action_masks()
+    with pytest.raises(TypeError, match="got CartPoleEnv, expected one of intrafed's"):
+        MenuAction(gym.make("CartPole-v1"))

@@ -1,5 +1,7 @@
 """The observation: split and assembled, in bounds, blind to what nobody can know, and the same in any order."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -189,3 +191,17 @@ def test_a_core_refuses_worlds_that_do_not_fit_together(calibrated) -> None:  # 
     paid_otherwise = compile_world(calibrated("lab-lan", reward={"kind": "ratio"}), 16)
     with pytest.raises(ValueError, match="different rewards"):
         Core([worlds[0], paid_otherwise], 1, SimulatedLearner())
+
+
+def test_observations_need_no_running_normalisation(calibrated: Any) -> None:
+    """What a network reads is of order one in every shipped scenario and hardly ever clipped: policies keep no statistics."""
+    env = OrchestrationVectorEnv(70, [calibrated(name) for name in names()])
+    rng = np.random.default_rng(0)
+    seen = [env.reset(seed=0)[0]] + [env.step(rng.uniform(-1, 1, (70, 17)).astype(np.float32))[0] for _ in range(40)]
+    view = split(np.concatenate(seen))
+    there = view.machine["exists"] > 0.5
+    features = {name: values[there] for name, values in view.machine.items()} | view.fleet
+    for name, values in features.items():
+        assert (np.abs(values) >= LIMIT).mean() < 0.02, name
+        assert np.abs(values.mean()) < 3, name
+        assert values.std() < 2, name

@@ -1,0 +1,81 @@
+"""The fast tier with a vector reward, as mo-gymnasium has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.orchestration import OrchestrationEnv
+from envs.single import ScenarioLike
+
+
+class MultiObjectiveEnv(OrchestrationEnv):
+    """`IntraFed/Orchestration-v0` for multi-objective learning: every objective has its own number.
+
+    ## Description
+
+    The task is that of `IntraFed/Orchestration-v0`. Only the reward differs: how much a second, a joule or a byte is worth
+    is left to the learner, which may look for a whole front of policies.
+
+    ## Observation Space
+
+    As `IntraFed/Orchestration-v0`. The scenario's own weight of energy against bytes is still in it; nothing pays by it.
+
+    ## Action Space
+
+    As `IntraFed/Orchestration-v0`.
+
+    ## Reward
+
+    `reward_space` is `Box(-inf, inf, (4,), float32)`; the reward of a round is
+
+    | entry | objective | meaning |
+    |---|---|---|
+    | 0 | progress | change of progress in this round; over an episode it sums to the progress at the end |
+    | 1 | -time | minus its seconds over T_ref |
+    | 2 | -energy | minus its joules over E_ref |
+    | 3 | -bytes | minus its bytes over B_ref |
+
+    where T_ref, E_ref and B_ref are what the scenario's reference policy needs to the target, so that its returns are about
+    (1, -1, -1, -1). `mo_gymnasium.wrappers.LinearReward` weighs them into one number; a weighted sum is not the episode's
+    efficiency (docs/rewards.md says how far they agree).
+
+    ## Starting State
+
+    As `IntraFed/Orchestration-v0`.
+
+    ## Episode End
+
+    As `IntraFed/Orchestration-v0`; the last `info` has its `efficiency` too.
+
+    ## Arguments
+
+    - `scenario`, `max_machines`, `render_mode`: as `IntraFed/Orchestration-v0`.
+
+    `mo_gymnasium.make` and `gymnasium.make` both make it. Gymnasium's environment checker allows no vector rewards: it is
+    switched off in the registration and says nothing else against this environment.
+
+    ## Version History
+
+    - v0: first version.
+    """
+
+    def __init__(
+        self,
+        scenario: ScenarioLike | Sequence[ScenarioLike] = "farm-lte",
+        max_machines: int = 16,
+        render_mode: str | None = None,
+    ) -> None:
+        # Scenarios may ask for different scalar rewards: here none of them is paid.
+        super().__init__(scenario, "efficiency", max_machines, render_mode)
+
+    def step(  # type: ignore[override]
+        self, action: NDArray[np.floating]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], bool, bool, dict[str, Any]]:
+        """Play one round; see the class."""
+        observation, _, terminated, truncated, info = super().step(action)
+        # A copy: mo-gymnasium's wrappers change rewards in place.
+        return observation, info["vector_reward"].copy(), terminated, truncated, info

@@ -1,0 +1,53 @@
+"""Returns rank policies as the score does, as far as docs/rewards.md says they do."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def ranking() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reward_ranking", ROOT / "benchmarks" / "reward_ranking.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["reward_ranking"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["farm-lte", "phones", "solar-field"])
+def test_twelve_policies_in_order(name: str, ranking: ModuleType, calibrated: Any) -> None:
+    r = ranking.rank(calibrated(name), 32)
+    names = list(ranking.POLICIES)
+    assert len(names) == 12
+    assert np.ptp(r.score) > 5
+    # The default's return is the score.
+    assert r.returned["efficiency"] == pytest.approx(r.score, abs=1e-9)
+    assert r.agreement("lagrangian") > 0.9
+    assert r.agreement(ranking.VECTOR) > 0.9
+    for kind in ("efficiency", "lagrangian"):
+        assert r.place("nobody", kind) == 12
+        assert r.place("tiny cheap rounds", kind) >= 9
+    # What the ratio is known for: many tiny cheap rounds beat the reference by far, at a twelfth of its efficiency.
+    score, paid = dict(zip(names, r.score, strict=True)), dict(zip(names, r.returned["ratio"], strict=True))
+    assert score["tiny cheap rounds"] < score["equal"] - 2.0
+    assert paid["tiny cheap rounds"] > 2 * paid["equal"]
+    assert r.agreement("ratio") < 0.9
+    assert r.place("nobody", "ratio") == 12
+    # And the vector's, at equal weights: doing nothing is cheaper than training badly.
+    assert 9 <= r.place("nobody", ranking.VECTOR) < 12
+
+
+def test_the_document_shows_what_the_script_prints(ranking: ModuleType) -> None:
+    text = (ROOT / "docs" / "rewards.md").read_text()
+    assert "python benchmarks/reward_ranking.py" in text
+    for label in (*ranking.KINDS, *ranking.POLICIES, *ranking.SCENARIOS):
+        assert f"| {label} |" in text or f" {label} |" in text or f"`{label}`" in text
