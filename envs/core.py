@@ -55,6 +55,10 @@ class Decisions:
 class Learner(Protocol):
     """How a round moves progress."""
 
+    @property
+    def immutable(self) -> tuple[Any, ...]:
+        """What copies of an episode share."""
+
     def reset(self, core: Core, which: Ints) -> None:
         """Start over in the episodes of these indices."""
 
@@ -64,6 +68,8 @@ class Learner(Protocol):
 
 class SimulatedLearner:
     """The fast tier's: the fitted learning-dynamics model of each episode's world."""
+
+    immutable: tuple[Any, ...] = ()
 
     def __init__(self) -> None:
         self.participation = np.zeros((0, 0))
@@ -191,7 +197,8 @@ class Core:
     @property
     def immutable(self) -> tuple[Any, ...]:
         """What copies of an episode share."""
-        return (*self.worlds, self.fleets, self.costs, self.data, self.machine_constants, self._by_world)
+        own = (*self.worlds, self.fleets, self.costs, self.data, self.machine_constants, self._by_world)
+        return own + self.learner.immutable
 
     def world(self, b: int = 0) -> World:
         """The world of an episode."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +29,11 @@ class RealLearner:
         self.data, self.scale = data, scale
         self.training: FederatedTraining | None = None
         self.report: RoundReport | None = None
+
+    @property
+    def immutable(self) -> tuple[Any, ...]:
+        """The images, which copies of an episode share."""
+        return (self.data,) if self.data is not None else ()
 
     @property
     def training_names(self) -> tuple[str, ...]:
