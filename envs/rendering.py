@@ -392,7 +392,8 @@ def render_ansi(core: Core, history: History, blocks: Blocks) -> str:
         bar = "█" * round(4 * share) or ("▏" if share > 0 else "")
         step = f"{t[c.STEP_S]:.3g}" if t[c.STEP_S] > 0 else "-"
         status = f"{MARK[view.status[k]]} {view.status[k]}"
-        rate = f"{view.up_bps[k] / 1e6:.3g}/{view.down_bps[k] / 1e6:.3g}"
+        # Thousandths at most: thin links would push the table past its width.
+        rate = "/".join(f"{round(float(bps[k]) / 1e6, 3):.3g}" for bps in (view.up_bps, view.down_bps))
         energy = _quantity(t[c.ENERGY_J], "J")
         strips = [_strip(held[k], n, room) for held, (_, n) in zip(view.blocks, view.layers, strict=True)]
         row = f"{name:<{names}} {status:<12} {bar:<4} {100 * share:>3.0f}% {step:>7} {rate:>11} {energy:>7}"
