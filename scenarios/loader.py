@@ -47,7 +47,7 @@ def load(name_or_path: str | Path) -> Scenario:
         if text not in names():
             close = difflib.get_close_matches(text, names(), 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise InputError(f"scenario {text!r} is unknown{hint}: expected a YAML file or one of {', '.join(names())}")
+            raise InputError(f"scenario {text[:60]!r} is unknown{hint}: expected a YAML file or one of {', '.join(names())}")
     return parse(_with_traces_beside(read_yaml(path), path.parent), str(path))
 
 

@@ -23,7 +23,7 @@ def message_of(call: Callable[[], Any]) -> str:
         call()
     message = str(caught.value)
     assert "\n" not in message
-    assert 10 < len(message) < 600
+    assert 10 < len(message) < 700
     return message
 
 
