@@ -1,4 +1,4 @@
-"""Recorded links as a scenario's `link:` fields: `python -m scenarios.fit_links FILES... [--bin-s 5] [--transfer-s 2]`.
+"""Recorded links as a scenario's `link:` fields: `python -m scenarios.fit_links FILES... [--bin-s 5]`.
 
 Reads capacity traces (`second,uplink_mbps,downlink_mbps`) and prints YAML to paste into a scenario, so that a scenario can
 behave like a recorded network without carrying its traces. Each direction of each trace is one sample of the same law:
@@ -14,9 +14,8 @@ behave like a recorded network without carrying its traces. Each direction of ea
 A sample of n values holds n_e = n (1 - r) / (1 + r) independent ones: its own mean hides CV^2 / n_e of variance and
 autocovariance, which is added, and scatters as much, which is taken from the spread (solved for r by iteration). Where
 links vary within a second or two, a transfer averages
-over that; the simulator holds a rate for a round, so average first over what a transfer takes (`--bin-s`). For the same
-reason an outage that is shorter than a round would last as long as the round's transfers, hundreds of seconds at 1 % of the
-rate; with `--transfer-s`, rate_fraction is raised to transfer_s / (transfer_s + mean_down_s), so that it costs its own length.
+over that; the simulator holds a rate for a round (outages move by the second), so average first over what a transfer
+takes (`--bin-s`).
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def _moments(samples: Sequence[_Sample]) -> tuple[float, float, float]:
     return cv2, float(np.clip(r, 0.01, 1.0 - 1.0 / n)), 1.0 / hidden
 
 
-def _outages(samples: Sequence[_Sample], bin_s: int, transfer_s: float) -> Outages | None:
+def _outages(samples: Sequence[_Sample], bin_s: int) -> Outages | None:
     up_bins = sum(int(s.up.sum()) for s in samples)
     down_bins = sum(len(s.up) for s in samples) - up_bins
     if down_bins == 0:
@@ -92,30 +91,28 @@ def _outages(samples: Sequence[_Sample], bin_s: int, transfer_s: float) -> Outag
     ends = sum(int((~s.up[:-1] & s.up[1:]).sum()) for s in samples)
     left = float(np.mean(np.concatenate([s.rate[~s.up] / s.mean for s in samples])))
     down_s = bin_s * down_bins / max(ends, 1)
-    fraction = max(left, LEAST_FRACTION, transfer_s / (transfer_s + down_s))
-    return Outages(mean_up_s=bin_s * up_bins / max(starts, 1), mean_down_s=down_s, rate_fraction=fraction)
+    return Outages(
+        mean_up_s=bin_s * up_bins / max(starts, 1), mean_down_s=down_s, rate_fraction=max(left, LEAST_FRACTION)
+    )
 
 
-def fit_links(traces: Sequence[LinkTrace], bin_s: int = 1, transfer_s: float = 0.0) -> Link:
+def fit_links(traces: Sequence[LinkTrace], bin_s: int = 1) -> Link:
     """Fit the link model; see the module's text for the method.
 
     Args:
         traces: at least one; (T,) bit/s per direction.
         bin_s: seconds that are averaged before anything else.
-        transfer_s: what a block takes at the mean rate; 0 leaves the rate in outages as it was recorded.
 
     Returns:
         A link of which uplink_mbps, downlink_mbps, variability, correlation_s, mean_spread and outages are fitted.
 
     Raises:
-        InputError: no trace, bin_s below 1, transfer_s negative or not finite, or a trace with fewer than 10 bins.
+        InputError: no trace, bin_s below 1, or a trace with fewer than 10 bins.
     """
     if not traces:
         raise InputError("no trace is given, expected at least one CSV file")
     if bin_s < 1:
         raise InputError(f"--bin-s is {bin_s}, expected at least 1")
-    if not 0.0 <= transfer_s < math.inf:
-        raise InputError(f"--transfer-s is {transfer_s}, expected at least 0")
     for trace in traces:
         if len(trace.up_bps) // bin_s < MIN_BINS:
             raise InputError(f"a trace has {len(trace.up_bps)} seconds, expected at least {MIN_BINS} bins of --bin-s {bin_s}")
@@ -132,7 +129,7 @@ def fit_links(traces: Sequence[LinkTrace], bin_s: int = 1, transfer_s: float = 0
         variability=math.sqrt(math.log1p(cv2)),
         correlation_s=-bin_s / math.log(r),
         mean_spread=spread,
-        outages=_outages(samples, bin_s, transfer_s),
+        outages=_outages(samples, bin_s),
     )
 
 
@@ -148,7 +145,7 @@ def link_yaml(link: Link, source: str) -> str:
     return "\n".join(lines)
 
 
-def fit_files(paths: Sequence[Path], bin_s: int = 1, transfer_s: float = 0.0) -> str:
+def fit_files(paths: Sequence[Path], bin_s: int = 1) -> str:
     """The `link:` fields fitted to capacity traces in CSV files, as YAML; raises as `read_link_trace` and `fit_links`."""
     traces = []
     for path in paths:
@@ -158,7 +155,7 @@ def fit_files(paths: Sequence[Path], bin_s: int = 1, transfer_s: float = 0.0) ->
                 f"{path}: has {len(trace.up_bps)} seconds, expected at least {MIN_BINS} bins of --bin-s {bin_s}"
             )
         traces.append(trace)
-    link = fit_links(traces, bin_s, transfer_s)
+    link = fit_links(traces, bin_s)
     shown = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
     seconds = sum(len(t.up_bps) for t in traces)
     return link_yaml(link, f"fitted to {shown}: {seconds} s in all, in bins of {bin_s} s")
@@ -171,19 +168,17 @@ class FitOptions:
     Attributes:
         files: CSV files with the columns second,uplink_mbps,downlink_mbps.
         bin_s: seconds that are averaged first; about what a transfer takes.
-        transfer_s: what a block takes at the mean rate, so that a short outage costs its own length; 0 leaves it as recorded.
     """
 
     files: tyro.conf.Positional[tuple[Path, ...]]
     bin_s: int = 1
-    transfer_s: float = 0.0
 
 
 def main() -> None:
     """Command line."""
     options = tyro.cli(FitOptions)
     try:
-        print(fit_files(options.files, options.bin_s, options.transfer_s))
+        print(fit_files(options.files, options.bin_s))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -84,9 +84,8 @@ def link_factor(x: float, sigma: float) -> float:
 
 @numba.njit(cache=True, error_model="numpy")
 def rate_factor(parameters: Floats, w: int, k: int, conditions: Floats, b: int) -> float:
-    """Rate of a machine's link now over what the scenario says, without traces."""
-    factor = conditions[b, k, c.LINK_MEAN] * link_factor(conditions[b, k, c.LINK_X], parameters[w, k, c.LINK_SIGMA])
-    return factor * parameters[w, k, c.OUTAGE_FACTOR] if conditions[b, k, c.OUT] > 0.5 else factor
+    """Rate of a machine's link now over what the scenario says, without traces and outages."""
+    return conditions[b, k, c.LINK_MEAN] * link_factor(conditions[b, k, c.LINK_X], parameters[w, k, c.LINK_SIGMA])
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -6,7 +6,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.fleet.draws import uniform
+
 WAITING, RUNNING, ENDED = 0.0, 1.0, 2.0
+MOST_HOLES, HOLES_APART = 32, 64
+"""Outages of one transfer that are played one by one; machines of a fleet whose draws lie beside each other."""
 LEFT, STATE, RATE, ROOM, START, OWN, END, INDEX = range(8)
 N_WORK = 8
 """Rows of working memory that a transfer needs."""
@@ -280,6 +284,39 @@ def transfer_end_times(
         np.zeros((N_WORK, max(via.shape))),
     )  # fmt: skip
     return end_s
+
+
+@numba.njit(cache=True, error_model="numpy")
+def broken_s(
+    size_bits: float, bps: float, out: bool, fraction: float, up_s: float, down_s: float, round_hash: np.uint64, stream: int,
+    item: int,
+) -> float:  # fmt: skip
+    """Seconds that a transfer takes alone on a link that fails now and then, second by second: outages are often shorter
+    than a round.
+
+    Args:
+        size_bits: of the transfer.
+        bps: rate outside outages.
+        out: whether one is on at its start; what is left of it is as long as a whole one, stays being exponential.
+        fraction: of the rate that is left in an outage.
+        up_s: mean time between outages.
+        down_s: mean length of one.
+        round_hash: from `draws.of_round`.
+        stream: of the draws.
+        item: machine.
+    """
+    left, seconds = size_bits, 0.0
+    for i in range(MOST_HOLES):
+        rate = bps * fraction if out else bps
+        stay = -(down_s if out else up_s) * np.log(uniform(round_hash, stream, item + HOLES_APART * i))
+        if left <= rate * stay:
+            return seconds + left / rate
+        left -= rate * stay
+        seconds += stay
+        out = not out
+    # So many holes within one transfer average out.
+    mean = bps * (up_s + down_s * fraction) / (up_s + down_s)
+    return seconds + left / mean
 
 
 @numba.njit(cache=True, error_model="numpy")

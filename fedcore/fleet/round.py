@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import DAY_S, HOUR_S, MAX_LINKS, Fleets
 from fedcore.fleet.conditions import advance, is_present, rate_factor, slowdown, stays_s
-from fedcore.fleet.draws import JITTER, LEAVE, normal, of_round, uniform
-from fedcore.fleet.network import N_WORK, replayed_s, transfer
+from fedcore.fleet.draws import HOLES_DOWN, HOLES_UP, JITTER, LEAVE, normal, of_round, uniform
+from fedcore.fleet.network import N_WORK, broken_s, replayed_s, transfer
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def play_round(
     A step takes FLOPs over throughput (with what small products waste) plus a fixed overhead, times background load, heat
     and jitter. Energy is active power x compute seconds + idle power x waiting seconds + energy per bit on both ends.
     Carbon is energy x PUE x grid intensity (Patterson et al. 2021). Conditions hold still within a round and move between
-    rounds, except that recorded links move by the second: a transfer gets the mean rate that it would have alone.
+    rounds, except that recorded links and outages move by the second: a transfer gets the mean rate that it would have alone.
 
     Args:
         fleets: stacked.
@@ -79,9 +79,9 @@ def play_round(
             s[UP_BITS, k], s[DOWN_BITS, k] = 8.0 * costs[w, index, 1], 8.0 * costs[w, index, 2]
             factor = rate_factor(p, w, k, conditions, b)
             s[UP_BPS, k], s[DOWN_BPS, k] = p[w, k, c.UP_BPS] * factor, p[w, k, c.DOWN_BPS] * factor
-            if p[w, k, c.TRACE] >= 0.0:
-                begins_s = conditions[b, k, c.TRACE_S] + elapsed_s + s[START, k]
-                s[DOWN_BPS, k] = factor * _replayed_bps(fleets, int(p[w, k, c.TRACE]), 1, begins_s, s[DOWN_BITS, k] / factor)
+            s[DOWN_BPS, k] = _mean_bps(
+                fleets, w, k, conditions, b, 1, s[DOWN_BPS, k], factor, s[DOWN_BITS, k], elapsed_s + s[START, k], round_hash
+            )
             jitter = np.exp(p[w, k, c.STEP_JITTER] * normal(round_hash, JITTER, k)) if p[w, k, c.STEP_JITTER] > 0.0 else 1.0
             flops = costs[w, index, 0] + p[w, k, c.HALF_ROWS] * costs[w, index, 4]
             step_s = p[w, k, c.STEP_OVERHEAD_S] + flops / p[w, k, c.FLOPS_PER_S]
@@ -98,9 +98,11 @@ def play_round(
     )  # fmt: skip
     for k in range(n):
         s[READY, k] = s[DOWN_END, k] + s[COMPUTE, k] + p[w, k, c.LATENCY_S]
-        if p[w, k, c.TRACE] >= 0.0 and s[INVITED, k] > 0.0:
-            factor, begins_s = s[UP_BPS, k] / p[w, k, c.UP_BPS], conditions[b, k, c.TRACE_S] + elapsed_s + s[READY, k]
-            s[UP_BPS, k] = factor * _replayed_bps(fleets, int(p[w, k, c.TRACE]), 0, begins_s, s[UP_BITS, k] / factor)
+        if s[INVITED, k] > 0.0:
+            factor = s[UP_BPS, k] / p[w, k, c.UP_BPS]
+            s[UP_BPS, k] = _mean_bps(
+                fleets, w, k, conditions, b, 0, s[UP_BPS, k], factor, s[UP_BITS, k], elapsed_s + s[READY, k], round_hash
+            )
     transfer(
         s[READY, :n], s[UP_BITS, :n], s[INVITED, :n], s[UP_BPS, :n], fleets.link_up_bps[w], via, links, s[UP_END, :n], work
     )
@@ -156,11 +158,47 @@ def play_round(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _replayed_bps(fleets: Fleets, trace: int, direction: int, begins_s: float, bits: float) -> float:
-    """Mean rate that a transfer gets alone on a recorded link; direction 0 is up, 1 down."""
-    first, last = fleets.trace_at[trace], fleets.trace_at[trace + 1] - 1
-    size = max(bits, 1.0)  # where there is nothing to send, the rate of the moment
-    return size / replayed_s(fleets.trace_bits[direction], first, last, begins_s, size)
+def _mean_bps(
+    fleets: Fleets,
+    w: int,
+    k: int,
+    conditions: Floats,
+    b: int,
+    direction: int,
+    bps: float,
+    factor: float,
+    bits: float,
+    begins_s: float,
+    round_hash: np.uint64,
+) -> float:
+    """Mean rate that a transfer gets alone on a machine's own link.
+
+    Args:
+        fleets: stacked.
+        w: which of them.
+        k: machine.
+        conditions: (B, K, N_CONDITIONS).
+        b: the episode.
+        direction: 0 is up, 1 down.
+        bps: rate of the moment, outside outages and without traces.
+        factor: by which a recorded rate is multiplied.
+        bits: size of the transfer.
+        begins_s: since the episode's start.
+        round_hash: from `draws.of_round`.
+    """
+    p, size = fleets.parameters, max(bits, 1.0)  # where there is nothing to send, the rate of the moment
+    if p[w, k, c.TRACE] >= 0.0:
+        trace = int(p[w, k, c.TRACE])
+        first, last = fleets.trace_at[trace], fleets.trace_at[trace + 1] - 1
+        seconds = replayed_s(fleets.trace_bits[direction], first, last, conditions[b, k, c.TRACE_S] + begins_s, size / factor)
+        bps = size / seconds
+    if p[w, k, c.OUTAGE_FACTOR] < 1.0:
+        # Both ways of a link fail together in truth; each transfer plays the outages of its own time.
+        bps = size / broken_s(
+            size, bps, conditions[b, k, c.OUT] > 0.5, p[w, k, c.OUTAGE_FACTOR], p[w, k, c.OUTAGE_UP_S],
+            p[w, k, c.OUTAGE_DOWN_S], round_hash, HOLES_DOWN if direction == 1 else HOLES_UP, k,
+        )  # fmt: skip
+    return bps
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -96,10 +96,6 @@ def test_outages_by_hand() -> None:
     assert outages is not None
     assert (outages.mean_up_s, outages.mean_down_s) == (45.0, 5.0)
     assert outages.rate_fraction == pytest.approx(0.01)
-    # A block of 2 s that meets an outage takes 5 s longer: 2 / (2 + 5) of the rate.
-    delayed = fit_links([LinkTrace(rate, rate)], transfer_s=2.0).outages
-    assert delayed is not None
-    assert delayed.rate_fraction == pytest.approx(2 / 7)
     silent = fit_links([LinkTrace(np.where(rate < 1e6, 0.0, rate), rate)]).outages
     assert silent is not None
     assert silent.rate_fraction > 0
@@ -130,7 +126,6 @@ def test_the_text_is_a_link(tmp_path: Path) -> None:
         (9, {}, "has 9 seconds, expected at least 10 bins of --bin-s 1"),
         (90, {"bin_s": 10}, "has 90 seconds, expected at least 10 bins of --bin-s 10"),
         (90, {"bin_s": 0}, "--bin-s is 0, expected at least 1"),
-        (90, {"transfer_s": -1.0}, "--transfer-s is -1.0, expected at least 0"),
     ],
 )
 def test_what_cannot_be_fitted_is_told(seconds: int, options: dict[str, float], says: str, tmp_path: Path) -> None:
@@ -158,7 +153,7 @@ def test_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the recorded traces of shared/data are not here")
 def test_recorded_traces_are_what_the_library_says() -> None:
-    got = fit_links([read_link_trace(path) for path in sorted(SHARED.glob("*.csv"))], transfer_s=1.3)
+    got = fit_links([read_link_trace(path) for path in sorted(SHARED.glob("*.csv"))])
     scenario = yaml.safe_load((Path(__file__).parents[2] / "scenarios/library/mobile-driving-vans.yaml").read_text())
     said = Link.model_validate(scenario["fleet"]["groups"][0]["link"])
     for name in ("uplink_mbps", "downlink_mbps", "variability", "correlation_s", "mean_spread"):

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fedcore.fleet.network import N_WORK, _share_many, carried, max_min_rates, replayed_s, transfer_end_times
+from fedcore.fleet.draws import HOLES_UP, of_round, uniform
+from fedcore.fleet.network import (
+    HOLES_APART,
+    N_WORK,
+    _share_many,
+    broken_s,
+    carried,
+    max_min_rates,
+    replayed_s,
+    transfer_end_times,
+)
 
 Floats = NDArray[np.float64]
 
@@ -168,3 +178,25 @@ def test_replayed_transfers_end_when_their_bits_are_through(seed: int, begins: f
     lasts = replayed_s(bits, 1, 8, begins, size)
     assert carried(bits, 1, 8, begins + lasts) - carried(bits, 1, 8, begins) == pytest.approx(size, rel=1e-6)
     assert lasts > 0
+
+
+def broken(size: float, out: bool, run: int, up_s: float = 50.0, down_s: float = 5.0, fraction: float = 0.01) -> float:
+    return broken_s(size, 1.0, out, fraction, up_s, down_s, np.uint64(of_round(np.uint64(9), run)), HOLES_UP, 3)
+
+
+def test_outages_within_a_transfer_by_hand() -> None:
+    u = [uniform(np.uint64(of_round(np.uint64(9), 0)), HOLES_UP, 3 + HOLES_APART * i) for i in range(3)]
+    stays = [-50.0 * np.log(u[0]), -5.0 * np.log(u[1]), -50.0 * np.log(u[2])]
+    assert broken(0.9 * stays[0], False, 0) == pytest.approx(0.9 * stays[0])
+    size = stays[0] + 0.01 * stays[1] + 0.5 * stays[2]
+    assert broken(size, False, 0) == pytest.approx(stays[0] + stays[1] + 0.5 * stays[2])
+
+
+@pytest.mark.parametrize("out", [False, True])
+def test_outages_cost_their_own_length_and_no_more(out: bool) -> None:
+    seconds = np.array([broken(100.0, out, run) for run in range(4000)])
+    # Alone it takes 100 s; about two holes of 5 s fall into it, and one more where it starts in one.
+    assert seconds.min() >= 100.0 - 1e-9
+    assert seconds.mean() == pytest.approx(100.0 + 10.0 + 5.0 * out, abs=0.8)
+    # Thousands of holes average out: the link's long-run rate.
+    assert broken(1e6, out, 0) == pytest.approx(1e6 * 55.0 / 50.05, rel=0.01)
