@@ -1,6 +1,13 @@
 """Gymnasium environments of intrafed; importing this package registers them."""
 
+from pathlib import Path
+
 import gymnasium as gym
+
+from fedcore.fleet import HERE
+from fedcore.fleet.compiled import keep_by_content
+
+keep_by_content(HERE, HERE.parent, Path(__file__).parent)
 
 gym.register(
     id="IntraFed/Orchestration-v0",
