@@ -97,7 +97,7 @@ def batched(scenario: Scenario, num_envs: int, machines: int, repeats: int) -> f
     env.reset(seed=0)
     env.action_space.seed(0)
     actions = [env.action_space.sample() for _ in range(4)]
-    turns = max(4, 40_000 // num_envs)
+    turns = max(4, 320_000 // (num_envs * machines))
 
     def play() -> int:
         for i in range(turns):
