@@ -11,6 +11,7 @@ from agents.base import Orchestrator
 from envs.core import Core, SimulatedLearner
 from envs.observation import step_flops
 from envs.spaces import encode
+from fedcore.costs import GRID
 from fedcore.fleet import columns as c
 from fedcore.world import World
 from scenarios import Scenario
@@ -57,10 +58,14 @@ def whole_step_s(world: World) -> NDArray[np.float64]:
     return a[:, c.STEP_OVERHEAD_S] + step_flops(a, world.costs[-1]) / a[:, c.FLOPS_PER_S]
 
 
+def within_memory(world: World, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares of the machines that there are, (machines,), no larger than each one's memory holds."""
+    return np.minimum(shares, np.maximum(world.max_share_index[: world.arrays.machines], 0) / GRID)
+
+
 def share_patterns(world: World) -> dict[str, NDArray[np.float64]]:
     """Fixed shares to try, from advertised figures alone: levels for all, for the fastest, graded by speed."""
     n = world.arrays.machines
-    cap = np.maximum(world.max_share_index[:n], 0) / 256.0
     step = whole_step_s(world)
     speed = step.min() / step
     out: dict[str, NDArray[np.float64]] = {}
@@ -73,7 +78,7 @@ def share_patterns(world: World) -> dict[str, NDArray[np.float64]]:
             out[f"fastest {keep} at {share:g}"] = picked
         for power in (0.5, 1.0):
             out[f"speed^{power:g} x {share:g}"] = np.maximum(share * speed**power, 0.05)
-    return {name: np.minimum(shares, cap) for name, shares in out.items()}
+    return {name: within_memory(world, shares) for name, shares in out.items()}
 
 
 def search_static(world: World, episodes: int = 16, seed: int = SEARCH_SEED) -> StaticResult:

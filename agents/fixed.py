@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from agents.best_static import Static, whole_step_s
+from agents.best_static import Static, whole_step_s, within_memory
 from envs.spaces import encode
 from fedcore.world import World
 from scenarios import InputError
@@ -35,7 +35,6 @@ def parse_fixed(name: str, world: World) -> Static:
         raise InputError(f"agent {name!r}: expected a share in (0, 1], H of at least 1 and at least one machine")
     shares = np.zeros(machines)
     shares[np.argsort(whole_step_s(world), kind="stable")[:keep]] = share
-    shares = np.minimum(shares, np.maximum(world.max_share_index[:machines], 0) / 256.0)
     menu = np.array(world.scenario.decision.sync_intervals)
     level = int(np.argmin(np.abs(np.log(menu / steps))))
-    return Static(encode(shares, level, len(menu), len(world.data)), name)
+    return Static(encode(within_memory(world, shares), level, len(menu), len(world.data)), name)

@@ -6,7 +6,6 @@ scenarios are kept, so an interrupted run resumes, and a changed scenario is the
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -178,17 +177,12 @@ def main() -> None:
     import tyro
 
     options = tyro.cli(HeadroomOptions)
-    try:
-        text = page(headrooms(options), options.episodes)
-        write_text(options.output, text)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; finished scenarios are kept, and the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    text = page(headrooms(options), options.episodes)
+    write_text(options.output, text)
     print(text)
 
 
 if __name__ == "__main__":
-    main()
+    from agents.cli import run
+
+    run(main)
