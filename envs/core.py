@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from envs.kernels import reset_rows, step_rows
 from envs.memory import N_HEARD
-from envs.observation import N_FLEET, N_MACHINE, fleet_rows, machine_constants
+from envs.observation import N_FLEET, N_MACHINE, fleet_rows, machine_constants, teaches
 from envs.rewards import REWARDS, Ledger, Transition
 from envs.rows import in_rows
 from envs.scoring import log_efficiency
@@ -72,21 +72,22 @@ class SimulatedLearner:
     immutable: tuple[Any, ...] = ()
 
     def __init__(self) -> None:
-        self.participation = np.zeros((0, 0))
-        self.path = np.zeros(0)
+        self.participation, self.fortune = np.zeros((0, 0)), np.zeros((0, 0))
+        self.learned, self.gap = np.zeros(0), np.zeros(0)
 
     def reset(self, core: Core, which: Ints) -> None:
-        """Nothing to do: path and participation are forgotten in an episode's first round."""
+        """Nothing to do: what was learned, and by whom, is forgotten in an episode's first round."""
 
     def advance(self, core: Core, decisions: Decisions, done: Bools) -> Floats:
         """See `Learner.advance`."""
         if self.participation.shape != done.shape:
-            self.participation, self.path = np.zeros(done.shape), np.zeros(len(done))
+            self.participation, self.fortune = np.zeros(done.shape), np.zeros(done.shape)
+            self.learned, self.gap = np.zeros(len(done)), np.zeros(len(done))
         progress = core.progress.copy()
         in_rows(
-            learn, (core.data,),
+            learn, (core.samples,),
             (core.world_index, done, decisions.shares, decisions.steps, core.round, core.key, core.dynamics_table,
-             self.participation, self.path, progress),
+             self.participation, self.fortune, self.learned, self.gap, progress),
         )  # fmt: skip
         return progress
 
@@ -113,14 +114,14 @@ class Core:
             raise ValueError(f"scenarios ask for different rewards {sorted(kinds)}: name one")
         self.reward = REWARDS[kinds.pop()]
         self.worlds, self.num_envs, self.learner = tuple(worlds), num_envs, learner
-        self.max_machines = len(worlds[0].data)
-        if any(len(w.data) != self.max_machines for w in worlds):
+        self.max_machines = len(worlds[0].samples)
+        if any(len(w.samples) != self.max_machines for w in worlds):
             raise ValueError("all worlds of one core must be compiled for the same max_machines")
         b, k = num_envs, self.max_machines
         # By world, and looked up: too large to be copied to every episode.
         self.fleets = stack_fleets([w.arrays for w in worlds])
         self.costs = np.stack([w.costs for w in worlds])
-        self.data = np.stack([w.data for w in worlds])
+        self.samples = np.stack([w.samples for w in worlds])
         self.machine_constants = np.stack([machine_constants(w) for w in worlds])
         most = max(len(w.scenario.decision.sync_intervals) for w in worlds)
         menu = [w.scenario.decision.sync_intervals for w in worlds]
@@ -133,6 +134,7 @@ class Core:
             "menu": np.array([list(m) + [m[-1]] * (most - len(m)) for m in menu], dtype=np.int64),
             "energy_weight": np.array([w.scenario.reward.energy_weight for w in worlds]),
             "context": np.array([w.scenario.workload.context for w in worlds]),
+            "teaches": np.array([float(teaches(w, w.samples.sum())) for w in worlds]),
             "dynamics_table": np.array([astuple(w.dynamics) for w in worlds]),
         }
         for name, value in self._by_world.items():
@@ -161,6 +163,7 @@ class Core:
     menu: Ints
     energy_weight: Floats
     context: Floats
+    teaches: Floats
     dynamics_table: Floats
 
     def reset(self, which: Ints, generators: Sequence[np.random.Generator]) -> None:
@@ -197,7 +200,7 @@ class Core:
     @property
     def immutable(self) -> tuple[Any, ...]:
         """What copies of an episode share."""
-        own = (*self.worlds, self.fleets, self.costs, self.data, self.machine_constants, self._by_world)
+        own = (*self.worlds, self.fleets, self.costs, self.samples, self.machine_constants, self._by_world)
         return own + self.learner.immutable
 
     def world(self, b: int = 0) -> World:
@@ -277,8 +280,8 @@ class Core:
         overwrites, so copy what is to be kept."""
         in_rows(
             fleet_rows, (),
-            (self.fleet, self.reference, self.budgets, self.menu, self.energy_weight, self.context, self.round, self.progress,
-             self.gain, self.trend, self.steps, self.spent, self.totals, self.observed),
+            (self.fleet, self.reference, self.budgets, self.menu, self.energy_weight, self.context, self.teaches, self.round,
+             self.progress, self.gain, self.trend, self.steps, self.spent, self.totals, self.observed),
         )  # fmt: skip
         return self.observed
 

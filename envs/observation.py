@@ -38,6 +38,7 @@ MACHINE_FEATURES = (
     "last_idle",  # fraction of the last round that it waited
     "step_saving",  # step FLOPs at the smallest over those at the full share: what a small share saves here
     "leaves",  # whether machines of its kind have been seen to leave in this episode
+    "teaches",  # how far its data alone can lead, by the calibration; progress 1.5 and more is 1
 )
 FLEET_FEATURES = (
     "progress",
@@ -63,16 +64,17 @@ FLEET_FEATURES = (
     "shortest_interval",  # log10 of the smallest H in the menu
     "longest_interval",  # log10 of the largest
     "reference_rounds",  # log10 of the rounds that the reference needs, halved
+    "teaches",  # how far all machines' data can lead, by the calibration; progress 1.5 and more is 1
 )
 N_MACHINE, N_FLEET = len(MACHINE_FEATURES), len(FLEET_FEATURES)
 (
     _EXISTS, _AVAILABLE, _STEP_TIME, _SLOWDOWN, _UPLOAD_TIME, _DOWNLOAD_TIME, _AGE, _STEP_ENERGY, _RADIO, _IDLE, _CHARGE,
-    _DATA, _MAX_SHARE, _LAST_SHARE, _OUTCOME, _LAST_IDLE, _SAVING, _LEAVES,
+    _DATA, _MAX_SHARE, _LAST_SHARE, _OUTCOME, _LAST_IDLE, _SAVING, _LEAVES, _TEACHES,
 ) = range(N_MACHINE)  # fmt: skip
 (
     _PROGRESS, _GAIN, _TREND, _LAST_STEPS, _TIME_USED, _ENERGY_USED, _BYTES_USED, _ROUNDS_USED, _TIME_VS_REFERENCE,
     _ENERGY_VS_REFERENCE, _BYTES_VS_REFERENCE, _AVAILABLE_FRACTION, _MACHINES, _ENERGY_WEIGHT, _CONTEXT, _LAST_TIME,
-    _LAST_ENERGY, _LAST_BYTES, _DAY_SIN, _DAY_COS, _SHORTEST, _LONGEST, _REFERENCE_ROUNDS,
+    _LAST_ENERGY, _LAST_BYTES, _DAY_SIN, _DAY_COS, _SHORTEST, _LONGEST, _REFERENCE_ROUNDS, _FLEET_TEACHES,
 ) = range(N_FLEET)  # fmt: skip
 MOVING = ("step_time", "step_energy", "upload_time", "download_time")
 """Features that have a constant part and one that moves: only their sum is clipped."""
@@ -144,11 +146,17 @@ def machine_constants(world: World) -> Floats:
             "data": 0.5 * world.data * exists.sum(),
             "max_share": world.max_share_index / GRID,
             "step_saving": smallest / whole,
+            "teaches": teaches(world, world.samples),
         }.items():
             out[:, MACHINE_FEATURES.index(name)] = values
     still = [i for i, name in enumerate(MACHINE_FEATURES) if name not in MOVING]
     out[:, still] = np.clip(out[:, still], -LIMIT, LIMIT)
     return np.where(exists[:, None], out, 0.0)
+
+
+def teaches(world: World, samples: Floats) -> Floats:
+    """How far so many samples can lead, in progress over 1.5 and at most 1: same shape."""
+    return np.minimum(world.dynamics.peak(samples) / 1.5, 1.0)
 
 
 def step_flops(parameters: Floats, cost: Floats) -> Floats:
@@ -229,6 +237,7 @@ def fleet_rows(
     menu: NDArray[np.int64],
     energy_weight: Floats,
     context: Floats,
+    teaches: Floats,
     rounds: NDArray[np.int64],
     progress: Floats,
     gain: Floats,
@@ -247,6 +256,7 @@ def fleet_rows(
         menu: (B, levels) sync intervals, ascending.
         energy_weight: (B,) w_E.
         context: (B,).
+        teaches: (B,), of all machines' data together.
         rounds: (B,) played.
         progress: (B,).
         gain: (B,) of the last round.
@@ -268,7 +278,7 @@ def fleet_rows(
         for k in range(machines):
             here += out[b, k * N_MACHINE + _AVAILABLE]
         f[_AVAILABLE_FRACTION], f[_MACHINES] = here / machines, machines / (at // N_MACHINE)
-        f[_ENERGY_WEIGHT], f[_CONTEXT] = energy_weight[b], context[b]
+        f[_ENERGY_WEIGHT], f[_CONTEXT], f[_FLEET_TEACHES] = energy_weight[b], context[b], teaches[b]
         if rounds[b] > 0:
             f[_LAST_STEPS] = np.log10(max(float(steps[b]), 1.0))
             f[_LAST_TIME] = np.log10(totals[b, c.ROUND_S] / (reference[b, 0] / reference[b, 3]))

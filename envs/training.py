@@ -26,7 +26,7 @@ class RealLearner:
     """
 
     def __init__(self, data: Prepared | None, scale: ProgressScale | None) -> None:
-        self.data, self.scale = data, scale
+        self.data, self.given, self.scale = data, data is not None, scale
         self.training: FederatedTraining | None = None
         self.report: RoundReport | None = None
 
@@ -42,11 +42,12 @@ class RealLearner:
         return self.training.machine_names
 
     def reset(self, core: Core, which: NDArray[np.int64]) -> None:
-        """Fresh weights, seeded by the episode's key."""
+        """Fresh weights, and which machine has which site, seeded by the episode's key."""
         world = core.world()
         seed = int(core.key[0]) % 2**31
-        if self.data is None:
-            self.data = prepare_data(world.scenario)
+        if not self.given:
+            self.data = prepare_data(world.scenario, seed=seed)
+        assert self.data is not None
         scale = self.scale
         if scale is None:
             scale = ProgressScale(world.calibration.untrained_infonce, world.calibration.target_infonce)
@@ -89,7 +90,8 @@ class TrainingEnv(SingleEnv):
 
     ## Starting State
 
-    As `IntraFed/Orchestration-v0`; encoder weights are drawn anew from the episode's seed.
+    As `IntraFed/Orchestration-v0`; encoder weights, and which machine has which site of an embedded set, are
+    drawn anew from the episode's seed.
 
     ## Episode End
 

@@ -6,6 +6,7 @@ Plays random decisions on real federated training over fleets of several sizes, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.dynamics import FOLDER, Calibration, Dynamics, remember, variety
+from fedcore.dynamics import FOLDER, FULL_AT, Calibration, Dynamics, remember
 from fedcore.files import cache_folder, write_text
 from fedcore.parallel import Job, run_kept
 from fedcore.training import FederatedTraining
+from scenarios import load
 from scenarios.schema import Device, Fleet, Group, Link, Scenario, Workload
 
+VERSION = 3
+"""Part of every record's name: raise it when a change of the code changes what a run records."""
 TARGET_ROUNDS = 36
 """Progress 1 is what equal half shares and H = 10 reach on six machines after this many rounds."""
+TARGET_TAIL = 3
+REFERENCE_MACHINES = 6
 
 
 @dataclass(frozen=True)
@@ -29,30 +35,34 @@ class CalibrateOptions:
 
     Attributes:
         name: of the calibration file.
-        runs: recorded runs of random decisions; and longer ones: half as many with few machines, a sixth with all.
-        steps: local steps per run (rounds times H).
-        encoder: registered encoder.
-        objective: registered objective.
+        scenario: whose workload is calibrated, a name or a YAML file; its fleet does not matter.
+        runs: recorded runs of random decisions; and longer ones: half as many with few machines, a quarter with all.
+        steps: local steps per run (rounds times H); three times as many in the longer ones.
         workers: processes, one core each.
         output: folder of the JSON file.
     """
 
     name: str = "soil-mixed-convnet-simclr"
-    runs: int = 24
+    scenario: str = "farm-lte"
+    runs: int = 32
     steps: int = 250
-    encoder: str = "convnet"
-    objective: str = "simclr"
     workers: int = 2
     output: Path = FOLDER
 
 
-def bare_scenario(machines: int, workload: Workload, images: int = 160) -> Scenario:
-    """A scenario whose fleet has that many alike machines: calibration cares for learning, not for cost."""
+def bare_scenario(machines: int, workload: Workload, images: int | Sequence[int] = 160) -> Scenario:
+    """A scenario of that many alike machines: calibration cares for learning, not for cost.
+
+    Args:
+        machines: how many.
+        workload: what is trained.
+        images: on each (or windows of text); one number for all, or one per machine.
+    """
     device = Device(throughput_gflops=10, memory_mb=4096, active_power_w=5, idle_power_w=1)
-    group = Group(
-        name="node", count=machines, device=device, link=Link(uplink_mbps=10, downlink_mbps=10), images=images
-    )
-    return Scenario(name="calibration", fleet=Fleet(groups=(group,)), workload=workload)
+    link = Link(uplink_mbps=10, downlink_mbps=10)
+    each = [("node", machines, images)] if isinstance(images, int) else [(f"node-{k}", 1, n) for k, n in enumerate(images)]
+    groups = tuple(Group(name=name, count=count, device=device, link=link, images=n) for name, count, n in each)
+    return Scenario(name="calibration", fleet=Fleet(groups=groups), workload=workload)
 
 
 def random_run(workload: Workload, run: int, total_steps: int, who: str = "some") -> dict[str, Any]:
@@ -67,13 +77,18 @@ def random_run(workload: Workload, run: int, total_steps: int, who: str = "some"
             only long runs of both show it.
 
     Returns:
-        Record with `untrained`, `images` per machine, and one entry per round: H, shares, InfoNCE after it.
+        Record with `untrained`, `images` per machine, `context`, and one entry per round: H, shares, InfoNCE after it.
     """
     from fedcore.workload import build_training, prepare_data
 
     rng = np.random.default_rng([run, 11])
-    machines = int(rng.integers(3, 9))
-    scenario = bare_scenario(machines, workload)
+    machines = int(rng.integers(3, 10))
+    # Fleets of one size and of many, from a handful of images to more than a few hundred steps can overfit.
+    images = np.exp(rng.uniform(np.log(24), np.log(320), machines if rng.random() < 0.5 else 1)).astype(int)
+    images = np.broadcast_to(images, machines).tolist()
+    context = float(rng.choice([0.25, 0.5, 0.75])) if rng.random() < 0.25 else workload.context
+    workload = workload.model_copy(update={"context": context})
+    scenario = bare_scenario(machines, workload, images)
     data = prepare_data(scenario, seed=run)
     training = build_training(scenario, data, None, seed=run)
     sizes = [len(index) for index in data.clients]
@@ -100,32 +115,44 @@ def random_run(workload: Workload, run: int, total_steps: int, who: str = "some"
         report = training.play([float(s) for s in shares], steps)
         rounds.append({"steps": steps, "shares": [round(float(s), 4) for s in shares], "infonce": report.infonce})
         done += steps
-    return {"run": run, "images": sizes, "untrained": training.untrained, "rounds": rounds}
+    return {"run": run, "images": sizes, "context": context, "untrained": training.untrained, "rounds": rounds}
 
 
 def target_run(workload: Workload, seed: int) -> tuple[float, float]:
     """(untrained, reached) InfoNCE of the reference policy on six machines."""
     from fedcore.workload import build_training, prepare_data
 
-    scenario = bare_scenario(6, workload)
+    scenario = bare_scenario(REFERENCE_MACHINES, workload)
     training = build_training(scenario, prepare_data(scenario, seed=seed), None, seed=seed)
     return training.untrained, reach_target(training, scenario)
 
 
 def reach_target(training: FederatedTraining, scenario: Scenario) -> float:
-    """InfoNCE that the reference policy reaches in `TARGET_ROUNDS` rounds, mean of the last three: progress 1."""
+    """InfoNCE that the reference policy reaches in `TARGET_ROUNDS` rounds, mean of the last `TARGET_TAIL`: progress 1."""
     machines = len(scenario.fleet.machines)
     tail = []
     for r in range(TARGET_ROUNDS):
         report = training.play([scenario.reference.share] * machines, scenario.reference.sync_interval)
-        if r >= TARGET_ROUNDS - 3:
+        if r >= TARGET_ROUNDS - TARGET_TAIL:
             tail.append(report.infonce)
     return float(np.mean(tail))
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Recorded rounds as arrays (R,): what the fit sees."""
+    """Recorded rounds as arrays (R,): what the fit sees.
+
+    Attributes:
+        run: number of the run, ascending blocks.
+        before: progress.
+        after: progress.
+        steps: H.
+        coverage: sum of the shares, m.
+        data: fraction of the fleet's samples that took part, D.
+        samples: that have been taking part lately, N.
+        context: c.
+        machines: how many alike machines' samples have been taking part lately.
+    """
 
     run: NDArray[np.int64]
     before: NDArray[np.float64]
@@ -133,7 +160,13 @@ class Rounds:
     steps: NDArray[np.float64]
     coverage: NDArray[np.float64]
     data: NDArray[np.float64]
-    variety: NDArray[np.float64]
+    samples: NDArray[np.float64]
+    context: NDArray[np.float64]
+    machines: NDArray[np.float64]
+
+    def where(self, mask: NDArray[np.bool_]) -> Rounds:
+        """Those rounds alone."""
+        return Rounds(*(value[mask] for value in vars(self).values()))
 
 
 def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
@@ -142,17 +175,43 @@ def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
     for record in records:
         before = 0.0
         span = record["untrained"] - target
-        data = np.array([record["images"]]) / sum(record["images"])
-        took_part = np.zeros(data.shape)
+        images = np.array([record["images"]], dtype=np.float64)
+        took_part = np.zeros(images.shape)
         for r, entry in enumerate(record["rounds"]):
             shares = np.array([entry["shares"]])
             took_part = remember(took_part, shares > 0, np.array([r]))
             after = (record["untrained"] - entry["infonce"]) / span
-            here, lately = float(data[shares > 0].sum()), float(variety(took_part, data)[0])
-            rows.append((record["run"], before, after, entry["steps"], float(shares.sum()), here, lately))
+            each = images * -np.expm1(-took_part / FULL_AT)
+            rows.append(
+                (record["run"], before, after, entry["steps"], shares.sum(), images[shares > 0].sum() / images.sum(),
+                 each.sum(), record["context"], each.sum() ** 2 / np.square(each).sum())
+            )  # fmt: skip
             before = after
     table = np.array(rows, dtype=np.float64)
-    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 7)))
+    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 9)))
+
+
+# rate, C - 1, s, h, a, b, d, N_0, v, f, q; the first three and N_0 as logarithms.
+START = (np.log(0.15), np.log(0.5), 0.0, 0.7, 0.5, 0.1, 0.2, np.log(3.0), 1.0, 0.01, 0.3)
+BOUNDS = ((-8, -4, -3, 0, 0, -0.5, 0, -7, 0.1, 0, 0), (2, 2, 3, 1.5, 2, 1.5, 2, 6, 4, 1, 3))
+
+
+ANCHOR = 10.0
+"""Weight of what progress 1 means in the fit."""
+
+
+def reference_end(model: Dynamics) -> float:
+    """Predicted progress of the reference policy where it is 1 by definition, see `reach_target`."""
+    bare = bare_scenario(REFERENCE_MACHINES, Workload())
+    share, steps = REFERENCE_MACHINES * bare.reference.share, float(bare.reference.sync_interval)
+    samples = np.array(float(sum(group.images for group in bare.fleet.machines)))
+    work = model.work(np.array(share), np.array(1.0), np.array(steps))
+    learned, gap, tail = np.zeros(()), np.zeros(()), []
+    for r in range(TARGET_ROUNDS):
+        learned, gap = model.advance(learned, gap, work, samples)
+        if r >= TARGET_ROUNDS - TARGET_TAIL:
+            tail.append(learned - gap)
+    return float(np.mean(tail))
 
 
 def fit_dynamics(rounds: Rounds) -> Dynamics:
@@ -160,75 +219,80 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
     from scipy.optimize import least_squares
 
     def unpack(x: NDArray[np.float64]) -> Dynamics:
-        h, a, b, d, v = (float(value) for value in x[2:7])
-        return Dynamics(float(np.exp(x[0])), float(np.exp(x[1])), h, a, b, d, v, 0.0, 0.0)
+        rate, room, s, h, a, b, d, rest, v, f, q = (float(value) for value in x)
+        rate, room, s, rest = (float(np.exp(value)) for value in (rate, room, s, rest))
+        return Dynamics(rate, 1.0 + room, s, h, a, b, d, rest, v, f, q, 0.0, 0.0, 0.0)
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
-        path = predict_paths(model, rounds)
-        step = model.advance(rounds.before, _work(model, rounds), rounds.variety)
-        # Increments pin the local response, paths keep small biases from adding up.
-        return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path)])
+        path, step = predict(model, rounds)
+        # Increments pin the local response, paths keep small biases from adding up, and what progress 1 means is exact.
+        return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path), [ANCHOR * (1.0 - reference_end(model))]])
 
-    start = np.array([np.log(0.15), np.log(3.0), 0.7, 0.5, 0.1, 0.2, 0.2])
-    bounds = ([-8, -3, 0, 0, -0.5, 0, 0], [2, 3, 1.5, 2, 1.5, 2, 2])
-    model = unpack(least_squares(residuals, start, bounds=bounds, loss="soft_l1", f_scale=0.05).x)
-    return replace(model, noise=measurement_noise(model, rounds), run_spread=run_spread(model, rounds))
+    model = unpack(least_squares(residuals, START, bounds=BOUNDS, loss="soft_l1", f_scale=0.05).x)
+    run, machine = luck_spreads(model, rounds)
+    return replace(model, noise=measurement_noise(model, rounds), run_spread=run, machine_spread=machine)
 
 
 def measurement_noise(model: Dynamics, rounds: Rounds) -> float:
     """Standard deviation of progress about the path, from differences of neighbouring residuals, which slow misfit and a
     run's luck leave alone."""
-    residual = rounds.after - predict_paths(model, rounds)
+    residual = rounds.after - predict(model, rounds)[0]
     same = np.diff(rounds.run) == 0
     jumps = np.diff(residual)[same]
     return float(1.4826 * np.median(np.abs(jumps)) / np.sqrt(2.0))
 
 
-def run_spread(model: Dynamics, rounds: Rounds) -> float:
-    """Standard deviation over runs of the ln factor on the rate that fits each run's path best."""
+def luck_spreads(model: Dynamics, rounds: Rounds) -> tuple[float, float]:
+    """Standard deviations of ln luck between runs and between machines.
+
+    The luck of a run is the factor on the gain that fits its path best; its square is run_spread^2 + machine_spread^2 / n
+    in expectation, n the machines that have been taking part.
+    """
+    from scipy.optimize import nnls
+
     factors = np.exp(np.linspace(-1.5, 1.5, 61))
-    best = []
-    paths = [predict_paths(replace(model, rate=model.rate * f), rounds) for f in factors]
+    paths = [predict(model, rounds, f)[0] for f in factors]
+    squares, inverse = [], []
     for run in np.unique(rounds.run):
         own = rounds.run == run
         errors = [np.square(rounds.after[own] - path[own]).sum() for path in paths]
-        best.append(np.log(factors[int(np.argmin(errors))]))
-    return float(np.std(best))
+        squares.append(np.square(np.log(factors[int(np.argmin(errors))])))
+        inverse.append(np.mean(1.0 / rounds.machines[own]))
+    variances, _ = nnls(np.column_stack([np.ones(len(inverse)), inverse]), np.array(squares))
+    return float(np.sqrt(variances[0])), float(np.sqrt(variances[1]))
 
 
 def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
-    return model.work(rounds.coverage, rounds.data, rounds.steps)
+    context = np.asarray(model.in_context(rounds.context).rate) / model.rate
+    return model.work(rounds.coverage, rounds.data, rounds.steps) * context
 
 
-def predict_paths(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
-    """Progress after every round when each run is predicted from its start alone, (R,)."""
+def predict(model: Dynamics, rounds: Rounds, luck: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Progress after every round, (R,) each: predicted from the run's start alone, and from what was measured before it."""
     work = _work(model, rounds)
-    out = np.empty_like(work)
+    path, step = np.empty_like(work), np.empty_like(work)
     starts = np.flatnonzero(np.diff(rounds.run, prepend=-1))
     lengths = np.diff(np.append(starts, len(work)))
-    progress = np.zeros(len(starts))
+    learned, gap = np.zeros(len(starts)), np.zeros(len(starts))
     # All runs advance side by side, one round at a time.
     for r in range(int(lengths.max())):
         going = lengths > r
         at = starts[going] + r
-        progress[going] = model.advance(progress[going], work[at], rounds.variety[at])
-        out[at] = progress[going]
-    return out
+        now = (work[at], rounds.samples[at], luck)
+        near, _ = model.advance(rounds.before[at] + gap[going], gap[going], *now)
+        learned[going], gap[going] = model.advance(learned[going], gap[going], *now)
+        path[at], step[at] = learned[going] - gap[going], near - gap[going]
+    return path, step
 
 
 def fit_report(records: list[dict[str, Any]], target: float) -> tuple[Dynamics, dict[str, Any]]:
     """Fit on all runs, and judge on every fourth run by a fit that did not see it."""
     rounds = as_rounds(records, target)
     held = rounds.run % 4 == 0
-
-    def subset(mask: NDArray[np.bool_]) -> Rounds:
-        return Rounds(*(value[mask] for value in vars(rounds).values()))
-
-    judge = fit_dynamics(subset(~held))
-    unseen = subset(held)
-    path_error = unseen.after - predict_paths(judge, unseen)
-    step = judge.advance(unseen.before, _work(judge, unseen), unseen.variety)
+    judge, unseen = fit_dynamics(rounds.where(~held)), rounds.where(held)
+    path, step = predict(judge, unseen)
+    path_error = unseen.after - path
     gained, guessed = unseen.after - unseen.before, step - unseen.before
     return fit_dynamics(rounds), {
         "runs": len(records),
@@ -246,16 +310,17 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     Args:
         options: see `CalibrateOptions`.
     """
-    workload = Workload(encoder=options.encoder, objective=options.objective)
-    folder = cache_folder("calibrate", "server-set", options.name, workload.model_dump_json(), options.steps)
+    # What the scenario says of calibrations is not part of what is trained.
+    workload = load(options.scenario).workload.model_copy(update={"calibration": ""})
+    folder = cache_folder("calibrate", VERSION, workload.model_dump_json(), options.steps)
     jobs: dict[Path, Job] = {folder / f"target{TARGET_ROUNDS}-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
-    jobs |= {folder / f"run-{run:04d}.json": (random_run, (workload, run, options.steps)) for run in range(options.runs)}
+    # The longest jobs first, so that the processes end together.
     first = options.runs
-    jobs |= {
-        folder / f"{who}-{run:04d}.json": (random_run, (workload, run, 3 * options.steps, who))
-        for who, begin, number in (("few", first, first // 2), ("all", 2 * first, first // 6))
-        for run in range(begin, begin + number)
-    }
+    for who, begin, number in (("all", 2 * first, first // 4), ("few", first, first // 2), ("some", 0, first)):
+        steps = options.steps * (1 if who == "some" else 3)
+        jobs |= {
+            folder / f"{who}-{run:04d}.json": (random_run, (workload, run, steps, who)) for run in range(begin, begin + number)
+        }
     kept = list(run_kept(jobs, options.workers, "real rounds").values())
     targets, records = kept[:3], kept[3:]
     untrained, target = (float(np.mean([pair[i] for pair in targets])) for i in (0, 1))

@@ -1,25 +1,30 @@
 """The learning-dynamics model: how far one round moves progress, for the fast tier.
 
-Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten steps):
+Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten steps, full context):
 
-    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d
-    path       du = luck * rate * w * exp(-k u),   k = decay * V^-v
-    progress   p = u + noise * N(0, 1)
+    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  c^q
+    learned    du = rate * luck * (1 - u / C)^(1 + 1/s) dw
+    gap        dg = (rate * (N_0 / N)^v - f g) dw
+    progress   p = u - g + noise * N(0, 1)
 
-where m is the sum of the shares that came back (mean coverage of a neuron), D the fraction of the fleet's images that
-took part in this round and V the fraction that has been taking part lately: a machine that is in at least a third of
-the rounds counts nearly in full, so that taking turns keeps V high while D stays low. Returns diminish, and they do so
-sooner where few of the data take part: progress is logarithmic in work, and a round's work integrates exactly,
-u' = ln(exp(k u) + k rate w) / k. What is
-measured scatters about the path without moving it (the fixed server-side set sees every merge a little differently), and
-runs differ in luck (initial weights, which instruments take part): ln luck ~ N(0, run_spread^2), drawn once per episode.
-Parameters are fitted to recorded real rounds by `python -m fedcore.calibrate` and stored as JSON with their fit error.
+where m is the sum of the shares that came back (mean coverage of a neuron), D the fraction of the fleet's samples that
+took part in this round, c the context, and N the number of samples that have been taking part lately: a machine that is
+in at least a third of the rounds counts nearly in full, so that taking turns keeps N high while D stays low. Returns
+diminish as scaling laws have it (Hestness et al. 2017): what is left to learn, C - u, falls as a power s of the work done.
+The gap is overfitting, what training on few samples costs on others: it
+grows with every pass over them, the slower the more they are, and fades when more take part. Both equations integrate
+exactly over a round, whatever its work.
+What is measured scatters about the path without moving it (the fixed server-side set sees every merge a little
+differently). Runs differ in luck, and so do machines: some weights start better, some instruments teach more. ln luck is
+a draw per episode from N(0, run_spread^2) plus the mean, over the samples that have been taking part lately, of a draw per
+machine and episode from N(0, machine_spread^2): who asks one machine has the more varied runs. Parameters are fitted to
+recorded real rounds by `python -m fedcore.calibrate` and stored as JSON with their fit error.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +40,8 @@ Parameter = float | NDArray[np.float64]
 
 FOLDER = Path(__file__).parent / "calibrations"
 REFERENCE_STEPS = 10.0
+LEAST_CONTEXT = 0.02
+"""A context of 0 learns hardly anything, and a power of 0 nothing at all: so small a context stands for it."""
 
 
 @numba.vectorize(cache=True)
@@ -54,10 +61,23 @@ def work_of(
 
 
 @numba.vectorize(cache=True)
-def path_after(progress: Any, work: Any, variety: Any, rate: Any, decay: Any, variety_power: Any) -> Any:
-    """`Dynamics.advance`, entry by entry."""
-    k = decay * max(variety, 1e-3) ** -variety_power
-    return progress + np.log1p(k * rate * work * np.exp(-k * progress)) / k
+def learned_after(learned: Any, work: Any, luck: Any, rate: Any, ceiling: Any, scaling: Any) -> Any:
+    """u after a round, entry by entry; arguments as `Dynamics.advance`."""
+    left = 1.0 - learned / ceiling
+    if left <= 0.0:
+        return learned
+    # left^(-1/s) is linear in work.
+    return ceiling * (1.0 - (left ** (-1.0 / scaling) + luck * rate * work / (scaling * ceiling)) ** -scaling)
+
+
+@numba.vectorize(cache=True)
+def gap_after(gap: Any, work: Any, samples: Any, rate: Any, rest_samples: Any, rest_power: Any, gap_fade: Any) -> Any:
+    """g after a round, entry by entry; arguments as `Dynamics.advance`."""
+    if rest_samples <= 0.0:
+        return 0.0 * work
+    grows, fades = rate * work * (rest_samples / max(samples, 1.0)) ** rest_power, gap_fade * work
+    lasting = -np.expm1(-fades) / fades if fades > 1e-12 else 1.0
+    return gap * np.exp(-fades) + grows * lasting
 
 
 @dataclass(frozen=True)
@@ -66,25 +86,39 @@ class Dynamics:
 
     Attributes:
         rate: progress of the reference round from an untrained encoder.
-        decay: how fast returns diminish with progress.
+        ceiling: C, progress that unlimited work on unlimited data comes near.
+        scaling: s, the power of work with which the rest up to there falls.
         steps_power: h.
         cover_power: a.
         overlap_power: b.
         data_power: d.
-        variety_power: v.
+        rest_samples: N_0, samples with which an untrained encoder gains nothing; 0: no number of them is too few.
+        rest_power: v, how the gap falls with more samples.
+        gap_fade: f, fraction of the gap that a unit of work on other samples undoes.
+        context_power: q.
         noise: standard deviation of measured progress about the path.
-        run_spread: standard deviation of ln rate between runs.
+        run_spread: standard deviation of ln luck between runs.
+        machine_spread: standard deviation of ln luck between machines of a run.
     """
 
     rate: Parameter
-    decay: Parameter
+    ceiling: Parameter
+    scaling: Parameter
     steps_power: Parameter
     cover_power: Parameter
     overlap_power: Parameter
     data_power: Parameter
-    variety_power: Parameter
+    rest_samples: Parameter
+    rest_power: Parameter
+    gap_fade: Parameter
+    context_power: Parameter
     noise: Parameter
     run_spread: Parameter
+    machine_spread: Parameter
+
+    def in_context(self, context: Parameter) -> Dynamics:
+        """As they are where every machine sees that part of the other neurons, which no decision changes."""
+        return replace(self, rate=self.rate * np.maximum(context, LEAST_CONTEXT) ** self.context_power)
 
     def work(
         self,
@@ -96,7 +130,7 @@ class Dynamics:
 
         Args:
             coverage: sum of the shares that came back, m.
-            data: fraction of the fleet's images behind them, D.
+            data: fraction of the fleet's samples behind them, D.
             steps: H.
 
         Returns:
@@ -108,22 +142,42 @@ class Dynamics:
 
     def advance(
         self,
-        progress: NDArray[np.float64],
+        learned: NDArray[np.float64],
+        gap: NDArray[np.float64],
         work: NDArray[np.float64],
-        variety: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """The path of progress after a round, without noise.
+        samples: NDArray[np.float64],
+        luck: Parameter = 1.0,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What is learned and the gap after a round; progress is their difference.
 
         Args:
-            progress: before, on the path.
+            learned: u before.
+            gap: g before.
             work: of the round.
-            variety: fraction of the images that has been taking part lately, V.
+            samples: number that has been taking part lately, N.
+            luck: of the run.
         """
-        return np.asarray(path_after(progress, work, variety, self.rate, self.decay, self.variety_power))
+        rest = (self.rest_samples, self.rest_power, self.gap_fade)
+        return (
+            np.asarray(learned_after(learned, work, luck, self.rate, self.ceiling, self.scaling)),
+            np.asarray(gap_after(gap, work, samples, self.rate, *rest)),
+        )
+
+    def peak(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The highest progress that this many samples lead an average untrained encoder to, if the gap does not fade.
+
+        There the gap grows as fast as what is learned: with x = (N_0 / N)^v, (1 - u / C)^(1 + 1/s) = x.
+        """
+        x = np.minimum((self.rest_samples / np.maximum(samples, 1e-9)) ** self.rest_power, 1.0)
+        left, s = np.maximum(x, 1e-12) ** (self.scaling / (1.0 + self.scaling)), self.scaling
+        return np.asarray(self.ceiling * (1.0 - left - s * x * (left ** (-1.0 / s) - 1.0)))
 
     def work_done(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Fraction of the work up to the target that a progress stands for: 0 at 0, 1 at 1."""
-        return np.expm1(self.decay * progress) / np.expm1(self.decay)
+        """Fraction of the work up to the target that a progress stands for where data are plenty: 0 at 0, 1 at 1."""
+        # What is measured may scatter beyond the ceiling, which no work reaches.
+        below = np.minimum(progress, 0.5 + 0.5 * self.ceiling)
+        done, target = ((1.0 - p / self.ceiling) ** (-1.0 / self.scaling) - 1.0 for p in (below, 1.0))
+        return np.asarray(done / target)
 
 
 MEMORY = 0.8
@@ -145,14 +199,14 @@ def remember(
     return keep * participation + (1.0 - keep) * done
 
 
-def variety(participation: NDArray[np.float64], data: NDArray[np.float64]) -> NDArray[np.float64]:
-    """V: the fraction of images that has been taking part lately, (B,) from (B, K) and (B, K)."""
-    return (data * -np.expm1(-participation / FULL_AT)).sum(axis=1)
+def recent_samples(participation: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """N: how many samples have been taking part lately, (B,) from (B, K) and samples on each machine, (B, K)."""
+    return (samples * -np.expm1(-participation / FULL_AT)).sum(axis=1)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def learn(
-    data: NDArray[np.float64],
+    samples: NDArray[np.float64],
     world: NDArray[np.int64],
     done: NDArray[np.bool_],
     shares: NDArray[np.float64],
@@ -161,46 +215,58 @@ def learn(
     key: NDArray[np.uint64],
     table: NDArray[np.float64],
     participation: NDArray[np.float64],
-    path: NDArray[np.float64],
+    fortune: NDArray[np.float64],
+    learned: NDArray[np.float64],
+    gap: NDArray[np.float64],
     progress: NDArray[np.float64],
 ) -> None:
-    """One round of learning in B episodes, in one pass: as `remember`, `variety`, `Dynamics.work` and `Dynamics.advance`.
+    """One round of learning in B episodes, in one pass: as `remember`, `recent_samples`, `Dynamics.work` and
+    `Dynamics.advance`.
 
     Args:
-        data: (W, K) fraction of the images on each machine, by world.
+        samples: (W, K) on each machine, by world.
         world: (B,) each episode's.
         done: (B, K) whose blocks came back.
         shares: (B, K) of the round.
         steps: (B,) H.
         rounds: (B,) played before it.
         key: (B,) of the episodes; luck and noise are drawn by it.
-        table: (B, 9), the fields of each episode's `Dynamics` in their order.
+        table: (B, 14), the fields of each episode's `Dynamics` in their order.
         participation: (B, K), changed.
-        path: (B,), changed.
+        fortune: (B, K) ln luck of an episode with one machine alone, drawn in its first round and kept here.
+        learned: (B,), changed.
+        gap: (B,), changed.
         progress: (B,), changed to what is measured after the round; a round that merged nothing measures what the last did.
     """
     for b in range(len(world)):
         keep, run = 0.0, rounds[b]
         if run > 0:
             keep = MEMORY * (1 - MEMORY**run) / (1 - MEMORY ** (run + 1))
-        coverage, part, lately = 0.0, 0.0, 0.0
+        rate, ceiling, scaling, steps_power, cover, overlap, data_power = table[b, :7]
+        rest_samples, rest_power, fade, _, noise, run_spread, machine_spread = table[b, 7:]
+        if run == 0:
+            learned[b], gap[b], start = 0.0, 0.0, of_round(key[b], -1)
+            for k in range(done.shape[1]):
+                fortune[b, k] = run_spread * normal(start, PROGRESS, 0) + machine_spread * normal(start, PROGRESS, 1 + k)
+        coverage, part, whole, lately, luck = 0.0, 0.0, 0.0, 0.0, 0.0
         for k in range(done.shape[1]):
-            here = data[world[b], k]
+            here = samples[world[b], k]
+            whole += here
             if done[b, k]:
                 coverage += shares[b, k]
                 part += here
             mean = keep * participation[b, k] + (1.0 - keep) * done[b, k]
             participation[b, k] = mean
             if here > 0.0:
-                lately -= here * np.expm1(-mean / FULL_AT)
-        rate, decay, steps_power, cover, overlap, data_power, variety_power, noise, spread = table[b]
-        if run == 0:
-            path[b] = 0.0
-        work = work_of(coverage, part, float(steps[b]), steps_power, cover, overlap, data_power)
-        luck = np.exp(spread * normal(of_round(key[b], -1), PROGRESS, 0))
-        path[b] = path_after(path[b], luck * work, lately, rate, decay, variety_power)
+                recent = -here * np.expm1(-mean / FULL_AT)
+                lately += recent
+                luck += recent * fortune[b, k]
+        luck = np.exp(luck / max(lately, 1e-9))
+        work = work_of(coverage, part / whole, float(steps[b]), steps_power, cover, overlap, data_power)
+        learned[b] = learned_after(learned[b], work, luck, rate, ceiling, scaling)
+        gap[b] = gap_after(gap[b], work, lately, rate, rest_samples, rest_power, fade)
         if work > 0.0:
-            progress[b] = path[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
+            progress[b] = learned[b] - gap[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
 
 
 @dataclass(frozen=True)

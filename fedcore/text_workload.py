@@ -66,8 +66,8 @@ def vocabulary_of(data: str) -> int:
 def prepare_text(scenario: Scenario, seed: int) -> PreparedText:
     """Deal a scenario's text to its machines.
 
-    The embedded grammar gives every machine a site of its own, as many windows as its group has images, and the server
-    the same windows for every fleet. Files are dealt whole where there are enough, see `text.deal_text`.
+    The embedded grammar gives every machine a site of its own (the seed says which), as many windows as its group has
+    images, and the server the same windows for every fleet. Files are dealt whole where there are enough, see `text.deal_text`.
 
     Args:
         scenario: whose fleet and workload.
@@ -87,7 +87,8 @@ def prepare_text(scenario: Scenario, seed: int) -> PreparedText:
     def windows(site: int, count: int, stream: tuple[int, ...]) -> NDArray[np.int64]:
         return grammar.sample_windows(sources[site], count, length, np.random.default_rng([*stream, site]))
 
-    clients = tuple(windows(k, group.images, (seed, 3)) for k, group in enumerate(machines))
+    sites = np.random.default_rng([seed, 5]).permutation(len(machines))
+    clients = tuple(windows(int(site), group.images, (seed, 3)) for site, group in zip(sites, machines, strict=True))
     held_out = np.concatenate([windows(k, SERVER_PER_SITE, (GRAMMAR_SEED, 4)) for k in range(SERVER_SITES)])
     floor = grammar.true_nats(sources[:SERVER_SITES], held_out)
     return PreparedText(GRAMMAR, grammar.VOCABULARY, clients, held_out, floor)

@@ -189,8 +189,8 @@ def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int =
 def prepare_images(scenario: Scenario, dataset: Dataset | None = None, seed: int = 0) -> PreparedData:
     """Deal a scenario's images to its machines.
 
-    The embedded set gives every machine a site of its own, or mixes the sites where `workload.split` says so. Any other
-    set is dealt as `workload.split` says, see `splits.split_clients`.
+    The embedded set gives every machine a site of its own (the seed says which), or mixes the sites where
+    `workload.split` says so. Any other set is dealt as `workload.split` says, see `splits.split_clients`.
 
     Args:
         scenario: whose fleet and workload.
@@ -230,7 +230,9 @@ def _deal_embedded(dataset: Dataset, scenario: Scenario, rng: np.random.Generato
     if split == "iid" or split == "dirichlet":
         alpha = scenario.workload.dirichlet_alpha
         return [training[part] for part in mix_sites(dataset.group[training], sizes, rng, split, alpha)]
-    return [np.sort(rng.permutation(training[dataset.group[training] == k])[:size]) for k, size in enumerate(sizes)]
+    sites = rng.permutation(len(sizes))
+    own = (training[dataset.group[training] == site] for site in sites)
+    return [np.sort(rng.permutation(index)[:size]) for index, size in zip(own, sizes, strict=True)]
 
 
 def recipe_of(workload: Workload) -> LocalRecipe:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.costs import GRID
-from fedcore.dynamics import Calibration, Dynamics, load_calibration, remember, variety
+from fedcore.dynamics import Calibration, Dynamics, learn, load_calibration
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
 from fedcore.fleet.conditions import begin_rows
-from fedcore.fleet.draws import PROGRESS, normal, of_round
 from fedcore.fleet.round import play_rounds
 from fedcore.workload import model_for, workload_costs
 from scenarios.errors import InputError
@@ -50,7 +48,6 @@ class World:
         arrays: the fleet, padded to K_max machines.
         costs: (GRID + 1, 5) cost table.
         calibration: learning dynamics and target.
-        data: (K_max,) fraction of the fleet's images on each machine.
         reference: cost of the reference policy.
     """
 
@@ -58,13 +55,22 @@ class World:
     arrays: FleetArrays
     costs: NDArray[np.float64]
     calibration: Calibration
-    data: NDArray[np.float64]
     reference: ReferenceCost
 
     @property
     def dynamics(self) -> Dynamics:
-        """Of its calibration."""
-        return self.calibration.dynamics
+        """Of its calibration, in the workload's context."""
+        return self.calibration.dynamics.in_context(self.scenario.workload.context)
+
+    @property
+    def samples(self) -> NDArray[np.float64]:
+        """Images, or windows of text, on each machine, (K_max,)."""
+        return self.arrays.parameters[:, c.IMAGES]
+
+    @property
+    def data(self) -> NDArray[np.float64]:
+        """Fraction of the fleet's samples on each machine, (K_max,)."""
+        return self.samples / self.samples.sum()
 
     @property
     def budgets(self) -> tuple[float, float, float, int]:
@@ -85,19 +91,6 @@ class World:
         return fits.cumprod(axis=1).sum(axis=1) - 1
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _progress_noise(keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[np.float64]:
-    out = np.empty(len(keys))
-    for b in range(len(keys)):
-        out[b] = normal(of_round(keys[b], counters[b]), PROGRESS, 0)
-    return out
-
-
-def progress_noise(keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Standard normal draws for the learning dynamics of B episodes, (B,)."""
-    return _progress_noise(keys, counters)
-
-
 def share_indices(shares: NDArray[np.float64]) -> NDArray[np.int64]:
     """Shares in [0, 1] on the cost table's grid."""
     return np.floor(np.clip(shares, 0.0, 1.0) * GRID + 0.5).astype(np.int64)
@@ -107,14 +100,12 @@ def share_indices(shares: NDArray[np.float64]) -> NDArray[np.int64]:
 def _compile(text: str, max_machines: int, channels: int) -> World:
     scenario = Scenario.model_validate_json(text)
     arrays = compile_fleet(scenario.fleet, scenario.decision.deadline_s, max_machines)
-    images = arrays.parameters[:, c.IMAGES]
     model_for(scenario.workload, channels, scenario.name)  # a workload that does not build is refused by name
     draft = World(
         scenario,
         arrays,
         workload_costs(scenario.workload, channels),
         load_calibration(scenario.workload.calibration),
-        images / images.sum(),
         ReferenceCost(1.0, 1.0, 1.0, 1.0),
     )
     return replace(draft, reference=_reference_cost(draft))
@@ -136,10 +127,10 @@ def compile_world(scenario: Scenario, max_machines: int = 16, channels: int = 1)
 
 def _reference_cost(world: World) -> ReferenceCost:
     """Play the reference policy until it reaches the target."""
-    n, machines = REFERENCE_EPISODES, len(world.data)
+    n, machines = REFERENCE_EPISODES, len(world.samples)
     reference = world.scenario.reference
     fleets, which, costs = stack_fleets([world.arrays]), np.zeros(n, dtype=np.int64), world.costs[None]
-    data = np.broadcast_to(world.data, (n, machines))
+    samples, table = world.samples[None], np.tile(astuple(world.dynamics), (n, 1))
     keys = np.random.default_rng(0).integers(2**63, size=n).astype(np.uint64)
     conditions = np.zeros((n, machines, c.N_CONDITIONS))
     begin_rows(fleets, which, keys, np.arange(n), conditions)
@@ -147,9 +138,9 @@ def _reference_cost(world: World) -> ReferenceCost:
     share = np.minimum(share, np.maximum(world.max_share_index, 0)[None, :])
     steps = np.full(n, reference.sync_interval, dtype=np.int64)
     telemetry, totals = np.zeros((n, machines, c.N_TELEMETRY)), np.zeros((n, c.N_TOTALS))
-    participation, path = np.zeros((n, machines)), np.zeros(n)
-    luck = np.exp(world.dynamics.run_spread * progress_noise(keys, np.full(n, -1, dtype=np.int64)))
-    progress, spent, need = np.zeros(n), np.zeros((n, 3)), np.full((n, 4), np.nan)
+    participation, fortune = np.zeros((n, machines)), np.zeros((n, machines))
+    learned, gap, progress = np.zeros(n), np.zeros(n), np.zeros(n)
+    spent, need = np.zeros((n, 3)), np.full((n, 4), np.nan)
     for r in range(REFERENCE_ROUNDS):
         counters = np.full(n, r, dtype=np.int64)
         play_rounds(
@@ -157,16 +148,9 @@ def _reference_cost(world: World) -> ReferenceCost:
         )
         spent += totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         done = telemetry[:, :, c.STATUS] == c.DONE
-        participation = remember(participation, done, counters)
-        work = world.dynamics.work(
-            (done * share / GRID).sum(axis=1),
-            (done * world.data).sum(axis=1),
-            steps.astype(np.float64),
+        learn(
+            samples, which, done, share / GRID, steps, counters, keys, table, participation, fortune, learned, gap, progress
         )
-        lately = variety(participation, data)
-        path = world.dynamics.advance(path, luck * work, lately)
-        measured = path + world.dynamics.noise * progress_noise(keys, counters)
-        progress = np.where(work > 0, measured, progress)
         crossed = (progress >= 1.0) & np.isnan(need[:, 0])
         need[crossed, :3] = spent[crossed]
         need[crossed, 3] = r + 1
@@ -176,7 +160,7 @@ def _reference_cost(world: World) -> ReferenceCost:
         raise InputError(
             f"scenario {world.scenario.name}: the reference policy (share {reference.share}, sync interval "
             f"{reference.sync_interval}) does not reach the target within {REFERENCE_ROUNDS} rounds; expected a fleet "
-            "whose memory, batteries, deadline and presence let it"
+            "whose memory, batteries, deadline, presence and number of samples let it"
         )
     # An episode that never got there needed more than any that did: count it as the longest.
     need = np.where(np.isnan(need), np.nanmax(need, axis=0), need)

@@ -1,5 +1,7 @@
 """The observation: split and assembled, in bounds, blind to what nobody can know, and the same in any order."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,11 @@ from scenarios import Scenario, names, random_scenario
 
 
 def test_names_are_unique_and_sizes_agree() -> None:
-    assert len(set(MACHINE_FEATURES)) == N_MACHINE == 18
-    assert len(set(FLEET_FEATURES)) == N_FLEET == 23
-    assert observation_space(16).shape == (16 * 18 + 23,)
-    assert machines_of(16 * 18 + 23) == 16
-    for size in (23, 16 * 18 + 22, 5):
+    assert len(set(MACHINE_FEATURES)) == N_MACHINE == 19
+    assert len(set(FLEET_FEATURES)) == N_FLEET == 24
+    assert observation_space(16).shape == (16 * 19 + 24,)
+    assert machines_of(16 * 19 + 24) == 16
+    for size in (24, 16 * 19 + 23, 5):
         with pytest.raises(ValueError, match="fits no K_max"):
             machines_of(size)
 
@@ -112,9 +114,13 @@ def test_features_are_rarely_clipped(calibrated) -> None:  # type: ignore[no-unt
     assert (np.abs(np.stack(frames)) >= LIMIT).mean() < 0.01
 
 
-def steady(calibrated, order: list[int]) -> Scenario:  # type: ignore[no-untyped-def]
+def steady(calibrated, order: list[int], folder: Path) -> Scenario:  # type: ignore[no-untyped-def]
     """farm-lte with three unlike groups, free of chance, in an order."""
     content = calibrated().model_dump(mode="json")
+    calibration = json.loads(Path(content["workload"]["calibration"]).read_text())
+    calibration["dynamics"]["machine_spread"] = 0.0
+    (folder / "steady.json").write_text(json.dumps(calibration))
+    content["workload"]["calibration"] = str(folder / "steady.json")
     first, second = content["fleet"]["groups"]
     groups = [{**first, "count": 2}, {**second, "count": 1}, {**second, "count": 3, "name": "third", "images": 90}]
     for i, group in enumerate(groups):
@@ -125,8 +131,8 @@ def steady(calibrated, order: list[int]) -> Scenario:  # type: ignore[no-untyped
     return Scenario.model_validate(content)
 
 
-def test_swapping_groups_permutes_features(calibrated) -> None:  # type: ignore[no-untyped-def]
-    a, b = OrchestrationEnv(steady(calibrated, [0, 1, 2])), OrchestrationEnv(steady(calibrated, [2, 0, 1]))
+def test_swapping_groups_permutes_features(calibrated, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    a, b = (OrchestrationEnv(steady(calibrated, order, tmp_path)) for order in ([0, 1, 2], [2, 0, 1]))
     # Machines of b in the order of a: a has 2 + 1 + 3, b has 3 + 2 + 1.
     permutation = [3, 4, 5, 0, 1, 2]
     rng = np.random.default_rng(0)

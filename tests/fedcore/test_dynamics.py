@@ -6,29 +6,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.dynamics import FOLDER, Calibration, Dynamics, load_calibration, remember, variety
+from fedcore.dynamics import FOLDER, Calibration, Dynamics, learn, load_calibration, recent_samples, remember
 from scenarios.errors import InputError
 
 KNOWN = Dynamics(
-    rate=0.12, decay=2.5, steps_power=0.7, cover_power=0.6, overlap_power=0.15, data_power=0.3, variety_power=0.5,
-    noise=0.01, run_spread=0.1,
+    rate=0.12, ceiling=1.5, scaling=0.8, steps_power=0.7, cover_power=0.6, overlap_power=0.15, data_power=0.3,
+    rest_samples=8.0, rest_power=1.5, gap_fade=0.02, context_power=0.4, noise=0.01, run_spread=0.1, machine_spread=0.2,
 )  # fmt: skip
-
-ONE = np.ones(1)
+PLENTY = 1e12
 
 
 def work(coverage: float = 1.0, data: float = 1.0, steps: float = 10.0) -> float:
     return float(KNOWN.work(*(np.array([v]) for v in (coverage, data, steps)))[0])
 
 
-def advance(progress: float, amount: float, lately: float = 1.0) -> float:
-    return float(KNOWN.advance(*(np.array([v]) for v in (progress, amount, lately)))[0])
+def advance(learned: float, amount: float, gap: float = 0.0, samples: float = PLENTY, luck: float = 1.0) -> tuple[float, float]:
+    after = KNOWN.advance(*(np.array([v]) for v in (learned, gap, amount, samples)), luck)
+    return float(after[0][0]), float(after[1][0])
+
+
+def learned_after(learned: float, amount: float) -> float:
+    return advance(learned, amount)[0]
 
 
 def test_the_reference_round_is_one_unit_of_work_and_moves_by_about_the_rate():
     assert work() == 1.0
-    assert advance(0.0, 1e-6) == pytest.approx(0.12e-6, rel=1e-4)
-    assert advance(0.0, 1.0) == pytest.approx(np.log1p(2.5 * 0.12) / 2.5)
+    assert learned_after(0.0, 1e-6) == pytest.approx(0.12e-6, rel=1e-4)
+    # The rest to the ceiling falls as a power of work: C (1 + w rate / (s C))^-s.
+    assert learned_after(0.0, 10.0) == pytest.approx(1.5 - 1.5 * (1.0 + 10 * 0.12 / (0.8 * 1.5)) ** -0.8)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +50,14 @@ def test_every_factor_of_work(change, factor):
     assert work(**change) == pytest.approx(factor)
 
 
+def test_a_thinner_context_slows_everything_alike():
+    half = KNOWN.in_context(0.5)
+    assert half.rate == pytest.approx(0.12 * 0.5**0.4)
+    assert dataclasses.replace(half, rate=0.12) == KNOWN
+    assert KNOWN.in_context(1.0) == KNOWN
+    assert 0 < KNOWN.in_context(0.0).rate < KNOWN.in_context(0.05).rate
+
+
 amounts = st.floats(0.01, 1.0)
 
 
@@ -55,44 +68,83 @@ def test_more_of_anything_gives_no_less(which, a, b, progress):
     scale = {"coverage": 6.0, "steps": 40.0}.get(which, 1.0)
     few, many = (work(**{which: scale * v}) for v in (low, high))
     assert 0 < few <= many
-    assert progress < advance(progress, few) <= advance(progress, many)
+    assert progress < learned_after(progress, few) <= learned_after(progress, many)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.floats(-0.5, 1.5), st.floats(0.001, 20), st.floats(0.05, 0.95))
-def test_work_integrates_exactly(progress, amount, cut):
-    whole = advance(progress, amount)
-    assert advance(advance(progress, cut * amount), (1 - cut) * amount) == pytest.approx(whole, abs=1e-12)
-    # ... and follows dp/dw = rate exp(-decay p).
-    little = 1e-6
-    slope = (advance(progress, amount + little) - whole) / little
-    assert slope == pytest.approx(0.12 * np.exp(-2.5 * whole), rel=1e-3)
+@given(st.floats(-0.5, 1.4), st.floats(0.0, 0.5), st.floats(0.001, 20), st.floats(0.05, 0.95), st.floats(10, 1000))
+def test_a_round_integrates_exactly(learned, gap, amount, cut, samples):
+    whole = advance(learned, amount, gap, samples)
+    first = advance(learned, cut * amount, gap, samples)
+    assert advance(first[0], (1 - cut) * amount, first[1], samples) == pytest.approx(whole, abs=1e-10)
+    # ... and follows the equations of the module's text.
+    little = 1e-5
+    slope = (np.array(advance(learned, little, gap, samples)) - (learned, gap)) / little
+    assert slope[0] == pytest.approx(0.12 * (1 - learned / 1.5) ** (1 + 1 / 0.8), rel=1e-3)
+    assert slope[1] == pytest.approx(0.12 * (8.0 / samples) ** 1.5 - 0.02 * gap, rel=1e-3, abs=1e-6)
 
 
-def test_few_data_saturate_sooner():
-    assert advance(0.3, 0.0, lately=0.2) == 0.3
-    k = KNOWN.decay * 0.2**-KNOWN.variety_power
-    assert advance(0.0, 1.0, lately=0.2) == pytest.approx(np.log1p(k * 0.12) / k)
-    # Near the start everybody learns alike; further on, few data lose more and more.
-    assert advance(0.0, 1e-6, lately=0.2) == pytest.approx(advance(0.0, 1e-6), rel=1e-3)
-    gains = [advance(p, 1.0, lately=0.2) - p for p in (0.0, 0.5, 1.0)]
-    full = [advance(p, 1.0) - p for p in (0.0, 0.5, 1.0)]
-    ratios = np.divide(gains, full)
-    assert (np.diff(ratios) < 0).all()
+def test_nothing_lies_beyond_the_ceiling():
+    assert 1.4 < learned_after(0.0, 1e4) < 1.5
+    assert learned_after(1.6, 5.0) == 1.6
+
+
+def test_luck_speeds_what_is_learned_and_not_the_gap():
+    lucky, plain = advance(0.2, 1.0, samples=50, luck=2.0), advance(0.2, 2.0, samples=50)
+    assert lucky[0] == pytest.approx(plain[0])
+    assert lucky[1] < plain[1]
+
+
+def path(samples: float, rounds: int, start: tuple[float, float] = (0.0, 0.0)) -> list[float]:
+    at, out = start, []
+    for _ in range(rounds):
+        at = advance(at[0], 1.0, at[1], samples)
+        out.append(at[0] - at[1])
+    return out
+
+
+def test_few_samples_are_overfitted_and_many_are_not():
+    few, many = path(30, 120), path(2000, 120)
+    assert max(few) > few[-1]
+    assert max(few) < max(many) == many[-1]
+    # Near the start everybody learns alike.
+    assert few[0] == pytest.approx(many[0], abs=0.02)
+
+
+def test_the_gap_fades_when_more_data_take_part():
+    learned, gap = 0.8, 0.4
+    after = advance(learned, 5.0, gap, samples=5000)
+    assert after[1] < gap
+    assert advance(learned, 5.0, gap, samples=10)[1] > gap
+
+
+@pytest.mark.parametrize("samples", [12.0, 40.0, 200.0])
+def test_the_peak_is_the_best_that_so_many_samples_lead_to(samples):
+    still = dataclasses.replace(KNOWN, gap_fade=0.0)
+    at, best = (np.zeros(1), np.zeros(1)), 0.0
+    for _ in range(4000):
+        at = still.advance(*at, np.full(1, 0.05), np.full(1, samples))
+        best = max(best, float((at[0] - at[1])[0]))
+    assert KNOWN.peak(np.array(samples)) == pytest.approx(best, abs=1e-4)
+    assert KNOWN.peak(np.array(4.0)) == 0.0
+    assert dataclasses.replace(KNOWN, rest_samples=0.0).peak(np.array(samples)) == pytest.approx(1.5, abs=1e-4)
 
 
 def test_parameters_may_be_arrays_one_value_per_episode():
-    many = dataclasses.replace(KNOWN, rate=np.array([0.1, 0.2]), decay=np.array([1.0, 2.0]))
-    got = many.advance(np.zeros(2), np.ones(2), np.ones(2))
-    assert got == pytest.approx([np.log1p(0.1), np.log1p(0.4) / 2])
+    many = dataclasses.replace(KNOWN, rate=np.array([0.1, 0.2]), rest_samples=np.zeros(2))
+    learned, gap = many.advance(np.zeros(2), np.zeros(2), np.ones(2), np.ones(2))
+    assert learned == pytest.approx([1.5 - 1.5 * (1 + r / 1.2) ** -0.8 for r in (0.1, 0.2)])
+    assert gap.tolist() == [0.0, 0.0]
 
 
 def test_work_done_runs_from_zero_to_one_along_the_path():
     assert KNOWN.work_done(np.array([0.0, 1.0])).tolist() == [0.0, 1.0]
-    needed = np.expm1(2.5) / (2.5 * 0.12)
-    assert advance(0.0, needed) == pytest.approx(1.0)
+    needed = 1.2 / 0.12 * ((1 - 1 / 1.5) ** (-1 / 0.8) - 1)
+    assert learned_after(0.0, needed) == pytest.approx(1.0)
     for part in (0.1, 0.5, 0.9):
-        assert KNOWN.work_done(np.array([advance(0.0, part * needed)]))[0] == pytest.approx(part)
+        assert KNOWN.work_done(np.array([learned_after(0.0, part * needed)]))[0] == pytest.approx(part)
+    assert np.isfinite(KNOWN.work_done(np.array([5.0])))
+    assert KNOWN.work_done(np.array([-0.2]))[0] < 0
 
 
 def test_the_first_round_counts_in_full():
@@ -117,30 +169,72 @@ def test_every_episode_of_a_batch_has_its_own_clock():
     assert 0.5 < out[1, 0] < 0.7
 
 
-def variety_after(schedule, machines: int, rounds: int = 60) -> float:
-    data = np.full((1, machines), 1 / machines)
+def samples_after(schedule, machines: int, rounds: int = 60) -> float:
     took_part = np.zeros((1, machines))
     for r in range(rounds):
         done = np.isin(np.arange(machines), schedule(r))[None]
         took_part = remember(took_part, done, np.array([r]))
-    return float(variety(took_part, data)[0])
+    return float(recent_samples(took_part, np.ones((1, machines)))[0])
 
 
-def test_taking_turns_keeps_variety_high():
-    everyone = variety_after(lambda r: range(6), 6)
-    turns = variety_after(lambda r: [r % 6], 6)
-    thirds = variety_after(lambda r: [r % 3, r % 3 + 3], 6)
-    one = variety_after(lambda r: [2], 6)
-    assert everyone == pytest.approx(1.0, abs=1e-3)
-    assert thirds > 0.9
-    assert turns > 0.7
-    assert one == pytest.approx(1 / 6, abs=1e-3)
-    assert variety_after(lambda r: [r % 6], 6, rounds=1) == pytest.approx(1 / 6, abs=1e-3)
+def test_taking_turns_keeps_the_samples_many():
+    assert samples_after(lambda r: range(6), 6) == pytest.approx(6.0, abs=1e-3)
+    assert samples_after(lambda r: [r % 3, r % 3 + 3], 6) > 5.4
+    assert samples_after(lambda r: [r % 6], 6) > 4.2
+    assert samples_after(lambda r: [2], 6) == pytest.approx(1.0, abs=1e-3)
+    assert samples_after(lambda r: [r % 6], 6, rounds=1) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_variety_weighs_machines_by_their_images():
+def test_recent_samples_are_those_of_the_machines_that_took_part():
     took_part = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert variety(took_part, np.array([[0.9, 0.1], [0.9, 0.1]])) == pytest.approx([0.9, 0.1], abs=1e-4)
+    assert recent_samples(took_part, np.array([[90.0, 10.0]] * 2)) == pytest.approx([90.0, 10.0], abs=0.01)
+
+
+def play(samples, shares, rounds: int, dynamics: Dynamics = KNOWN, seeds: int = 400):
+    """`learn` over that many episodes with the same decision each round: (progress, learned, gap)."""
+    machines = len(samples)
+    keys = np.random.default_rng(0).integers(2**63, size=seeds).astype(np.uint64)
+    table = np.tile(dataclasses.astuple(dynamics), (seeds, 1))
+    participation, fortune = np.zeros((seeds, machines)), np.full((seeds, machines), np.nan)
+    learned, gap, progress = np.full(seeds, np.nan), np.full(seeds, np.nan), np.zeros(seeds)
+    held, done = np.tile(shares, (seeds, 1)), np.tile(np.array(shares) > 0, (seeds, 1))
+    for r in range(rounds):
+        learn(
+            np.array([samples], dtype=float), np.zeros(seeds, dtype=np.int64), done, held, np.full(seeds, 10),
+            np.full(seeds, r), keys, table, participation, fortune, learned, gap, progress,
+        )  # fmt: skip
+    return progress, learned, gap
+
+
+def test_learn_is_the_dynamics_round_by_round():
+    still = dataclasses.replace(KNOWN, noise=0.0, run_spread=0.0, machine_spread=0.0)
+    progress, learned, gap = play([30, 50, 20], [0.5, 0.25, 0.0], 3, still, seeds=2)
+    took_part, at = np.zeros((1, 3)), (np.zeros(1), np.zeros(1))
+    for r in range(3):
+        took_part = remember(took_part, np.array([[True, True, False]]), np.array([r]))
+        amount = still.work(np.array([0.75]), np.array([0.8]), np.array([10.0]))
+        at = still.advance(*at, amount, recent_samples(took_part, np.array([[30.0, 50.0, 20.0]])))
+    assert learned == pytest.approx([at[0][0]] * 2)
+    assert gap == pytest.approx([at[1][0]] * 2)
+    assert progress == pytest.approx(learned - gap)
+
+
+def test_no_draw_of_one_episode_and_round_comes_again_in_another():
+    # Nothing is learned, so what is measured is the noise alone; episodes were once shifted copies of each other.
+    still = dataclasses.replace(KNOWN, rate=1e-300, noise=1.0)
+    z = np.array([play([50], [1.0], r, still, seeds=128)[0] for r in range(1, 7)])
+    assert len(np.unique(z)) == z.size
+    assert z.std() == pytest.approx(1.0, abs=0.1)
+    assert abs(np.corrcoef(z[1:, :-1].ravel(), z[:-1, 1:].ravel())[0, 1]) < 0.15
+
+
+def test_one_machine_has_the_more_varied_runs():
+    # In one small round what is learned is the luck times the rate.
+    def spread(shares) -> float:
+        return float(np.std(np.log(play([50] * 4, shares, 1, dataclasses.replace(KNOWN, rate=1e-6))[1])))
+
+    assert spread([1, 0, 0, 0]) == pytest.approx(np.hypot(0.1, 0.2), rel=0.12)
+    assert spread([1, 1, 1, 1]) == pytest.approx(np.hypot(0.1, 0.1), rel=0.12)
 
 
 def test_a_calibration_survives_its_file(tmp_path):
@@ -156,7 +250,7 @@ def test_the_stored_calibrations_load_and_make_sense(name):
     assert stored.name == name
     assert 0 < stored.target_infonce < stored.untrained_infonce
     assert stored.dynamics.rate > 0
-    assert stored.dynamics.decay > 0
+    assert stored.dynamics.ceiling > 1
     assert stored.dynamics.noise >= 0
     assert stored.dynamics.run_spread >= 0
 

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fedcore.world
 from fedcore.costs import GRID
 from fedcore.fleet import columns as c
-from fedcore.world import compile_world, progress_noise, share_indices
+from fedcore.world import compile_world, share_indices
 from scenarios import InputError, Scenario, load, names
 
 DYNAMICS = {
-    "rate": 0.2, "decay": 2.0, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1, "data_power": 0.2,
-    "variety_power": 0.4, "noise": 0.0, "run_spread": 0.0,
+    "rate": 0.2, "ceiling": 1.4, "scaling": 0.9, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1,
+    "data_power": 0.2, "rest_samples": 0.0, "rest_power": 1.0, "gap_fade": 0.0, "context_power": 0.5, "noise": 0.0,
+    "run_spread": 0.0, "machine_spread": 0.0,
 }  # fmt: skip
 
 
@@ -58,9 +58,8 @@ def test_every_library_scenario_compiles(name: str) -> None:
 
 def test_reference_cost_by_hand(content: dict[str, Any]) -> None:
     world = compiled(content)
-    # One machine with everything: m = D = 1, V = 1 - exp(-1 / 0.1), so each round's work is V^0.4.
-    work = (1 - np.exp(-10.0)) ** 0.4
-    rounds = int(np.ceil(np.expm1(2.0) / (2.0 * 0.2 * work)))
+    # One machine with everything: m = D = 1, so each round is one unit of work, and (1 - 1 / C)^(-1/s) is reached linearly.
+    rounds = int(np.ceil(((1 - 1 / 1.4) ** (-1 / 0.9) - 1) * 0.9 * 1.4 / 0.2))
     flops, up, down = world.costs[GRID, :3]
     compute = 10 * flops / 10e9
     round_s = down * 8 / 16e6 + compute + up * 8 / 8e6 + 0.5
@@ -71,21 +70,12 @@ def test_reference_cost_by_hand(content: dict[str, Any]) -> None:
     assert world.reference.bytes == pytest.approx(rounds * (up + down))
 
 
-def test_reference_episodes_are_independent(content: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = []
-
-    def spy(keys: Any, counters: Any) -> Any:
-        drawn.append(progress_noise(keys, counters))
-        return drawn[-1]
-
-    monkeypatch.setattr(fedcore.world, "progress_noise", spy)
-    content["title"] = "not compiled before"
-    compiled(content)
-    z = np.stack(drawn)
-    assert z.shape[0] > 5
-    # No draw of one episode and round comes again in another: episodes were once shifted copies of each other.
-    assert len(np.unique(z)) == z.size
-    assert abs(np.corrcoef(z[1:, :-1].ravel(), z[:-1, 1:].ravel())[0, 1]) < 0.15
+def test_a_thin_context_makes_the_reference_slower(content: dict[str, Any]) -> None:
+    whole = compiled(content)
+    content["workload"]["context"] = 0.25
+    thin = compiled(content)
+    assert thin.dynamics.rate == pytest.approx(0.2 * 0.5)
+    assert thin.reference.rounds == pytest.approx(2 * whole.reference.rounds, abs=1)
 
 
 def test_budgets_are_multiples_unless_given(content: dict[str, Any]) -> None:
@@ -153,12 +143,3 @@ def test_fleets_larger_than_k_max_are_told(content: dict[str, Any]) -> None:
 
 def test_shares_on_the_grid() -> None:
     assert share_indices(np.array([-1.0, 0.0, 0.5, 1.0, 2.0, 0.5 + 0.49 / GRID])).tolist() == [0, 0, 128, 256, 256, 128]
-
-
-def test_progress_noise_is_standard_normal_and_independent_of_the_batch() -> None:
-    keys = np.random.default_rng(0).integers(2**63, size=4000).astype(np.uint64)
-    counters = np.arange(4000) % 50
-    z = progress_noise(keys, counters)
-    assert z.mean() == pytest.approx(0.0, abs=0.07)
-    assert z.std() == pytest.approx(1.0, abs=0.05)
-    assert np.array_equal(progress_noise(keys[7:9], counters[7:9]), z[7:9])
