@@ -53,6 +53,8 @@ def on_the_hill() -> FleetArrays:
 def test_the_way_of_least_latency_is_taken() -> None:
     # From the hill 0.02 + 0.01 s eastwards, 0.05 + 0.01 s westwards, though that link is the faster one.
     assert routes(STATIONS, HILL) == [["hill-east", "east-up"]] * 2 + [["east-up"], ["west-up"]]
+    # Without its hop to the east the hill goes the other way.
+    assert routes(STATIONS, [HILL[0], *HILL[2:]]) == [["hill-west", "west-up"]] * 2 + [["east-up"], ["west-up"]]
 
 
 def test_least_latency_beats_fewest_hops_and_fewest_hops_break_its_ties() -> None:
