@@ -1,6 +1,6 @@
 """Fleets on a mesh of relays: which way traffic goes, and hand-computed shares, latencies and seconds on it."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 import networkx as nx
@@ -151,6 +151,16 @@ def test_a_round_by_hand() -> None:
     hill, west = 0.13 + 2 + 2 + 0.13 + 4, 0.11 + 0.45 + 2 + 0.11 + 1.2
     assert played.telemetry[:, c.FINISH_S] == pytest.approx([hill, hill, 0.0, west])
     assert played.time_s == pytest.approx(hill)
+
+
+def test_more_links_than_machines() -> None:
+    # Twenty hops in a row, one of them thin: 0.1 + 20 x 0.01 s each way, and both stations share its 1 Mbit/s.
+    chain = [SERVER, *(f"r{i}" for i in range(20))]
+    links = [hop(f"hop-{i}", a, b, 0.01, up=1.0 if i == 19 else 9.0, down=50.0) for i, (a, b) in enumerate(pairwise(chain))]
+    fleet = Fleet.model_validate({"groups": [group("s", "r19", 2)], "links": links, "server": {"round_overhead_s": 0.0}})
+    cost = RoundCost(step_flops=1e9, upload_bytes=0.25e6, download_bytes=0.25e6, memory_bytes=1e6)
+    played = FleetPlayer(Scenario(name="chain", fleet=fleet), 0).play([cost, cost], 1)
+    assert played.time_s == pytest.approx(0.3 + 2 / 20 + 1 + 0.3 + 2 / 0.5)
 
 
 def test_a_mesh_beside_a_tree() -> None:
