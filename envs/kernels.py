@@ -40,7 +40,7 @@ def step_rows(
 
     Arguments as `play_rounds` and `write_machines`; `elapsed_s` is before the round.
     """
-    scratch = scratch_memory(conditions.shape[1])
+    scratch = scratch_memory(conditions.shape[1], fleets.via.shape[2])
     for b in range(len(world)):
         w, hashed = world[b], of_round(key[b], counter[b])
         play_round(

@@ -20,13 +20,15 @@ from envs.core import Core
 from envs.memory import DOWN_BPS, UP_BPS
 from fedcore.fleet import columns as c
 from fedcore.fleet.conditions import is_present
-from fedcore.fleet.graph import SERVER, fleet_graph
+from fedcore.fleet.graph import SERVER, fleet_graph, routing_tree
 from fedcore.workload import model_for
 
 Blocks = list[list[NDArray[np.int64]]]  # per machine and layer
-Outline = list[tuple[float, float]]
+Point = tuple[float, float]
+Outline = list[Point]
 
 WIDTH, HEIGHT, DPI = 1200, 800, 100
+TOP, BOTTOM, FIRST, LAST = 130.0, 520.0, 58.0, 252.0  # of the fleet, in pixels: its height, and x of server and machines
 MAX_LAYERS, ANSI_WIDTH = 8, 100
 
 INK, MUTED, RULE, LANE = "#1f2933", "#667085", "#d8dde5", "#f1f3f6"
@@ -164,9 +166,9 @@ def _header(page: Axes, view: _View, history: History) -> None:
 
 def _fleet(page: Axes, view: _View) -> None:
     """Rows of machines: the network's tree on their left, their blocks on their right."""
-    n, top, bottom = len(view.names), 130.0, 520.0
-    height = min((bottom - top) / n, 110.0)
-    rows = (top + bottom) / 2 + height * (np.arange(n, dtype=np.float64) - (n - 1) / 2)
+    n = len(view.names)
+    height = min((BOTTOM - TOP) / n, 110.0)
+    rows = (TOP + BOTTOM) / 2 + height * (np.arange(n, dtype=np.float64) - (n - 1) / 2)
     palette = FEW if n <= len(FEW) else MANY
     # Neighbours in a short fleet keep the rainbow's whole range between them.
     colors = [palette[k if n <= len(FEW) else k * len(MANY) // n] for k in range(n)]
@@ -182,34 +184,35 @@ def _fleet(page: Axes, view: _View) -> None:
 
 
 def _tree(page: Axes, view: _View, rows: NDArray[np.float64], height: float, colors: list[str]) -> None:
-    tree = nx.bfs_tree(fleet_graph(view.scenario.fleet), SERVER)
+    graph = fleet_graph(view.scenario.fleet)
+    tree = nx.bfs_tree(routing_tree(graph), SERVER)
     depth = nx.single_source_shortest_path_length(tree, SERVER)
-    first, last = 58.0, 252.0  # x of the server and of the machines
-    at = {name: (last, float(y)) for name, y in zip(view.names, rows, strict=True)}
+    at = _places(tree, dict(zip(view.names, rows.tolist(), strict=True)), depth)
     rate = dict(zip(view.names, np.where(view.done, view.up_bps, 0.0), strict=True))
     hops = [node for node in reversed(list(nx.topological_sort(tree))) if node not in rate]
     for node in hops:
-        at[node] = (
-            first + (last - first) * depth[node] / max(depth.values()),
-            float(np.mean([at[below][1] for below in tree[node]])),
-        )
         rate[node] = sum(rate[below] for below in tree[node])
     color = dict(zip(view.names, colors, strict=True))
+    spare = [(a, b) for a, b in graph.edges if a in at and b in at and not (tree.has_edge(a, b) or tree.has_edge(b, a))]
+    for a, b in spare:
+        page.add_patch(_curve(at[a], at[b], ec=MUTED, lw=1.3, ls=(0, (1, 1.6))))
+    if spare:
+        _write(page, 402, 109, "dotted: spare", 7, MUTED)
     for above, node in tree.edges:
         busy = rate[node] > 0
         width = float(np.clip(1.2 + 1.3 * np.log10(rate[node] / 2e5), 1.0, 5.0)) if busy else 1.1
-        (x0, y0), (x1, y1) = at[above], at[node]
-        bend = (x0 + x1) / 2
-        curve = Curve([(x0, y0), (bend, y0), (bend, y1), (x1, y1)], [Curve.MOVETO] + [Curve.CURVE4] * 3)
         tint, style = color.get(node, MUTED) if busy else "#b4bcc8", "-" if busy or not view.round else (0, (3, 2.2))
-        page.add_patch(PathPatch(curve, fill=False, ec=tint, lw=width, ls=style, alpha=0.85, capstyle="round"))
-    links = {link.name: link for link in view.scenario.fleet.links}
+        page.add_patch(_curve(at[above], at[node], ec=tint, lw=width, ls=style, capstyle="round"))
     for node in hops[:-1]:  # the last is the server
-        (x, y), link = at[node], links[node[1]]
+        (x, y), link = at[node], graph.edges[node, next(tree.predecessors(node))]
         page.add_patch(Rectangle((x - 5, y - 5), 10, 10, angle=45, rotation_point="center", fc="white", ec=INK))
-        _write(page, x, y - 17, _short(link.name, 16), 7.5, ha="center", bbox=_HALO)
-        rates = f"↑{link.uplink_mbps:g} ↓{link.downlink_mbps:g} Mbit/s"
-        _write(page, x, y + 18, rates, 6.5, MUTED, ha="center", bbox=_HALO)
+        name = node if graph.nodes[node]["kind"] == "relay" else link["shared"]
+        # Columns of a deep mesh are narrow: names alternate above and below, and there is no room for rates.
+        narrow = max(depth[hop] for hop in hops) > 3
+        _write(page, x, y - 17 if not narrow or depth[node] % 2 else y + 17, _short(name, 16), 7.5, ha="center", bbox=_HALO)
+        if not narrow:
+            rates = f"↑{link['uplink_mbps']:g} ↓{link['downlink_mbps']:g} Mbit/s"
+            _write(page, x, y + 18, rates, 6.5, MUTED, ha="center", bbox=_HALO)
     x, y = at[SERVER]
     page.add_patch(FancyBboxPatch((x - 25, y - 13), 50, 26, boxstyle="round,pad=0,rounding_size=6", fc=INK, lw=0))
     _write(page, x, y, "server", 8.5, "white", ha="center", weight="bold")
@@ -223,6 +226,29 @@ def _tree(page: Axes, view: _View, rows: NDArray[np.float64], height: float, col
                               ls=(0, (2.2, 1.6)) if gone else "-", zorder=3))  # fmt: skip
         if status in LOST:
             _write(page, *at[name], MARK[status], min(8.0, 0.7 * radius), TINT[status], ha="center", zorder=4)
+
+
+def _places(tree: nx.DiGraph, machines: dict[str, float], depth: dict[Any, int]) -> dict[Any, Point]:
+    """Where nodes are drawn: machines on their rows, others in columns, the further to the left the nearer the server."""
+    places = {name: (LAST, y) for name, y in machines.items()}
+    columns = 1 + max(depth[node] for node in tree if node not in machines)
+    for hops in reversed(range(columns)):
+        column = [node for node in tree if depth[node] == hops and node not in machines]
+        below = [[places[node][1] for node in tree[above]] or list(machines.values()) for above in column]
+        means = [float(np.mean(heights)) for heights in below]
+        # A mesh need not be in the order of the rows: nodes of a column keep apart, within the fleet's part of the page.
+        apart, y = min(50.0, (BOTTOM - TOP) / len(column)), -np.inf
+        for i, k in enumerate(np.argsort(means, kind="stable")):
+            y = min(max(means[k], y + apart), BOTTOM - (len(column) - 1 - i) * apart)
+            places[column[k]] = (FIRST + (LAST - FIRST) * hops / columns, y)
+    return places
+
+
+def _curve(start: Point, end: Point, **style: Any) -> PathPatch:
+    (x0, y0), (x1, y1) = start, end
+    bend = (x0 + x1) / 2
+    curve = Curve([(x0, y0), (bend, y0), (bend, y1), (x1, y1)], [Curve.MOVETO] + [Curve.CURVE4] * 3)
+    return PathPatch(curve, fill=False, alpha=0.85, **style)
 
 
 def _machine(page: Axes, view: _View, k: int, y: float, height: float) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any, Literal
 
+import networkx as nx
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(min_length=1, max_length=40)]
 
 
 class Section(BaseModel):
@@ -72,6 +74,17 @@ class Link(Section):
     transmit_nj_per_bit: NonNegative = 0.0
     receive_nj_per_bit: NonNegative = 0.0
     via: tuple[str, ...] = Field((), description="names of shared links on the way to the server")
+    at: str | None = Field(
+        None,
+        description="node of a mesh (an end of a shared link's `between`) that it leads to, in place of `via`; from there "
+        "traffic takes the path of least latency to the server, of equals the one of fewest hops",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Link:
+        if self.at is not None and self.via:
+            raise ValueError(f"at {self.at!r} and via {list(self.via)} exclude each other: expected one of them")
+        return self
 
 
 class Load(Section):
@@ -133,7 +146,7 @@ class Battery(Section):
 class Group(Section):
     """Machines of one kind."""
 
-    name: Annotated[str, Field(min_length=1, max_length=40)]
+    name: Name
     count: Annotated[int, Field(ge=1, le=64)] = 1
     device: Device
     link: Link
@@ -146,9 +159,19 @@ class Group(Section):
 class SharedLink(Section):
     """A link that several machines' flows share max-min fairly."""
 
-    name: Annotated[str, Field(min_length=1, max_length=40)]
-    uplink_mbps: Positive
+    name: Name
+    uplink_mbps: Positive = Field(description="towards the server")
     downlink_mbps: Positive
+    latency_s: NonNegative = Field(0.0, description="added to that of the machines whose flows cross it")
+    between: tuple[Name, Name] | None = Field(
+        None, description="the nodes that it joins, in any order: relays by names of their own, or 'server'"
+    )
+
+    @model_validator(mode="after")
+    def _joins_two(self) -> SharedLink:
+        if self.between is not None and self.between[0] == self.between[1]:
+            raise ValueError(f"between has {self.between[0]!r} twice, expected two nodes")
+        return self
 
 
 class Server(Section):
@@ -186,11 +209,47 @@ class Fleet(Section):
             )
         if len({link.name for link in self.links}) != len(self.links):
             raise ValueError(f"link names must be unique, got {[link.name for link in self.links]}")
-        links = {link.name for link in self.links}
+        links = {link.name: link for link in self.links}
         for group in self.groups:
             unknown = [name for name in group.link.via if name not in links]
             if unknown:
                 raise ValueError(f"group {group.name!r} goes via {unknown}, expected one of {sorted(links)}")
+            joined = [name for name in group.link.via if links[name].between is not None]
+            if joined:
+                raise ValueError(
+                    f"group {group.name!r} goes via {joined}, which joins nodes of a mesh: expected link.at, one of its nodes"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _mesh_leads_to_the_server(self) -> Fleet:
+        mesh = nx.Graph()
+        mesh.add_node("server")
+        for link in self.links:
+            if link.between is None:
+                continue
+            for node in link.between:
+                if node in self.machine_names:
+                    raise ValueError(
+                        f"link {link.name!r} is between {list(link.between)}, but {node!r} is a machine: expected 'server' or "
+                        "a relay of another name"
+                    )
+            if mesh.has_edge(*link.between):
+                raise ValueError(
+                    f"links {mesh.edges[link.between]['link']!r} and {link.name!r} are both between {sorted(link.between)}: "
+                    "expected one link, with the rate of both"
+                )
+            mesh.add_edge(*link.between, link=link.name)
+        reached = nx.node_connected_component(mesh, "server")
+        for group in self.groups:
+            at = group.link.at
+            if at is not None and at not in mesh:
+                raise ValueError(f"group {group.name!r} has link.at {at!r}, expected one of {sorted(mesh)}")
+            if at is not None and at not in reached:
+                raise ValueError(
+                    f"group {group.name!r} has link.at {at!r}, from where no links lead to 'server': expected one of "
+                    f"{sorted(reached)}"
+                )
         return self
 
     @property

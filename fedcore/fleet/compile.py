@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.fleet import columns as c
-from fedcore.fleet.graph import fleet_graph, route
+from fedcore.fleet.graph import fleet_graph, route, routing_tree
 from scenarios.errors import InputError
 from scenarios.schema import Availability, Fleet, Group
 from scenarios.traces import LinkTrace, read_link_trace, read_presence
 
 JOULES_PER_KWH = 3.6e6
-MAX_LINKS = 8
+MAX_LINKS = 32
 HOUR_S, DAY_S = 3600.0, 86_400.0
 
 
@@ -166,7 +166,7 @@ def compile_fleet(fleet: Fleet, deadline_s: float | None, max_machines: int) -> 
     parameters = np.zeros((max_machines, c.N_PARAMETERS))
     parameters[:, c.TRACE], parameters[:, c.OUTAGE_FACTOR] = -1.0, 1.0
     via = np.zeros((max_machines, MAX_LINKS), dtype=np.bool_)
-    graph = fleet_graph(fleet)
+    tree = routing_tree(fleet_graph(fleet))
     order = [link.name for link in fleet.links]
     traces: dict[str, LinkTrace] = {}
     windows: list[tuple[float, float]] = []
@@ -178,10 +178,11 @@ def compile_fleet(fleet: Fleet, deadline_s: float | None, max_machines: int) -> 
         there, row[c.PERIOD_S], row[c.WINDOWS_BY_CLOCK] = _windows(group.availability)
         row[c.WINDOWS], row[c.N_WINDOWS] = len(windows), len(there)
         windows += there
-        parameters[k] = row
         via[k, 0] = True  # the server's own link: every flow crosses it
-        for link in route(graph, name):
+        for link in route(tree, name):
             via[k, 1 + order.index(link)] = True
+            row[c.LATENCY_S] += fleet.links[order.index(link)].latency_s
+        parameters[k] = row
     up, down = np.full(MAX_LINKS, np.inf), np.full(MAX_LINKS, np.inf)
     rates = [(fleet.server.uplink_mbps, fleet.server.downlink_mbps)]
     rates += [(link.uplink_mbps, link.downlink_mbps) for link in fleet.links]

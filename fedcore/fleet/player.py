@@ -91,7 +91,8 @@ class FleetPlayer:
         telemetry, totals = np.zeros((1, n, c.N_TELEMETRY)), np.zeros((1, c.N_TOTALS))
         play_round(
             self.fleets._replace(parameters=parameters), table, 0, self.conditions, index, steps, self.elapsed_s,
-            np.uint64(of_round(self.key, self.counter)), telemetry, totals, 0, scratch_memory(n),
+            np.uint64(of_round(self.key, self.counter)), telemetry, totals, 0,
+            scratch_memory(n, self.fleets.via.shape[2]),
         )  # fmt: skip
         self.counter += 1
         self.elapsed_s += float(totals[0, c.ROUND_S])

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.fleet import columns as c
-from fedcore.fleet.compile import DAY_S, HOUR_S, MAX_LINKS, Fleets
+from fedcore.fleet.compile import DAY_S, HOUR_S, Fleets
 from fedcore.fleet.conditions import advance, is_present, rate_factor, slowdown, stays_s
 from fedcore.fleet.draws import HOLES_DOWN, HOLES_UP, JITTER, LEAVE, normal, of_round, uniform
 from fedcore.fleet.network import N_WORK, broken_s, replayed_s, transfer
@@ -19,9 +19,9 @@ N_SCRATCH = 11
 
 
 @numba.njit(cache=True, error_model="numpy")
-def scratch_memory(machines: int) -> Floats:
-    """Working memory of `play_round`, for rounds one after the other."""
-    return np.zeros((N_SCRATCH + N_WORK, max(machines, MAX_LINKS)))
+def scratch_memory(machines: int, links: int) -> Floats:
+    """Working memory of `play_round`, for rounds one after the other of fleets padded to so many machines and links."""
+    return np.zeros((N_SCRATCH + N_WORK, max(machines, links)))
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -217,7 +217,7 @@ def play_rounds(
 ) -> None:
     """`play_round` for B episodes side by side: `world` (B,) says which fleet is whose, `key` and `counter` (B,) are the
     episode's key and the number of the round; `steps` and `elapsed_s` are (B,) too."""
-    scratch = scratch_memory(conditions.shape[1])
+    scratch = scratch_memory(conditions.shape[1], fleets.via.shape[2])
     for b in range(len(world)):
         play_round(
             fleets, costs, world[b], conditions, share_index, steps[b], elapsed_s[b], of_round(key[b], counter[b]),

@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from envs.orchestration import OrchestrationEnv
-from envs.rendering import render_ansi, render_rgb
+from envs.rendering import _places, render_ansi, render_rgb
 from fedcore.fleet import columns as c
+from fedcore.fleet.graph import SERVER, fleet_graph, routing_tree
 from scenarios import Scenario, load
 from scenarios.loader import names
 
@@ -134,6 +136,53 @@ def test_a_large_fleet_with_long_names(calibration: Path) -> None:
     assert isinstance(described, str)
     assert f"{name}-{count - 6}" in described
     assert render_rgb(env.core, env.history, env.blocks()).shape == (800, 1200, 3)
+
+
+def mesh(calibration: Path, pairs: dict[str, float], at: list[str]) -> OrchestrationEnv:
+    """field-mesh on other relays, one letter each, s for the server: latency by pair, and where the four groups hang."""
+    content = load("field-mesh").model_dump(mode="json")
+    names = {letter: "server" if letter == "s" else f"relay-{letter}" for letter in "sabcdef"}
+    content["fleet"]["links"] = [
+        {"name": pair, "between": [names[end] for end in pair], "uplink_mbps": 5.0, "downlink_mbps": 5.0, "latency_s": latency}
+        for pair, latency in pairs.items()
+    ]
+    for group, node in zip(content["fleet"]["groups"], at, strict=True):
+        group["link"]["at"] = names[node]
+    return environment(Scenario.model_validate(content), calibration)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("pairs", "at"),
+    [
+        ({"sa": 0.01, "ab": 0.01, "bc": 0.01, "cd": 0.01, "de": 0.01, "ef": 0.01, "ad": 0.5}, "fdaf"),  # deep
+        ({"sa": 0.01, "sb": 0.01, "ab": 0.01, "bc": 0.01, "ac": 0.01, "de": 0.01}, "abba"),  # c without machines, d, e apart
+    ],
+)
+def test_meshes_in_whatever_order(pairs: dict[str, float], at: str, calibration: Path) -> None:
+    env = mesh(calibration, pairs, list(at))
+    picture(env)
+    play(env, 2)
+    picture(env)
+
+
+def test_a_mesh_keeps_its_relays_apart_and_shows_its_spare_links(calibration: Path) -> None:
+    # Both relays' machines have the same middle: without a distance the relays would lie on each other.
+    ring = {"sa": 0.01, "sb": 0.01, "ab": 0.01}
+    env = mesh(calibration, ring, list("abba"))
+    fleet = env.core.world().scenario.fleet
+    tree = nx.bfs_tree(routing_tree(fleet_graph(fleet)), SERVER)
+    depth = nx.single_source_shortest_path_length(tree, SERVER)
+    places = _places(tree, dict(zip(fleet.machine_names, np.linspace(150, 500, 8).tolist(), strict=True)), depth)
+    (x0, y0), (x1, y1) = places["relay-a"], places["relay-b"]
+    assert x0 == x1
+    assert abs(y0 - y1) == pytest.approx(50.0)
+    without = mesh(calibration, {"sa": 0.01, "sb": 0.01}, list("abba"))
+    differ = (picture(env) != picture(without)).any(axis=2)
+    rows, columns = np.nonzero(differ)
+    assert differ.any()
+    assert columns.max() < 480
+    assert 100 < rows.min() <= rows.max() < 520
 
 
 def test_everybody_rests(calibration: Path) -> None:

@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 import yaml
 from pydantic import BaseModel
 
+from fedcore.fleet.graph import fleet_graph, route, routing_tree
 from fedcore.world import compile_world
 from scenarios import load, names
 from scenarios.loader import LIBRARY
@@ -72,11 +74,13 @@ def test_machines_and_links_are_used(name: str) -> None:
     world = compile_world(scenario)
     assert 15 < world.reference.rounds < 60
     assert (world.max_share_index[: world.arrays.machines] > 0).all()
-    assert {link for group in scenario.fleet.groups for link in group.link.via} == {link.name for link in scenario.fleet.links}
-    # A shared link that its flows cannot fill, all at once, is an ornament.
+    # A shared link that its flows cannot fill, all at once, is an ornament; one that closes a mesh's ring stands by.
+    tree = routing_tree(fleet_graph(scenario.fleet))
+    ways = {machine: route(tree, machine) for machine in scenario.fleet.machine_names}
     for link in scenario.fleet.links:
-        flows = sum(g.count * g.link.uplink_mbps for g in scenario.fleet.groups if link.name in g.link.via)
-        assert flows > link.uplink_mbps, link.name
+        machines = zip(scenario.fleet.machine_names, scenario.fleet.machines, strict=True)
+        flows = sum(group.link.uplink_mbps for name, group in machines if link.name in ways[name])
+        assert flows > link.uplink_mbps or (flows == 0 and link.between is not None), link.name
 
 
 def test_nothing_that_the_schema_offers_is_without_a_scenario() -> None:
@@ -96,6 +100,10 @@ def test_nothing_that_the_schema_offers_is_without_a_scenario() -> None:
 def test_some_scenario_has_each_kind_of_network_and_clock() -> None:
     fleets = {name: load(name).fleet for name in names()}
     assert any(len(g.link.via) == 2 for f in fleets.values() for g in f.groups)
+    # A mesh: more than one way, and machines three shared hops away.
+    mesh = fleet_graph(fleets["field-mesh"])
+    assert not nx.is_tree(mesh)
+    assert max(len(route(routing_tree(mesh), name)) for name in fleets["field-mesh"].machine_names) == 3
     assert any(isinstance(f.grid_gco2e_per_kwh, tuple) for f in fleets.values())
     assert max(len(f.machines) for f in fleets.values()) == 16
     assert any(len(f.machines) in (12, 13, 14) for f in fleets.values())

@@ -60,6 +60,60 @@ def test_via_names_a_shared_link() -> None:
         fleet(to_cell, links=[link])
 
 
+A_B = {"name": "a-b", "uplink_mbps": 1.0, "downlink_mbps": 1.0, "between": ["a", "b"]}
+UP = {**A_B, "name": "up", "between": ["server", "a"]}
+
+
+def at(node: str, name: str = "s", **link: Any) -> dict[str, Any]:
+    return group(name, link={"uplink_mbps": 1.0, "downlink_mbps": 1.0, "at": node, **link})
+
+
+def test_a_group_may_hang_on_any_node_of_a_mesh() -> None:
+    got = fleet(at("a"), at("b", "t"), at("server", "u"), links=[A_B, UP])
+    assert [g.link.at for g in got.groups] == ["a", "b", "server"]
+    assert got.links[0].between == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("groups", "links", "told"),
+    [
+        ([at("a", via=["up"])], [UP], "at 'a' and via ['up'] exclude each other: expected one of them"),
+        ([at("c")], [A_B, UP], "group 's' has link.at 'c', expected one of ['a', 'b', 'server']"),
+        ([at("a")], [], "group 's' has link.at 'a', expected one of ['server']"),
+        (
+            [at("a", "near"), at("c")],
+            [UP, {**A_B, "name": "c-d", "between": ["c", "d"]}],
+            "group 's' has link.at 'c', from where no links lead to 'server': expected one of ['a', 'server']",
+        ),
+        ([at("a")], [A_B], "group 's' has link.at 'a', from where no links lead to 'server': expected one of ['server']"),
+        ([at("a", "b")], [UP, A_B], "link 'a-b' is between ['a', 'b'], but 'b' is a machine: expected 'server' or a relay"),
+        ([{**at("a"), "count": 2}], [{**UP, "between": ["s-1", "server"]}], "['s-1', 'server'], but 's-1' is a machine"),
+        ([at("a")], [UP, {**UP, "name": "u", "between": ["a", "server"]}], "'up' and 'u' are both between ['a', 'server']"),
+        ([at("a")], [UP, {**A_B, "between": ["a", "a"]}], "between has 'a' twice, expected two nodes"),
+        (
+            [group(link={"uplink_mbps": 1.0, "downlink_mbps": 1.0, "via": ["up"]})],
+            [UP],
+            "group 'a' goes via ['up'], which joins nodes of a mesh: expected link.at, one of its nodes",
+        ),
+    ],
+)
+def test_a_mesh_that_does_not_hold_together_is_told(
+    groups: list[dict[str, Any]], links: list[dict[str, Any]], told: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        fleet(*groups, links=links)
+    message = caught.value.errors()[0]["msg"]
+    assert told in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("change", [{"between": ["a"]}, {"between": ["a", ""]}, {"between": "ab"}, {"latency_s": -0.1}])
+def test_impossible_links_are_refused(change: dict[str, Any]) -> None:
+    fleet(group("m"), links=[A_B])
+    with pytest.raises(ValidationError):
+        fleet(group("m"), links=[{**A_B, **change}])
+
+
 @pytest.mark.parametrize(
     ("section", "changes"),
     [

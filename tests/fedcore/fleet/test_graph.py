@@ -1,10 +1,10 @@
-"""The fleet's graph: routes are the one path to the server."""
+"""The fleet's graph: routes are the one path to the server; test_mesh.py has those with several."""
 
 from typing import Any
 
 import networkx as nx
 
-from fedcore.fleet.graph import SERVER, fleet_graph, route
+from fedcore.fleet.graph import SERVER, fleet_graph, route, routing_tree
 from scenarios import load, names
 from scenarios.schema import Fleet
 
@@ -41,12 +41,15 @@ def test_machines_that_share_a_link_meet_at_its_node() -> None:
 
 def test_own_links_carry_the_machines_rates() -> None:
     graph = fleet_graph(fleet())
-    assert graph.edges["direct", SERVER] == {"uplink_mbps": 1.0, "downlink_mbps": 2.0, "shared": None}
+    assert graph.edges["direct", SERVER] == {
+        "uplink_mbps": 1.0, "downlink_mbps": 2.0, "latency_s": 0.02, "shared": None
+    }  # fmt: skip
 
 
 def test_every_library_fleet_reaches_its_server() -> None:
     for name in names():
         described = load(name).fleet
-        graph = fleet_graph(described)
+        tree = routing_tree(fleet_graph(described))
         for machine, group in zip(described.machine_names, described.machines, strict=True):
-            assert route(graph, machine) == list(group.link.via)
+            way = route(tree, machine)
+            assert way if group.link.at else way == list(group.link.via)

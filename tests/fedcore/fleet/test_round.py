@@ -70,7 +70,7 @@ class Played:
         index[0, : len(shares)] = shares
         play_round(
             self.fleets, COSTS[None], 0, self._conditions, index, steps, elapsed, np.uint64(of_round(KEY, counter)),
-            self._telemetry, self._totals, 0, scratch_memory(len(self.telemetry)),
+            self._telemetry, self._totals, 0, scratch_memory(len(self.telemetry), self.fleets.via.shape[2]),
         )  # fmt: skip
         return self
 
