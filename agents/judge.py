@@ -14,10 +14,10 @@ from typing import Any
 
 from agents.benchmark import HELD_OUT_SEED, EpisodeResult, orchestrator, play_episode
 from agents.probing import Probes, probe_encoder, probe_raw, probe_untrained
-from fedcore.calibrate import TARGET_ROUNDS, reach_target
 from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
 from fedcore.parallel import single_threaded, worker_pool
+from fedcore.reference import TARGET_ROUNDS, reach_target
 from scenarios import Scenario, parse
 
 _updates: Any = None

@@ -45,8 +45,8 @@ class Options:
 
 
 def ours(rounds: int, seed: int, workers: int, precision: str) -> dict[str, object]:
-    from fedcore.calibrate import bare_scenario
     from fedcore.methods import FedAvg
+    from fedcore.reference import bare_scenario
     from fedcore.workload import build_training, prepare_data
     from scenarios.schema import Workload
 
@@ -94,9 +94,9 @@ class SimCLRNet(nn.Module):
 def plain(rounds: int, seed: int, threads: int) -> dict[str, object]:
     import kornia.augmentation as K
 
-    from fedcore.calibrate import bare_scenario
     from fedcore.probes import HeldOutInfoNCE
     from fedcore.probes.features import to_tensor
+    from fedcore.reference import bare_scenario
     from fedcore.workload import model_for, prepare_data
     from scenarios.schema import Workload
 

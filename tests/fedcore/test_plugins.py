@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from fedcore.augment import Augmentation
-from fedcore.calibrate import bare_scenario
 from fedcore.costs import cost_of_block
 from fedcore.encoders import ENCODERS
 from fedcore.engines import InProcessEngine
@@ -19,6 +18,7 @@ from fedcore.model import build_model
 from fedcore.objectives import OBJECTIVES
 from fedcore.probes import HeldOutInfoNCE
 from fedcore.probes.features import to_tensor
+from fedcore.reference import bare_scenario
 from fedcore.samples import Samples
 from fedcore.training import FederatedTraining
 from fedcore.workload import build_training, prepare_data, recipe_of, workload_costs

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedcore.calibrate import bare_scenario
 from fedcore.data import grammar
 from fedcore.data.dataset import Dataset
 from fedcore.engines.inprocess import train_task
+from fedcore.reference import bare_scenario
 from fedcore.text_workload import PreparedText, is_text, vocabulary_of
 from fedcore.workload import build_training, model_for, prepare_data, workload_costs
 from scenarios.errors import InputError

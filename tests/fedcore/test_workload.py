@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from fedcore.allocation import RULES
-from fedcore.calibrate import bare_scenario
 from fedcore.context import CONTEXT_RULES
 from fedcore.costs import GRID, cost_of_share
 from fedcore.data.dataset import Dataset
 from fedcore.data.splits import split_clients
 from fedcore.methods import IntraLayer
+from fedcore.reference import bare_scenario
 from fedcore.training import ProgressScale
 from fedcore.workload import build_training, model_for, prepare_data, recipe_of, workload_costs
 from scenarios.errors import InputError

@@ -4,8 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedcore.blocks import whole_weights
-from fedcore.calibrate import bare_scenario
 from fedcore.encoders import ENCODERS, ViT
+from fedcore.reference import bare_scenario
 from fedcore.workload import build_training, prepare_data
 from scenarios.schema import Workload
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from fedcore.calibrate import as_rounds, fit_dynamics, fit_report, predict, reference_end
 from fedcore.dynamics import Dynamics, recent_samples, remember
+from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, reference_end
 
 SHAPE = Dynamics(
     rate=0.1, ceiling=1.3, scaling=0.8, steps_power=0.75, cover_power=0.6, overlap_power=0.15, data_power=0.35,
@@ -24,7 +24,7 @@ UNTRAINED, TARGET = 5.6, 4.6
 
 
 def synthetic(runs: int, noisy: bool, seed: int = 0) -> list[dict]:
-    """Records as `random_run` makes them, from known dynamics."""
+    """Records as `calibrate.random_run` makes them, from known dynamics."""
     rng = np.random.default_rng(seed)
     records = []
     for run in range(runs):
@@ -102,7 +102,7 @@ def test_the_fit_recovers_known_parameters_without_noise():
 
 def test_the_fit_recovers_known_parameters_with_noise_and_says_how_well():
     records = synthetic(40, noisy=True)
-    got, report = fit_report(records, TARGET)
+    got, report = fit_report(as_rounds(records, TARGET))
     for name, tolerance in {
         "steps_power": 0.1, "cover_power": 0.15, "overlap_power": 0.1, "data_power": 0.2, "context_power": 0.15,
     }.items():  # fmt: skip

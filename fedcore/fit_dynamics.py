@@ -1,0 +1,215 @@
+"""Fit the learning-dynamics model to recorded rounds, and judge it on runs that the fit did not see."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.dynamics import FULL_AT, Dynamics, remember
+from fedcore.reference import REFERENCE_MACHINES, TARGET_ROUNDS, TARGET_TAIL, bare_scenario
+from scenarios.schema import Workload
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Recorded rounds as arrays (R,): what the fit sees.
+
+    Attributes:
+        run: number of the run, ascending blocks.
+        before: progress.
+        after: progress.
+        steps: H.
+        coverage: sum of the shares, m.
+        data: fraction of the fleet's samples that took part, D.
+        samples: that have been taking part lately, N.
+        context: c.
+        machines: how many alike machines' samples have been taking part lately.
+    """
+
+    run: NDArray[np.int64]
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    steps: NDArray[np.float64]
+    coverage: NDArray[np.float64]
+    data: NDArray[np.float64]
+    samples: NDArray[np.float64]
+    context: NDArray[np.float64]
+    machines: NDArray[np.float64]
+
+    def where(self, mask: NDArray[np.bool_]) -> Rounds:
+        """Those rounds alone."""
+        return Rounds(*(value[mask] for value in vars(self).values()))
+
+
+def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
+    """Stack records, InfoNCE turned into progress of each run's own scale."""
+    rows = []
+    for record in records:
+        before = 0.0
+        span = record["untrained"] - target
+        images = np.array([record["images"]], dtype=np.float64)
+        took_part = np.zeros(images.shape)
+        for r, entry in enumerate(record["rounds"]):
+            shares = np.array([entry["shares"]])
+            took_part = remember(took_part, shares > 0, np.array([r]))
+            after = (record["untrained"] - entry["infonce"]) / span
+            each = images * -np.expm1(-took_part / FULL_AT)
+            rows.append(
+                (record["run"], before, after, entry["steps"], shares.sum(), images[shares > 0].sum() / images.sum(),
+                 each.sum(), record["context"], each.sum() ** 2 / np.square(each).sum())
+            )  # fmt: skip
+            before = after
+    table = np.array(rows, dtype=np.float64)
+    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 9)))
+
+
+# rate, C - 1, s, h, a, b, d, N_0, v, f, q; the first three and N_0 as logarithms.
+START = (np.log(0.15), np.log(0.5), 0.0, 0.7, 0.5, 0.1, 0.2, np.log(3.0), 1.0, 0.01, 0.3)
+BOUNDS = ((-8, -4, -3, 0, 0, -0.5, 0, -7, 0.1, 0, 0), (2, 2, 3, 1.5, 2, 1.5, 2, 6, 4, 1, 3))
+
+
+ANCHOR = 10.0
+"""Weight of what progress 1 means in the fit."""
+
+
+def reference_end(model: Dynamics) -> float:
+    """Predicted progress of the reference policy where it is 1 by definition, see `reach_target`."""
+    bare = bare_scenario(REFERENCE_MACHINES, Workload())
+    share, steps = REFERENCE_MACHINES * bare.reference.share, float(bare.reference.sync_interval)
+    samples = np.array(float(sum(group.images for group in bare.fleet.machines)))
+    work = model.work(np.array(share), np.array(1.0), np.array(steps))
+    learned, gap, tail = np.zeros(()), np.zeros(()), []
+    for r in range(TARGET_ROUNDS):
+        learned, gap = model.advance(learned, gap, work, samples)
+        if r >= TARGET_ROUNDS - TARGET_TAIL:
+            tail.append(learned - gap)
+    return float(np.mean(tail))
+
+
+def fit_dynamics(rounds: Rounds) -> Dynamics:
+    """Least squares over whole runs (the path of progress, not only its increments), then noise and luck."""
+    from scipy.optimize import least_squares
+
+    def unpack(x: NDArray[np.float64]) -> Dynamics:
+        rate, room, s, h, a, b, d, rest, v, f, q = (float(value) for value in x)
+        rate, room, s, rest = (float(np.exp(value)) for value in (rate, room, s, rest))
+        return Dynamics(rate, 1.0 + room, s, h, a, b, d, rest, v, f, q, 0.0, 0.0, 0.0)
+
+    def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        model = unpack(x)
+        path, step = predict(model, rounds)
+        # Increments pin the local response, paths keep small biases from adding up, and what progress 1 means is exact.
+        return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path), [ANCHOR * (1.0 - reference_end(model))]])
+
+    model = unpack(least_squares(residuals, START, bounds=BOUNDS, loss="soft_l1", f_scale=0.05).x)
+    run, machine = luck_spreads(model, rounds)
+    return replace(model, noise=measurement_noise(model, rounds), run_spread=run, machine_spread=machine)
+
+
+def measurement_noise(model: Dynamics, rounds: Rounds) -> float:
+    """Standard deviation of progress about the path, from differences of neighbouring residuals, which slow misfit and a
+    run's luck leave alone."""
+    residual = rounds.after - predict(model, rounds)[0]
+    same = np.diff(rounds.run) == 0
+    jumps = np.diff(residual)[same]
+    return float(1.4826 * np.median(np.abs(jumps)) / np.sqrt(2.0))
+
+
+def luck_spreads(model: Dynamics, rounds: Rounds) -> tuple[float, float]:
+    """Standard deviations of ln luck between runs and between machines.
+
+    The luck of a run is the factor on the gain that fits its path best; its square is run_spread^2 + machine_spread^2 / n
+    in expectation, n the machines that have been taking part.
+    """
+    from scipy.optimize import nnls
+
+    factors = np.exp(np.linspace(-1.5, 1.5, 61))
+    paths = [predict(model, rounds, f)[0] for f in factors]
+    squares, inverse = [], []
+    for run in np.unique(rounds.run):
+        own = rounds.run == run
+        errors = [np.square(rounds.after[own] - path[own]).sum() for path in paths]
+        squares.append(np.square(np.log(factors[int(np.argmin(errors))])))
+        inverse.append(np.mean(1.0 / rounds.machines[own]))
+    variances, _ = nnls(np.column_stack([np.ones(len(inverse)), inverse]), np.array(squares))
+    return float(np.sqrt(variances[0])), float(np.sqrt(variances[1]))
+
+
+def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
+    context = np.asarray(model.in_context(rounds.context).rate) / model.rate
+    return model.work(rounds.coverage, rounds.data, rounds.steps) * context
+
+
+def predict(model: Dynamics, rounds: Rounds, luck: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Progress after every round, (R,) each: predicted from the run's start alone, and from what was measured before it."""
+    work = _work(model, rounds)
+    path, step = np.empty_like(work), np.empty_like(work)
+    starts = np.flatnonzero(np.diff(rounds.run, prepend=-1))
+    lengths = np.diff(np.append(starts, len(work)))
+    learned, gap = np.zeros(len(starts)), np.zeros(len(starts))
+    # All runs advance side by side, one round at a time.
+    for r in range(int(lengths.max())):
+        going = lengths > r
+        at = starts[going] + r
+        now = (work[at], rounds.samples[at], luck)
+        near, _ = model.advance(rounds.before[at] + gap[going], gap[going], *now)
+        learned[going], gap[going] = model.advance(learned[going], gap[going], *now)
+        path[at], step[at] = learned[going] - gap[going], near - gap[going]
+    return path, step
+
+
+def split_runs(rounds: Rounds) -> tuple[Dynamics, Rounds]:
+    """Every fourth run, and a fit that did not see it."""
+    held = rounds.run % 4 == 0
+    return fit_dynamics(rounds.where(~held)), rounds.where(held)
+
+
+def fit_report(rounds: Rounds) -> tuple[Dynamics, dict[str, Any]]:
+    """Fit on all runs, and judge on every fourth run by a fit that did not see it."""
+    judge, unseen = split_runs(rounds)
+    path, step = predict(judge, unseen)
+    path_error = unseen.after - path
+    gained, guessed = unseen.after - unseen.before, step - unseen.before
+    return fit_dynamics(rounds), {
+        "runs": len(np.unique(rounds.run)),
+        "rounds": len(rounds.run),
+        "held_out_rounds": len(unseen.run),
+        "held_out_path_rmse": float(np.sqrt((path_error**2).mean())),
+        "held_out_path_bias": float(path_error.mean()),
+        "held_out_increment_r2": float(1 - ((gained - guessed) ** 2).sum() / ((gained - gained.mean()) ** 2).sum()),
+    }
+
+
+PANELS = 12
+
+
+def draw_unseen(rounds: Rounds, title: str) -> bytes:
+    """A PNG of runs that a fit did not see: progress as recorded, and as predicted from the start of the run alone."""
+    from matplotlib.figure import Figure
+
+    judge, unseen = split_runs(rounds)
+    path, _ = predict(judge, unseen)
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    axes = figure.subplots(3, 4, sharey=True).ravel()
+    runs = np.unique(unseen.run)
+    # Of all kinds of run, which are numbered by kind.
+    for run, axis in zip(runs[np.linspace(0, len(runs) - 1, PANELS).astype(int)], axes, strict=True):
+        own = unseen.run == run
+        steps = np.cumsum(unseen.steps[own])
+        axis.plot(steps, unseen.after[own], color="#222222", linewidth=1.2, label="recorded")
+        axis.plot(steps, path[own], color="#d55e00", linewidth=1.2, linestyle="--", label="predicted")
+        mean = (unseen.coverage[own].mean(), unseen.samples[own].mean(), np.median(unseen.steps[own]))
+        axis.set_title("coverage {:.1f}, {:.0f} samples, H {:.0f}".format(*mean), fontsize=8)
+        axis.axhline(1.0, color="#999999", linewidth=0.6)
+        axis.tick_params(labelsize=7)
+    axes[0].legend(fontsize=7)
+    figure.supxlabel("local steps")
+    figure.supylabel("progress")
+    figure.suptitle(title)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110)
+    return out.getvalue()

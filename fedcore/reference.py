@@ -1,0 +1,42 @@
+"""What progress 1 means: the reference policy on a bare fleet, after a fixed number of rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedcore.training import FederatedTraining
+from scenarios.schema import Device, Fleet, Group, Link, Scenario, Workload
+
+TARGET_ROUNDS = 36
+"""Progress 1 is what equal half shares and H = 10 reach on six machines after this many rounds."""
+TARGET_TAIL = 3
+"""Mean over so many last rounds: what is measured scatters."""
+REFERENCE_MACHINES = 6
+
+
+def bare_scenario(machines: int, workload: Workload, images: int | Sequence[int] = 160) -> Scenario:
+    """A scenario of that many alike machines: calibration cares for learning, not for cost.
+
+    Args:
+        machines: how many.
+        workload: what is trained.
+        images: on each (or windows of text); one number for all, or one per machine.
+    """
+    device = Device(throughput_gflops=10, memory_mb=4096, active_power_w=5, idle_power_w=1)
+    link = Link(uplink_mbps=10, downlink_mbps=10)
+    each = [("node", machines, images)] if isinstance(images, int) else [(f"node-{k}", 1, n) for k, n in enumerate(images)]
+    groups = tuple(Group(name=name, count=count, device=device, link=link, images=n) for name, count, n in each)
+    return Scenario(name="calibration", fleet=Fleet(groups=groups), workload=workload)
+
+
+def reach_target(training: FederatedTraining, scenario: Scenario) -> float:
+    """InfoNCE that the reference policy reaches in `TARGET_ROUNDS` rounds, mean of the last `TARGET_TAIL`: progress 1."""
+    machines = len(scenario.fleet.machines)
+    tail = []
+    for r in range(TARGET_ROUNDS):
+        report = training.play([scenario.reference.share] * machines, scenario.reference.sync_interval)
+        if r >= TARGET_ROUNDS - TARGET_TAIL:
+            tail.append(report.infonce)
+    return float(np.mean(tail))
