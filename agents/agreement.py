@@ -19,7 +19,7 @@ POLICIES = (
     "fixed:1x40/1", "fixed:1x40/2", "fixed:0.5x40", "fixed:0.25x20", "fixed:0.1x40",
 )  # fmt: skip
 """Compared by default: every heuristic, and fixed decisions from one machine alone to small shares for everyone."""
-COSTS = ("time_s", "energy_j", "bytes")
+COSTS = ("time_s", "energy_j", "bytes", "rounds")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Agreement:
         policies: names.
         simulated: mean log-efficiency in simulation.
         real: mean log-efficiency on real training.
-        cost_ratio: (policies, 3) simulated over real mean seconds, joules and bytes, over episodes that reached the target;
-            NaN where either tier has none.
+        cost_ratio: (policies, 4) simulated over real mean seconds, joules, bytes and rounds, over episodes that reached the
+            target; NaN where either tier has none.
     """
 
     scenario: str
@@ -53,8 +53,9 @@ class Agreement:
 
     @property
     def bias(self) -> NDArray[np.float64]:
-        """Median ratio of simulated to real seconds, joules and bytes, (3,)."""
-        return np.asarray(np.nanmedian(self.cost_ratio, axis=0)) if np.isfinite(self.cost_ratio).any() else np.full(3, np.nan)
+        """Median ratio of simulated to real seconds, joules, bytes and rounds, (4,)."""
+        none = np.full(len(COSTS), np.nan)
+        return np.asarray(np.nanmedian(self.cost_ratio, axis=0)) if np.isfinite(self.cost_ratio).any() else none
 
 
 def agreement(simulated: Sequence[EpisodeResult], real: Sequence[EpisodeResult]) -> list[Agreement]:
@@ -72,7 +73,7 @@ def agreement(simulated: Sequence[EpisodeResult], real: Sequence[EpisodeResult])
             return [r for r in results if r.scenario == scenario and r.agent == policy]
 
         scores = [[np.mean([r.log_efficiency for r in cell(tier, p)]) for p in policies] for tier in (simulated, real)]
-        ratios = np.full((len(policies), 3), np.nan)
+        ratios = np.full((len(policies), len(COSTS)), np.nan)
         for i, policy in enumerate(policies):
             reached = [[r for r in cell(tier, policy) if r.reached] for tier in (simulated, real)]
             if all(reached):
@@ -97,10 +98,12 @@ def agreement_grid(found: Sequence[Agreement]) -> Grid:
         )
         for a in found
     )
-    columns = ("scenario", "Spearman", "best in simulation", "best on real training", "keeps", "time", "energy", "bytes")
+    columns = (
+        "scenario", "Spearman", "best in simulation", "best on real training", "keeps", "time", "energy", "bytes", "rounds"
+    )  # fmt: skip
     note = (
-        "keeps: real efficiency of simulation's favourite over the best real one; time, energy, bytes: simulated over real, "
-        "to the target, median over policies"
+        "keeps: real efficiency of simulation's favourite over the best real one; time, energy, bytes, rounds: simulated over "
+        "real, to the target, median over policies"
     )
     return Grid("Does simulation rank policies as real training does?", columns, rows, note)
 
@@ -110,7 +113,7 @@ def policy_grid(a: Agreement) -> Grid:
     order = np.argsort(-a.real)
     ratio = [["-" if np.isnan(v) else f"{v:.2f}" for v in row] for row in a.cost_ratio]
     rows = tuple((a.policies[i], f"{a.simulated[i]:+.2f}", f"{a.real[i]:+.2f}", *ratio[i]) for i in order)
-    columns = ("policy", "ln efficiency, simulated", "real", "time, simulated / real", "energy", "bytes")
+    columns = ("policy", "ln efficiency, simulated", "real", "time, simulated / real", "energy", "bytes", "rounds")
     return Grid(f"{a.scenario}: both tiers", columns, rows)
 
 

@@ -24,10 +24,10 @@ def test_agreement_by_hand() -> None:
     # Ranks 4 3 2 1 against 3 4 1 2.
     assert found.spearman == pytest.approx(1 - 6 * 4 / (4 * 15))
     assert found.best_kept == pytest.approx(np.exp(-0.1))
-    assert found.cost_ratio[0] == pytest.approx([2.0, 2.0, 2.0])  # geometric mean of 2 and 8, over 2
+    assert found.cost_ratio[0] == pytest.approx([2.0, 2.0, 2.0, 1.0])  # geometric mean of 2 and 8, over 2
     assert np.isnan(found.cost_ratio[3]).all()
-    assert found.bias == pytest.approx([1.0, 1.0, 1.0])
-    assert agreement_grid([found]).rows == (("x", "0.60", "a", "b", "0.90", "1.00", "1.00", "1.00"),)
+    assert found.bias == pytest.approx([1.0, 1.0, 1.0, 1.0])
+    assert agreement_grid([found]).rows == (("x", "0.60", "a", "b", "0.90", "1.00", "1.00", "1.00", "1.00"),)
     assert [row[0] for row in policy_grid(found).rows] == ["b", "a", "d", "c"]
     assert policy_grid(found).rows[2] == ("d", "-1.00", "+0.70", "-", "-", "-")
     assert len(agreement_plot([found]).axes[0].texts) == 4

@@ -56,6 +56,17 @@ def test_every_library_scenario_compiles(name: str) -> None:
     assert compile_world(load(name)) is world
 
 
+TEXT = [name for name in names() if load(name).workload.data == "grammar"]
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_where_text_is_trained_no_machine_has_enough_of_it_alone(name: str) -> None:
+    world = compile_world(load(name))
+    machines = world.arrays.machines
+    assert (world.dynamics.peak(world.samples[:machines]) < 1.0).all()
+    assert world.dynamics.peak(world.samples.sum()) > 1.05
+
+
 def test_reference_cost_by_hand(content: dict[str, Any]) -> None:
     world = compiled(content)
     # One machine with everything: m = D = 1, so each round is one unit of work, and (1 - 1 / C)^(-1/s) is reached linearly.
