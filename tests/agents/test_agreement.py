@@ -29,7 +29,7 @@ def test_agreement_by_hand() -> None:
     assert found.bias == pytest.approx([1.0, 1.0, 1.0, 1.0])
     assert agreement_grid([found]).rows == (("x", "0.60", "a", "b", "0.90", "1.00", "1.00", "1.00", "1.00"),)
     assert [row[0] for row in policy_grid(found).rows] == ["b", "a", "d", "c"]
-    assert policy_grid(found).rows[2] == ("d", "-1.00", "+0.70", "-", "-", "-")
+    assert policy_grid(found).rows[2] == ("d", "-1.00", "+0.70", "-", "-", "-", "-")
     assert len(agreement_plot([found]).axes[0].texts) == 4
 
 
