@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scenarios import Scenario
 
 
-AGREEMENT_SCENARIOS = "farm-lte,one-strong-many-weak,phones,field-hub"
+AGREEMENT_SCENARIOS = "farm-lte,lan-gpu-closet,phones,field-hub"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class CalibrateOptions:
 
     name: str = "soil-mixed-convnet-simclr"
     scenario: str = "farm-lte"
-    runs: int = 32
+    runs: int = 24
     steps: int = 250
     workers: int = 2
     output: Path = FOLDER

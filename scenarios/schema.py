@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import networkx as nx
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from scenarios.presets import expand
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -32,7 +34,10 @@ class Thermal(Section):
 
 
 class Device(Section):
-    """What computes. Step time = step_overhead_s + (FLOPs + half_rows x FLOPs of one row of every product) / throughput."""
+    """What computes: a kind of `catalogue/devices.yaml`, `like` one, or all of its own.
+
+    Step time = step_overhead_s + (FLOPs + half_rows x FLOPs of one row of every product) / throughput.
+    """
 
     throughput_gflops: Positive = Field(description="effective rate on this workload, not the data sheet's peak")
     step_overhead_s: NonNegative = Field(0.0, description="fixed cost of a step, whatever the block")
@@ -47,6 +52,11 @@ class Device(Section):
     step_jitter: NonNegative = Field(0.05, description="standard deviation of ln(step time) from round to round")
     thermal: Thermal | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _kind(cls, section: Any) -> Any:
+        return expand("devices", section)
+
 
 class Outages(Section):
     """A link that all but fails now and then (two-state Markov)."""
@@ -57,7 +67,7 @@ class Outages(Section):
 
 
 class Link(Section):
-    """A machine's own access link; its rate follows a mean-reverting log-normal process, or a recorded trace."""
+    """A machine's own access link, given as devices are; its rate follows a mean-reverting log-normal process, or a trace."""
 
     uplink_mbps: Positive = Field(description="mean rate; with a trace, what the orchestrator is told before it has measured")
     downlink_mbps: Positive
@@ -79,6 +89,11 @@ class Link(Section):
         description="node of a mesh (an end of a shared link's `between`) that it leads to, in place of `via`; from there "
         "traffic takes the path of least latency to the server, of equals the one of fewest hops",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind(cls, section: Any) -> Any:
+        return expand("links", section)
 
     @model_validator(mode="after")
     def _one_way(self) -> Link:
