@@ -20,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Orchestrator
+from agents.benchmark import EpisodeResult, play_episode
 from agents.best_static import static_decisions, within_memory
 from envs.core import Core
 from envs.observation import split
+from envs.orchestration import OrchestrationEnv
 from envs.patterns import finish_time, ready, round_energy
 from envs.spaces import encode, share_entries
 from fedcore.world import World
@@ -31,8 +33,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Actions = NDArray[np.float32]
 
+CLAIRVOYANT = "clairvoyant"
 SHARES = (0.25, 0.5, 1.0)
-FIXED, FASTEST, THRIFTIEST = range(3)
+"""That ranked policies give."""
+FIXED, FASTEST, THRIFTIEST, TURNS = range(4)
 PLANNED = -1
 """Instead of a policy's place in the family: go on as the incumbent plan does."""
 
@@ -50,23 +54,6 @@ class Plan:
     log_efficiency: float
 
 
-class Replay(Orchestrator):
-    """Takes the decisions of a plan, whatever it observes.
-
-    Args:
-        plan: made for the very episode that is played.
-        name: for tables.
-    """
-
-    def __init__(self, plan: Plan, name: str = "clairvoyant") -> None:
-        self.name = name
-        self._left = iter(plan.actions)
-
-    def decide(self, observation: NDArray[np.floating]) -> Actions:
-        """See `Orchestrator.decide`; raises StopIteration after the plan's last round."""
-        return np.asarray(next(self._left))
-
-
 @dataclass(frozen=True)
 class Family:
     """Policies to try and to go on with, every field one row per policy.
@@ -74,7 +61,8 @@ class Family:
     Attributes:
         action: (P, K_max + 1); of a ranked policy only the last entry, H, is used.
         rank: (P,) FIXED always takes its action; FASTEST gives its share to those of the machines present that would be back
-            first, THRIFTIEST to those that would use least energy, both as last measured.
+            first, as last measured, THRIFTIEST to those that would use least energy, and TURNS to those whose time is shortest
+            for the rounds that they have not been asked.
         keep: (P,) to how many of them.
         share: (P,) how much.
         steps: (P,) H, of ranked policies.
@@ -94,8 +82,10 @@ class Family:
             return out
         here, policy = split(observations[ranked]), which[ranked]
         able, whole, steps = ready(here), np.ones_like(here.machine["exists"]), self.steps[policy]
-        fast = self.rank[policy] == FASTEST
-        cost = np.where(fast[:, None], finish_time(here, whole, steps), round_energy(here, whole, steps))
+        seconds, joules = finish_time(here, whole, steps), round_energy(here, whole, steps)
+        unasked = 10.0 * np.arctanh(np.minimum(here.machine["measurement_age"], 0.999))
+        rank = self.rank[policy, None]
+        cost = np.select([rank == FASTEST, rank == THRIFTIEST], [seconds, joules], seconds / (1.0 + unasked))
         order = np.argsort(np.where(able, cost, np.inf), axis=1, kind="stable")
         place = np.argsort(order, axis=1, kind="stable")
         share = np.minimum(self.share[policy, None], here.machine["max_share"])
@@ -104,7 +94,7 @@ class Family:
 
 
 def family(world: World) -> Family:
-    """All candidates of `best_static`, each machine alone, and the fastest and the most frugal of those present."""
+    """All candidates of `best_static`, each machine alone, and the ranked ones with every H."""
     menu, n, size = world.scenario.decision.sync_intervals, world.arrays.machines, len(world.data)
     fixed = [action for _, action in static_decisions(world)]
     for k in range(n):
@@ -112,7 +102,7 @@ def family(world: World) -> Family:
         fixed += [encode(alone, level, len(menu), size) for level in range(len(menu))]
     kept = sorted({1, 2, max(n // 4, 1), (n + 1) // 2, n} & set(range(1, n + 1)))
     rows = [(FIXED, 0, 0.0, 0.0)] * len(fixed)
-    for rank in (FASTEST, THRIFTIEST):
+    for rank in (FASTEST, THRIFTIEST, TURNS):
         for keep in kept:
             for share in SHARES:
                 for level, steps in enumerate(map(float, menu)):
@@ -207,6 +197,25 @@ def _futures(
         if not own.all():
             actions[~own] = planned[min(len(played), len(planned) - 1)]
     return [
-        (int(after[row]), Plan(np.stack([a[np.searchsorted(r, row)] for r, a in played[:rounds]]), score))
-        for score, row, rounds in found
+        (int(after[row]), Plan(np.stack([a[np.searchsorted(r, row)] for r, a in played[:rounds]]), end))
+        for end, row, rounds in found
     ]
+
+
+class _Replay(Orchestrator):
+    """Takes a plan's decisions in the very episode that it was made for, whatever it observes."""
+
+    name = CLAIRVOYANT
+
+    def __init__(self, plan: Plan) -> None:
+        self._left = iter(plan.actions)
+
+    def decide(self, observation: NDArray[np.floating]) -> Actions:
+        """See `Orchestrator.decide`."""
+        return np.asarray(next(self._left))
+
+
+def play_clairvoyant(env: OrchestrationEnv, seed: int) -> EpisodeResult:
+    """Plan the episode of that seed and play it."""
+    env.reset(seed=seed)
+    return play_episode(_Replay(clairvoyant(env.core)), env, seed)
