@@ -182,7 +182,7 @@ paired episodes) is what the best heuristic leaves to a decision that never chan
 On {often} of {len(rows)} scenarios the best fixed decision is "{usual}": there this ratio says how much the
 heuristics waste, not how much there is to react to.
 
-How much there is to react to is what the last column bounds. The *clairvoyant* planner
+How much there is to react to is what the last column tells. The *clairvoyant* planner
 ([agents/clairvoyant.py](../agents/clairvoyant.py)) has the hidden state of these very episodes and tries their futures out; in
 none does it score less than any of the fixed decisions searched. Its ratio to best-static is what changing the decision from
 round to round can gain: by reacting to load, links and presence and by taking turns, as an orchestrator can, but also by
