@@ -14,7 +14,6 @@ from envs.spaces import encode
 from fedcore.costs import GRID
 from fedcore.fleet import columns as c
 from fedcore.world import World
-from scenarios import Scenario
 
 SEARCH_SEED = 7_000_000  # far from training's and from the held-out episodes'
 
@@ -81,6 +80,16 @@ def share_patterns(world: World) -> dict[str, NDArray[np.float64]]:
     return {name: within_memory(world, shares) for name, shares in out.items()}
 
 
+def static_decisions(world: World) -> list[tuple[str, NDArray[np.float32]]]:
+    """What the search tries: every share pattern with every H, in words and as actions (K_max + 1,)."""
+    menu = world.scenario.decision.sync_intervals
+    return [
+        (f"{name}, H = {h}", encode(shares, level, len(menu), len(world.data)))
+        for name, shares in share_patterns(world).items()
+        for level, h in enumerate(menu)
+    ]
+
+
 def search_static(world: World, episodes: int = 16, seed: int = SEARCH_SEED) -> StaticResult:
     """Try every share pattern with every H on the same episodes; the best eight again on four times as many.
 
@@ -89,13 +98,7 @@ def search_static(world: World, episodes: int = 16, seed: int = SEARCH_SEED) -> 
         episodes: per candidate in the first pass.
         seed: of the episodes.
     """
-    scenario: Scenario = world.scenario
-    menu, machines = scenario.decision.sync_intervals, len(world.data)
-    candidates = [
-        (f"{name}, H = {h}", encode(shares, level, len(menu), machines))
-        for name, shares in share_patterns(world).items()
-        for level, h in enumerate(menu)
-    ]
+    candidates = static_decisions(world)
     scores = _score(world, [action for _, action in candidates], episodes, seed)
     finalists = np.argsort(-scores, kind="stable")[:8]
     again = _score(world, [candidates[i][1] for i in finalists], 4 * episodes, seed + 1)

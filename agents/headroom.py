@@ -1,7 +1,8 @@
 """How much each library scenario leaves to be gained: `python -m agents.headroom`, written to docs/scenarios.md.
 
-Plays every heuristic and the best fixed decision on the same held-out simulated episodes of every scenario. Finished
-scenarios are kept, so an interrupted run resumes, and a changed scenario is the only one that is played again.
+Plays every heuristic, the best fixed decision and the clairvoyant planner on the same held-out simulated episodes of every
+scenario. Finished scenarios are kept, so an interrupted run resumes, and a changed scenario is the only one that is played
+again.
 """
 
 from __future__ import annotations
@@ -15,18 +16,21 @@ import numpy as np
 
 from agents.benchmark import HELD_OUT_SEED, Comparison, EpisodeResult, benchmark, compare, summarise
 from agents.best_static import search_static
+from agents.clairvoyant import CLAIRVOYANT, play_clairvoyant
 from agents.heuristics import HEURISTICS
 from agents.tables import Grid
+from envs.orchestration import OrchestrationEnv
 from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
 from fedcore.parallel import Job, run_kept
 from fedcore.world import compile_world
 from scenarios import InputError, Scenario, load, names
 
-VERSION = 2
+VERSION = 3
 """Part of every kept result's name: raise it when a change of the code changes what a scenario gives."""
 LEAST_FACTOR = 1.05
-"""A scenario on which the best fixed decision gains less over the best heuristic teaches nothing."""
+"""A scenario on which the best fixed decision gains less over the best heuristic teaches nothing; one on which clairvoyance
+gains less over the best fixed decision leaves nothing to react to."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Headroom:
         static: the best fixed decision, in words.
         static_mean: its mean log-efficiency.
         comparison: best-static over the best heuristic.
+        clairvoyant_mean: mean log-efficiency of the clairvoyant planner.
+        foresight: clairvoyant over best-static.
     """
 
     scenario: str
@@ -71,10 +77,12 @@ class Headroom:
     static: str
     static_mean: float
     comparison: Comparison
+    clairvoyant_mean: float
+    foresight: Comparison
 
 
 def measure(scenario: Scenario, episodes: int) -> Headroom:
-    """Search the best fixed decision and play it and every heuristic.
+    """Search the best fixed decision, and play it, every heuristic and the clairvoyant planner.
 
     Args:
         scenario: which.
@@ -87,12 +95,14 @@ def measure(scenario: Scenario, episodes: int) -> Headroom:
     static = search_static(world)
     agents = [static.policy, *(cls() for cls in HEURISTICS.values())]
     results: list[EpisodeResult] = benchmark(agents, scenario, episodes)
+    env = OrchestrationEnv(scenario, reward="efficiency")
+    results += [play_clairvoyant(env, HELD_OUT_SEED + e) for e in range(episodes)]
     means = {s.agent: s.mean for s in summarise(results)}
     best = max(HEURISTICS, key=lambda name: means[name])
-    comparison = compare(results, static.policy.name, best)
     return Headroom(
         scenario.name, scenario.title, world.arrays.machines, world.reference.time_s, best, means[best], static.description,
-        means[static.policy.name], comparison,
+        means[static.policy.name], compare(results, static.policy.name, best), means[CLAIRVOYANT],
+        compare(results, CLAIRVOYANT, static.policy.name),
     )  # fmt: skip
 
 
@@ -118,7 +128,12 @@ def headrooms(options: HeadroomOptions) -> list[Headroom]:
         path = cache_folder("headroom") / f"{scenario.name}-{key}.json"
         jobs[path] = (measured, (scenario.model_dump(mode="json"), options.episodes))
     kept = run_kept(jobs, options.workers, "headroom")
-    return [Headroom(**{**kept[path], "comparison": Comparison(**kept[path]["comparison"])}) for path in jobs]
+    compared = ("comparison", "foresight")
+    return [Headroom(**{**kept[path], **{name: Comparison(**kept[path][name]) for name in compared}}) for path in jobs]
+
+
+def _factor(comparison: Comparison) -> str:
+    return f"x {comparison.factor:.2f} ({np.exp(comparison.low):.2f} .. {np.exp(comparison.high):.2f})"
 
 
 def grid(rows: list[Headroom]) -> Grid:
@@ -126,7 +141,7 @@ def grid(rows: list[Headroom]) -> Grid:
     return Grid(
         "Head-room",
         ("scenario", "what it is hard about", "machines", "T_ref, s", "best heuristic", "ln efficiency", "best-static",
-         "ln efficiency", "best-static over heuristic"),
+         "ln efficiency", "best-static over heuristic", "clairvoyant", "clairvoyant over best-static"),
         tuple(
             (
                 h.scenario,
@@ -137,7 +152,9 @@ def grid(rows: list[Headroom]) -> Grid:
                 f"{h.heuristic_mean:+.2f}",
                 h.static,
                 f"{h.static_mean:+.2f}",
-                f"x {h.comparison.factor:.2f} ({np.exp(h.comparison.low):.2f} .. {np.exp(h.comparison.high):.2f})",
+                _factor(h.comparison),
+                f"{h.clairvoyant_mean:+.2f}",
+                _factor(h.foresight),
             )
             for h in rows
         ),
@@ -147,6 +164,8 @@ def grid(rows: list[Headroom]) -> Grid:
 def page(rows: list[Headroom], episodes: int) -> str:
     """The page in Markdown."""
     usual, often = Counter(h.static for h in rows).most_common(1)[0]
+    there = [h.foresight.factor for h in rows if h.static == usual]
+    still = [h.scenario for h in rows if h.foresight.factor < LEAST_FACTOR]
     thin = [h.scenario for h in rows if h.comparison.factor < LEAST_FACTOR]
     unsure = [h.scenario for h in rows if h.scenario not in thin and np.exp(h.comparison.low) < LEAST_FACTOR]
     text = f"""# Scenarios
@@ -159,14 +178,25 @@ assumption; `python -m scenarios.fit_links` turns recorded links into a file's `
 Simulated, {episodes} held-out episodes each (seeds {HELD_OUT_SEED} onwards). *ln efficiency* is 0 for the reference policy,
 which needs T_ref seconds. The best of {len(HEURISTICS)} heuristics is chosen on these very episodes, which favours it a little;
 best-static is the best of some 150 fixed decisions, searched on other episodes. Their ratio (95 % bootstrap interval over
-paired episodes) is what the best heuristic leaves to a decision that never changes; an orchestrator that reacts can gain more.
-On {often} of {len(rows)} scenarios the best fixed decision is "{usual}": there the ratio says how much the
+paired episodes) is what the best heuristic leaves to a decision that never changes.
+On {often} of {len(rows)} scenarios the best fixed decision is "{usual}": there this ratio says how much the
 heuristics waste, not how much there is to react to.
+
+How much there is to react to is what the last column tells. The *clairvoyant* planner
+([agents/clairvoyant.py](../agents/clairvoyant.py)) has the hidden state of these very episodes and tries their futures out; in
+none does it score less than any of the fixed decisions searched. Its ratio to best-static is what changing the decision from
+round to round can gain: by reacting to load, links and presence and by taking turns, as an orchestrator can, but also by
+knowing what nobody can, such as the links to come, which machine's images teach more, or in which round measured progress
+happens to be high. So no orchestrator should be expected to gain all of it; where the ratio is near 1, there is nothing to
+react to. Its plans come from rollouts, not from an exhaustive search: even better ones may exist.
+Where the best fixed decision is "{usual}", it gains x {min(there):.2f} to x {max(there):.2f}.
 
 {grid(rows).markdown()}
 """
     if thin:
         text += f"\nBelow x {LEAST_FACTOR}, so with nothing to teach: {', '.join(thin)}.\n"
+    if still:
+        text += f"\nClairvoyance gains less than x {LEAST_FACTOR}, so with nothing to react to: {', '.join(still)}.\n"
     if unsure:
         text += f"\nNot shown to be above x {LEAST_FACTOR} by so few episodes: {', '.join(unsure)}.\n"
     return text

@@ -7,6 +7,7 @@ about is a `Learner`'s business: a fitted model in the fast tier, real training 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
@@ -76,13 +77,14 @@ class SimulatedLearner:
         self.learned, self.gap = np.zeros(0), np.zeros(0)
 
     def reset(self, core: Core, which: Ints) -> None:
-        """Nothing to do: what was learned, and by whom, is forgotten in an episode's first round."""
+        """Make room; what was learned, and by whom, is forgotten in an episode's first round."""
+        shape = (core.num_envs, core.max_machines)
+        if self.participation.shape != shape:
+            self.participation, self.fortune = np.zeros(shape), np.zeros(shape)
+            self.learned, self.gap = np.zeros(shape[0]), np.zeros(shape[0])
 
     def advance(self, core: Core, decisions: Decisions, done: Bools) -> Floats:
         """See `Learner.advance`."""
-        if self.participation.shape != done.shape:
-            self.participation, self.fortune = np.zeros(done.shape), np.zeros(done.shape)
-            self.learned, self.gap = np.zeros(len(done)), np.zeros(len(done))
         progress = core.progress.copy()
         in_rows(
             learn, (core.samples,),
@@ -203,6 +205,27 @@ class Core:
         own = (*self.worlds, self.fleets, self.costs, self.samples, self.machine_constants, self._by_world)
         return own + self.learner.immutable
 
+    def copies(self, rows: Ints) -> Core:
+        """A core of its own whose episodes stand where these do and have the same future before them.
+
+        Args:
+            rows: index of each copy's original, in any order and number, repeated or not.
+
+        Raises:
+            TypeError: these episodes really train: only simulated ones can be copied in rows.
+        """
+        if not isinstance(self.learner, SimulatedLearner):
+            raise TypeError(f"a core with a {type(self.learner).__name__} has no rows to copy: expected a SimulatedLearner")
+        shared = {id(part) for part in self.immutable}
+        other, learner = copy(self), copy(self.learner)
+        for thing in (other, learner):
+            for name, value in vars(thing).items():
+                if isinstance(value, np.ndarray) and id(value) not in shared:
+                    setattr(thing, name, value[rows])
+        other.num_envs, other.learner = len(rows), learner
+        other.ledgers = None  # of the last round of all: none of theirs
+        return other
+
     def world(self, b: int = 0) -> World:
         """The world of an episode."""
         return self.worlds[int(self.world_index[b])]
@@ -252,13 +275,14 @@ class Core:
         self.round += 1
         after = self.ledger()
         self.ledgers = (before, after)
-        reason = self._reason()
+        reason = self.end_reasons()
         transition = Transition(
             before, after, self.energy_weight, self.reference[:, 3], reason > 0, self.log_efficiency(after)
         )
         return self.reward(transition), reason
 
-    def _reason(self) -> Ints:
+    def end_reasons(self) -> Ints:
+        """Why episodes have ended, (B,) indices into END_REASONS; 0 where they go on."""
         reason = np.zeros(self.num_envs, dtype=np.int64)
         reason[self.round >= self.budgets[:, 3]] = ROUNDS
         for i, code in ((2, BYTES), (1, ENERGY), (0, TIME)):
@@ -268,12 +292,19 @@ class Core:
 
     def log_efficiency(self, ledger: Ledger | None = None) -> Floats:
         """Log of the score that each episode would have if it ended now, (B,)."""
-        ledger = self.ledger() if ledger is None else ledger
+        return self._score(self.progress >= 1.0, self.ledger() if ledger is None else ledger)
+
+    def log_efficiency_bound(self) -> Floats:
+        """Log of the score that each episode would have had its target just been reached, (B,): whatever follows, one that
+        is still running cannot score more."""
+        return self._score(np.ones(self.num_envs, dtype=np.bool_), self.ledger())
+
+    def _score(self, reached: Bools, ledger: Ledger) -> Floats:
         w = self.energy_weight
         scaled = self.budgets[:, :3] / self.reference[:, :3]
         budget_cost = w * scaled[:, 1] + (1 - w) * scaled[:, 2]
         cost = w * ledger.energy + (1 - w) * ledger.bytes
-        return log_efficiency(self.progress >= 1.0, self.progress, ledger.time, cost, scaled[:, 0], budget_cost)
+        return log_efficiency(reached, self.progress, ledger.time, cost, scaled[:, 0], budget_cost)
 
     def observe(self) -> NDArray[np.float32]:
         """Observations of all episodes after the last step or reset, (B, size): a buffer that the step after the next one

@@ -13,7 +13,8 @@ from scenarios import InputError, load
 
 def row(scenario: str, factor: float, low: float, static: str = "fastest 1 at 1, H = 40") -> Headroom:
     comparison = Comparison("best-static", "equal", 0.1, low, 0.2, factor, 2)
-    return Headroom(scenario, f"Title of {scenario}", 3, 12.3, "equal", 0.0, static, 0.1, comparison)
+    foresight = Comparison("clairvoyant", "best-static", 0.3, low, 0.4, 2.0 * factor, 2)
+    return Headroom(scenario, f"Title of {scenario}", 3, 12.3, "equal", 0.0, static, 0.1, comparison, 0.4, foresight)
 
 
 def test_measure_is_the_gain_over_the_best_heuristic() -> None:
@@ -22,17 +23,27 @@ def test_measure_is_the_gain_over_the_best_heuristic() -> None:
     assert got["machines"] == 2
     assert got["comparison"]["over"] == got["heuristic"]
     assert got["comparison"]["difference"] == pytest.approx(got["static_mean"] - got["heuristic_mean"])
-    # Two equal servers: one alone, seldom synchronised, wastes less than both in step.
-    assert got["static_mean"] > 0.3
+    foresight = got["foresight"]
+    assert (foresight["agent"], foresight["over"], foresight["episodes"]) == ("clairvoyant", "best-static", 2)
+    assert foresight["difference"] == pytest.approx(got["clairvoyant_mean"] - got["static_mean"])
+    assert foresight["low"] >= 0.0
 
 
 def test_the_page_names_what_teaches_nothing() -> None:
     text = page([row("a", 3.0, 1.0), row("b", 1.04, -0.1), row("c", 1.2, -0.1, "all 0.5, H = 10")], 24)
-    assert "| a | Title of a | 3 | 12 | equal | +0.00 | fastest 1 at 1, H = 40 | +0.10 | x 3.00 (2.72 .. 1.22) |" in text
+    row_a = "| a | Title of a | 3 | 12 | equal | +0.00 | fastest 1 at 1, H = 40 | +0.10 | x 3.00 (2.72 .. 1.22) "
+    assert row_a + "| +0.40 | x 6.00 (2.72 .. 1.49) |" in text
     assert "with nothing to teach: b." in text
     assert "by so few episodes: c." in text
     assert 'On 2 of 3 scenarios the best fixed decision is "fastest 1 at 1, H = 40"' in text
+    assert "it gains x 2.08 to x 6.00." in text
     assert "nothing to teach" not in page([row("a", 3.0, 1.0)], 24)
+
+
+def test_the_page_names_where_there_is_nothing_to_react_to() -> None:
+    text = page([row("a", 3.0, 1.0), row("b", 0.52, -0.1)], 24)
+    assert "with nothing to react to: b." in text
+    assert "with nothing to react to" not in page([row("a", 3.0, 1.0)], 24)
 
 
 def test_finished_scenarios_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,221 @@
+"""clairvoyant: what could be gained by knowing the future, the upper reference of the simulated tier.
+
+A rollout algorithm (Bertsekas and Castanon 1999, "Rollout algorithms for stochastic scheduling problems", J. Heuristics 5)
+under perfect information. All that chance does in a simulated episode follows from the episode's key and the number of the
+round, so copies of the episode tell what any sequence of decisions would really give. At every round each decision worth
+trying is played in a copy, which goes on to the end by one of a few base policies; the best of these futures replaces the
+incumbent plan if it scores more, and the plan's next decision is taken. The first incumbent is the best of a family of
+policies, all candidates of `best_static` among them, so that no episode scores less than with any of these. What
+clairvoyance is worth is at least as much: some sequence of decisions that is not found may be better still.
+
+No orchestrator: it reads the hidden state, links and loads to come, the luck of each machine and the scatter of measured
+progress included, none of which can be known at decision time, so it has no `decide(observation)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Orchestrator
+from agents.benchmark import EpisodeResult, play_episode
+from agents.best_static import static_decisions, within_memory
+from envs.core import Core
+from envs.observation import split
+from envs.orchestration import OrchestrationEnv
+from envs.patterns import finish_time, ready, round_energy
+from envs.spaces import encode, share_entries
+from fedcore.world import World
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Actions = NDArray[np.float32]
+
+CLAIRVOYANT = "clairvoyant"
+SHARES = (0.25, 0.5, 1.0)
+"""That ranked policies give."""
+FIXED, FASTEST, THRIFTIEST, TURNS = range(4)
+PLANNED = -1
+"""Instead of a policy's place in the family: go on as the incumbent plan does."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Decisions from one round to the end of an episode.
+
+    Attributes:
+        actions: (rounds, K_max + 1) of `envs.spaces.action_space`.
+        log_efficiency: with which the episode ends.
+    """
+
+    actions: Actions
+    log_efficiency: float
+
+
+@dataclass(frozen=True)
+class Family:
+    """Policies to try and to go on with, every field one row per policy.
+
+    Attributes:
+        action: (P, K_max + 1); of a ranked policy only the last entry, H, is used.
+        rank: (P,) FIXED always takes its action; FASTEST gives its share to those of the machines present that would be back
+            first, as last measured, THRIFTIEST to those that would use least energy, and TURNS to those whose time is shortest
+            for the rounds that they have not been asked.
+        keep: (P,) to how many of them.
+        share: (P,) how much.
+        steps: (P,) H, of ranked policies.
+    """
+
+    action: Actions
+    rank: Ints
+    keep: Ints
+    share: Floats
+    steps: Floats
+
+    def decide(self, which: Ints, observations: NDArray[np.float32]) -> Actions:
+        """Decisions (B, K_max + 1) of the policies `which` (B,) on observations (B, size)."""
+        out = self.action[which]
+        ranked = np.flatnonzero(self.rank[which] != FIXED)
+        if not len(ranked):
+            return out
+        here, policy = split(observations[ranked]), which[ranked]
+        able, whole, steps = ready(here), np.ones_like(here.machine["exists"]), self.steps[policy]
+        seconds, joules = finish_time(here, whole, steps), round_energy(here, whole, steps)
+        unasked = 10.0 * np.arctanh(np.minimum(here.machine["measurement_age"], 0.999))
+        rank = self.rank[policy, None]
+        cost = np.select([rank == FASTEST, rank == THRIFTIEST], [seconds, joules], seconds / (1.0 + unasked))
+        order = np.argsort(np.where(able, cost, np.inf), axis=1, kind="stable")
+        place = np.argsort(order, axis=1, kind="stable")
+        share = np.minimum(self.share[policy, None], here.machine["max_share"])
+        out[ranked, :-1] = share_entries(np.where(able & (place < self.keep[policy, None]), share, 0.0))
+        return out
+
+
+def family(world: World) -> Family:
+    """All candidates of `best_static`, each machine alone, and the ranked ones with every H."""
+    menu, n, size = world.scenario.decision.sync_intervals, world.arrays.machines, len(world.data)
+    fixed = [action for _, action in static_decisions(world)]
+    for k in range(n):
+        alone = within_memory(world, np.eye(n)[k])
+        fixed += [encode(alone, level, len(menu), size) for level in range(len(menu))]
+    kept = sorted({1, 2, max(n // 4, 1), (n + 1) // 2, n} & set(range(1, n + 1)))
+    rows = [(FIXED, 0, 0.0, 0.0)] * len(fixed)
+    for rank in (FASTEST, THRIFTIEST, TURNS):
+        for keep in kept:
+            for share in SHARES:
+                for level, steps in enumerate(map(float, menu)):
+                    rows.append((rank, keep, share, steps))
+                    fixed.append(encode(np.zeros(n), level, len(menu), size))
+    rank_, keep_, share_, steps_ = zip(*rows, strict=True)
+    return Family(np.stack(fixed), np.array(rank_), np.array(keep_), np.array(share_), np.array(steps_))
+
+
+def clairvoyant(core: Core, b: int = 0, bases: int = 3) -> Plan:
+    """The best decisions found for the rest of an episode.
+
+    Args:
+        core: simulated episodes, none of which is changed.
+        b: which of them; it has begun and not ended.
+        bases: how many policies of the family every decision is continued with, beside the incumbent plan's own.
+
+    Raises:
+        TypeError: the episode really trains.
+        ValueError: it has ended.
+    """
+    now = core.copies(np.array([b]))
+    if now.end_reasons()[0]:
+        raise ValueError(f"episode {b} has ended: there is nothing left to plan")
+    policies = family(now.world())
+    everyone = np.arange(len(policies.rank))
+    taken: list[Actions] = []
+    best = Plan(np.zeros((0, now.max_machines + 1), dtype=np.float32), -np.inf)
+    while not now.end_reasons()[0]:
+        begun = policies.decide(everyone, np.repeat(now.observe(), len(everyone), axis=0))
+        alone = _futures(now, policies, everyone, begun, best.actions, -np.inf, bases)
+        best = max(best, alone[0][1], key=_score)
+        after = np.array([*(policy for policy, _ in alone), PLANNED])
+        first = _distinct(now, begun)
+        trials = _futures(
+            now, policies, np.tile(after, len(first)), np.repeat(first, len(after), axis=0), best.actions,
+            best.log_efficiency, 1,
+        )  # fmt: skip
+        best = max([best, *(plan for _, plan in trials)], key=_score)
+        taken.append(best.actions[0])
+        now.step(best.actions[:1])
+        best = Plan(best.actions[1:], best.log_efficiency)
+    return Plan(np.stack(taken), best.log_efficiency)
+
+
+def _score(plan: Plan) -> float:
+    return plan.log_efficiency
+
+
+def _distinct(core: Core, actions: Actions) -> Actions:
+    """Actions (N, K_max + 1) without those that mean what another does in the one episode, as who is away is not asked."""
+    able = ready(split(core.observe()))
+    meant = np.concatenate([np.where(able, actions[:, :-1], -1.0), actions[:, -1:]], axis=1)
+    return actions[np.sort(np.unique(meant, axis=0, return_index=True)[1])]
+
+
+def _futures(
+    core: Core, policies: Family, after: Ints, first: Actions, planned: Actions, above: float, wanted: int
+) -> list[tuple[int, Plan]]:
+    """Play copies of one episode to the end.
+
+    Args:
+        core: the episode.
+        policies: of the family.
+        after: (N,) which of them each copy goes on with, or PLANNED.
+        first: (N, K_max + 1) what each copy begins with.
+        planned: (rounds, K_max + 1) what PLANNED does from here on, its last decision for as long as it takes.
+        above: log-efficiency that a future must exceed to be of interest.
+        wanted: how many of the best are; copies that can no longer be among them are dropped.
+
+    Returns:
+        The best of interest, best first: the policy gone on with and the plan.
+    """
+    rows, now, actions = np.arange(len(after)), core.copies(np.zeros(len(after), dtype=np.int64)), first
+    played: list[tuple[Ints, Actions]] = []
+    found: list[tuple[float, int, int]] = []
+    while True:
+        played.append((rows, actions))
+        _, reason = now.step(actions)
+        score = now.log_efficiency()
+        found += [(float(score[i]), int(rows[i]), len(played)) for i in np.flatnonzero((reason > 0) & (score > above))]
+        found = sorted(found, key=lambda f: -f[0])[:wanted]
+        if len(found) == wanted:
+            above = found[-1][0]
+        goes_on = np.flatnonzero((reason == 0) & (now.log_efficiency_bound() > above))
+        if not len(goes_on):
+            break
+        rows, now = rows[goes_on], now.copies(goes_on)
+        actions, follows = np.empty((len(rows), first.shape[1]), dtype=np.float32), after[rows]
+        own = follows != PLANNED
+        actions[own] = policies.decide(follows[own], now.observe()[own])
+        if not own.all():
+            actions[~own] = planned[min(len(played), len(planned) - 1)]
+    return [
+        (int(after[row]), Plan(np.stack([a[np.searchsorted(r, row)] for r, a in played[:rounds]]), end))
+        for end, row, rounds in found
+    ]
+
+
+class _Replay(Orchestrator):
+    """Takes a plan's decisions in the very episode that it was made for, whatever it observes."""
+
+    name = CLAIRVOYANT
+
+    def __init__(self, plan: Plan) -> None:
+        self._left = iter(plan.actions)
+
+    def decide(self, observation: NDArray[np.floating]) -> Actions:
+        """See `Orchestrator.decide`."""
+        return np.asarray(next(self._left))
+
+
+def play_clairvoyant(env: OrchestrationEnv, seed: int) -> EpisodeResult:
+    """Plan the episode of that seed and play it."""
+    env.reset(seed=seed)
+    return play_episode(_Replay(clairvoyant(env.core)), env, seed)
