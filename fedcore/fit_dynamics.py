@@ -197,7 +197,10 @@ def draw_unseen(rounds: Rounds, title: str) -> bytes:
     axes = figure.subplots(3, 4, sharey=True).ravel()
     runs = np.unique(unseen.run)
     # Of all kinds of run, which are numbered by kind.
-    for run, axis in zip(runs[np.linspace(0, len(runs) - 1, PANELS).astype(int)], axes, strict=True):
+    shown = runs[np.unique(np.linspace(0, len(runs) - 1, PANELS).astype(int))]
+    for axis in axes[len(shown) :]:
+        axis.set_axis_off()
+    for run, axis in zip(shown, axes, strict=False):
         own = unseen.run == run
         steps = np.cumsum(unseen.steps[own])
         axis.plot(steps, unseen.after[own], color="#222222", linewidth=1.2, label="recorded")
