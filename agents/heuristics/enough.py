@@ -49,12 +49,14 @@ class Enough(Heuristic):
     every = 3  # a crew of so many takes turns one by one
     empty = 0.05  # charge above the reserve at which a machine is spared
     keep = 0.7  # of what recent gains were
+    patience = 10  # rounds without a new best after which progress has stalled; noise alone takes fewer
 
     def begin(self, scenario: Scenario) -> None:
         """Forget the last episode."""
         super().begin(scenario)
         self.usual_share = scenario.reference.share
         self.round, self.limit = 0, np.inf
+        self.best, self.best_at = 0.0, 0
         self.asked: Floats = np.zeros(0)
         self.leaves: Floats = np.zeros(0)
 
@@ -88,6 +90,8 @@ class Enough(Heuristic):
             self.pace = self.keep * self.pace + (1.0 - self.keep) * 10.0 ** float(f["last_steps"])
             if ((m["last_outcome"] < 0.0) & (m["leaves"] == self.leaves)).any():  # late: the round ended at the deadline
                 self.limit = min(self.limit, 10.0 ** float(f["last_round_time"]))
+        if f["progress"] > self.best:
+            self.best, self.best_at = float(f["progress"]), self.round
         self.leaves = m["leaves"]
         self.round += 1
 
@@ -132,7 +136,7 @@ class Enough(Heuristic):
         y = [*(reach for _, reach in points), view.fleet["teaches"]]
         data = m["data"][ranked]
         reach = np.interp(np.log(data.cumsum()), x, y)
-        if self.gain <= 0.0 or reach[-1] < TARGET:
+        if self.round - self.best_at > self.patience or reach[-1] < TARGET:
             return None
         crew = np.arange(int(np.argmax(reach >= TARGET)) + 1)
         for k in crew[np.argsort(data[crew], kind="stable")]:

@@ -90,9 +90,9 @@ def test_everyone_where_nobody_suffices_and_where_progress_stalls() -> None:
     assert answer(agent(), observe(poor))[0] == [0, 1]
     enough, machines = agent(), [{}, FAST, FASTEST]
     assert answer(enough, observe(machines))[0] == [2]
-    for _ in range(12):
-        asked, _ = answer(enough, observe(machines, later(last_gain=-0.2)))
-    assert asked == [0, 1, 2]
+    asked = [answer(enough, observe(machines, later(last_gain=gain)))[0] for gain in [0.3, *[-0.2, 0.2] * 5]]
+    assert asked == 10 * [[2]] + [[0, 1, 2]]
+    assert answer(enough, observe(machines, later(progress=0.4)))[0] == [2]
 
 
 def test_nobody_is_asked_where_nobody_is_there() -> None:
