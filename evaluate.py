@@ -34,8 +34,8 @@ class Options:
     policy: Path | None = None
     """Frozen policy; by default the newest under runs/, and none at all where there is none."""
     agents: str = ""
-    """Comma-separated heuristics to play beside it (equal, fedavg, speed, makespan, energy, deadline, adacomm, best-static);
-    by default all of them in simulation, and equal and the best two by simulation on real training."""
+    """Comma-separated heuristics to play beside it (equal, fedavg, speed, makespan, energy, deadline, adacomm, enough,
+    best-static); by default all of them in simulation, and equal and the best two by simulation on real training."""
     scenarios: str = ""
     """Comma-separated names or YAML files; by default farm-lte, and four different ones with --agreement."""
     tier: Literal["orchestration", "training"] = "orchestration"

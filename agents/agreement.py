@@ -15,7 +15,7 @@ from agents.report import COLOURS
 from agents.tables import Grid
 
 POLICIES = (
-    "equal", "fedavg", "speed", "makespan", "energy", "deadline", "adacomm",
+    "equal", "fedavg", "speed", "makespan", "energy", "deadline", "adacomm", "enough",
     "fixed:1x40/1", "fixed:1x40/2", "fixed:0.5x40", "fixed:0.25x20", "fixed:0.1x40",
 )  # fmt: skip
 """Compared by default: every heuristic, and fixed decisions from one machine alone to small shares for everyone."""
