@@ -50,7 +50,7 @@ class Options:
     """Processes for real runs, one core each."""
     agreement: bool = False
     """Play the same policies on both tiers and report whether simulation ranks them as real training does: --scenarios (by
-    default four), --agents (by default every heuristic and five fixed decisions), --runs real runs each (by default 3),
+    default four), --agents (by default every heuristic and four fixed decisions), --runs real runs each (by default 3),
     --episodes simulated ones."""
     out: Path = Path("runs")
     """Folder of all runs; results go to a folder in it."""
