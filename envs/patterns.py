@@ -58,7 +58,9 @@ def within(view: View, time: Floats, steps: Floats | float) -> Floats:
     """Largest shares that finish within a time (reference rounds); machines that cannot finish any block rest."""
     zero, one = np.zeros_like(view.machine["exists"]), np.ones_like(view.machine["exists"])
     start, end = finish_time(view, zero, steps), finish_time(view, one, steps)
-    share = (np.asarray(time)[..., None] - start) / np.maximum(end - start, 1e-9)
+    time = np.asarray(time)[..., None]
+    # Where products are small, a layer cut in two can take longer than a whole one: all of it, then, or nothing.
+    share = np.where(end > start, (time - start) / np.maximum(end - start, 1e-9), time >= end)
     share = np.where(share < SMALLEST, 0.0, np.minimum(share, 1.0))
     return ready(view) * np.minimum(share, view.machine["max_share"])
 

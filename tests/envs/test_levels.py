@@ -47,6 +47,7 @@ def test_choices_by_hand() -> None:
 def test_what_the_masks_allow_is_what_can_be_trained(calibrated: Any) -> None:
     """Against the simulation: what is allowed is never infeasible nor away, what is forbidden always is."""
     content = calibrated("phones").model_dump(mode="json")
+    content["workload"] = calibrated("farm-lte").model_dump(mode="json")["workload"]
     # 21 MB hold a share of 0.9, 16 MB none.
     for group, memory in zip(content["fleet"]["groups"], (21.0, 16.0, 1000.0), strict=True):
         group["device"]["memory_mb"] = memory

@@ -67,6 +67,16 @@ def test_finish_time_and_energy_by_hand() -> None:
     assert round_energy(energy, np.array([0.5]), 10.0) == pytest.approx([10 * 0.08 + 0.3 * 0.75])
 
 
+def test_a_block_that_takes_longer_than_the_whole_layer_is_not_asked_for() -> None:
+    ones = {name: [1.0] for name in ("exists", "available", "max_share", "step_time")}
+    view = hand(**ones, download_time=[-1.0], upload_time=[-1.0], step_saving=[1.5])
+    whole = float(finish_time(view, np.ones(1), 10.0)[0])
+    assert whole < finish_time(view, np.array([0.5]), 10.0)[0]
+    assert within(view, np.array(whole), 10.0).tolist() == [1.0]
+    assert within(view, np.array(0.99 * whole), 10.0).tolist() == [0.0]
+    assert balanced(view, 0.5, 10.0).tolist() == [1.0]
+
+
 @pytest.mark.parametrize("name", PATTERNS)
 def test_every_pattern_asks_only_who_can_be_asked(name: str, view: View) -> None:
     shares = PATTERNS[name](view, 10.0)
