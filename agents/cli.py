@@ -41,18 +41,28 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
+        refresh_per_second=4,
     )
 
 
+MANY_CELLS = 12
+"""From so many on a bar shows those that run, and one bar all: drawing a hundred of them takes a third of a core."""
+
+
 def judge_with_bars(cells: Sequence[Cell], labels: Sequence[str], folder: Path, workers: int) -> list[Judgement]:
-    """`judge`, with one bar per cell."""
+    """`judge`, with a bar per cell, and one for all where they are many."""
+    many = len(cells) >= MANY_CELLS
     with progress_bar() as bar:
-        tasks = [bar.add_task(label, total=1.0, note="waiting") for label in labels]
+        whole = bar.add_task("real runs", total=len(cells), note="", visible=many)
+        tasks = [bar.add_task(label, total=1.0, note="waiting", visible=not many) for label in labels]
 
         def on_round(index: int, rounds: int, progress: float) -> None:
             ended = progress == float("inf")
             note = "done" if ended else f"round {rounds}, progress {progress:.2f}"
-            bar.update(tasks[index], completed=1.0 if ended else max(0.0, min(progress, 0.99)), note=note)
+            shown = 1.0 if ended else max(0.0, min(progress, 0.99))
+            bar.update(tasks[index], completed=shown, note=note, visible=not (many and ended))
+            if ended:
+                bar.advance(whole)
 
         return judge(cells, folder, workers, on_round)
 
