@@ -176,8 +176,8 @@ def page(rows: list[Headroom], episodes: int) -> str:
     beaten = sum(h.comparison.factor < 1.0 for h in rows)
     text = f"""# Scenarios
 
-Made by `python -m agents.headroom --episodes {episodes}`. The first word of a name is its family (older names aside). Each file of
-[scenarios/library](../scenarios/library) describes its fleet at length and marks what is a citable figure and what an
+Made by `python -m agents.headroom --episodes {episodes}`. The first word of a name is its family (older names aside). Each
+file of [scenarios/library](../scenarios/library) describes its fleet at length and marks what is a citable figure and what an
 assumption; `python -m scenarios.fit_links` turns recorded links into a file's `link:` fields, and `random_scenario`
 ([scenarios/generate.py](../scenarios/generate.py)) draws fleets for training, validation and out of distribution.
 
