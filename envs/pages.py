@@ -27,18 +27,22 @@ ENVIRONMENTS: dict[str, type[SingleEnv]] = {
 FOLDER = Path(__file__).parents[1] / "docs" / "environments"
 
 
-def meanings() -> dict[str, str]:
-    """Feature -> what its comment in envs/observation.py says, "" where it has none."""
-    source = inspect.getsource(observation)
+def meanings(features: str) -> dict[str, str]:
+    """Feature -> what its comment in envs/observation.py says, "" where it has none.
+
+    Args:
+        features: name of the tuple there that lists them; both tuples may have a feature of one name.
+    """
+    source = inspect.getsource(observation).split(f"\n{features} = (\n")[1].split("\n)\n")[0]
     found = re.findall(r'^    "(\w+)",(?:  # (.*))?$', source, flags=re.MULTILINE)
     return {name: text or "" for name, text in found}
 
 
 def feature_table() -> str:
     """The observation's features, in order, as a markdown table."""
-    told = meanings()
     lines = ["| part | feature | meaning |", "|---|---|---|"]
     for part, names in (("machine", MACHINE_FEATURES), ("fleet", FLEET_FEATURES)):
+        told = meanings(f"{part.upper()}_FEATURES")
         lines += [f"| {part} {i} | `{name}` | {told[name] or name.replace('_', ' ')} |" for i, name in enumerate(names)]
     return "\n".join(lines)
 

@@ -11,8 +11,9 @@ from envs.core import Core, Decisions
 from envs.single import ScenarioLike, SingleEnv, compile_scenarios
 from fedcore.allocation import least_share
 from fedcore.data.dataset import Dataset
+from fedcore.text_workload import GRAMMAR
 from fedcore.training import FederatedTraining, ProgressScale, RoundReport
-from fedcore.workload import Prepared, build_training, prepare_data
+from fedcore.workload import EMBEDDED, Prepared, build_training, prepare_data
 
 Floats = NDArray[np.float64]
 
@@ -21,7 +22,7 @@ class RealLearner:
     """Progress by real federated training of one episode.
 
     Args:
-        data: images dealt to the machines; None deals the scenario's own at every reset.
+        data: images dealt to the machines; None deals the scenario's own, embedded ones anew at every reset.
         scale: of progress; None takes the target of the scenario's calibration.
     """
 
@@ -45,8 +46,11 @@ class RealLearner:
         """Fresh weights, and which machine has which site, seeded by the episode's key."""
         world = core.world()
         seed = int(core.key[0]) % 2**31
-        if not self.given:
-            self.data = prepare_data(world.scenario, seed=seed)
+        if world.scenario.workload.data in (*EMBEDDED, GRAMMAR):
+            if not self.given:
+                self.data = prepare_data(world.scenario, seed=seed)
+        elif self.data is None:
+            self.data = prepare_data(world.scenario)  # from files, which are read and dealt once
         assert self.data is not None
         scale = self.scale
         if scale is None:

@@ -33,6 +33,6 @@ def expand(catalogue: str, section: Any) -> Any:
     if not isinstance(section, dict) or "like" not in section:
         return section
     known, kind = presets(catalogue), section["like"]
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise ValueError(f"like {kind!r} is unknown, expected one of {', '.join(known)}")
     return {**known[kind], **{name: value for name, value in section.items() if name != "like"}}

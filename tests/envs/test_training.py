@@ -205,6 +205,23 @@ def test_images_that_a_user_brings(tiny: Scenario) -> None:
     assert env.core.telemetry[0, 0, c.STATUS] == c.DONE
 
 
+def test_embedded_sites_are_dealt_anew_and_files_once(tiny: Scenario, tmp_path: Path) -> None:
+    def dealt(env: TrainingEnv, seed: int) -> Any:
+        env.reset(seed=seed)
+        return env.learner.data
+
+    env = TrainingEnv(tiny)
+    first, other, again = (dealt(env, seed) for seed in (0, 1, 0))
+    assert any(not np.array_equal(a, b) for a, b in zip(first.clients, other.clients, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(first.clients, again.clients, strict=True))
+    path = tmp_path / "own.npz"
+    px = tiny.workload.image_px
+    np.savez(path, x=np.random.default_rng(0).integers(0, 256, (160, px, px), dtype=np.uint8))
+    own = tiny.model_copy(update={"workload": tiny.workload.model_copy(update={"data": str(path)})})
+    env = TrainingEnv(own, target_infonce=1.0)
+    assert dealt(env, 0) is dealt(env, 1)
+
+
 def test_exactly_one_scenario(tiny: Scenario) -> None:
     with pytest.raises(ValueError, match="expected exactly one"):
         TrainingEnv([tiny, tiny])  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ def test_what_names_no_kind_is_left_alone() -> None:
     assert expand("devices", 3) == 3
 
 
-@pytest.mark.parametrize("section", ["raspbery", {"like": "raspbery"}, {"like": 4}])
+@pytest.mark.parametrize("section", ["raspbery", {"like": "raspbery"}, {"like": 4}, {"like": ["lte"]}, {"like": {"a": 1}}])
 def test_unknown_kinds_are_told(section: Any) -> None:
     with pytest.raises(ValidationError, match="is unknown, expected one of microcontroller, raspberry-pi-4"):
         Device.model_validate(section)
