@@ -12,7 +12,8 @@ took part in this round, c the context, and N the number of samples that have be
 in at least a third of the rounds counts nearly in full, so that taking turns keeps N high while D stays low. Returns
 diminish as scaling laws have it (Hestness et al. 2017): what is left to learn, C - u, falls as a power s of the work done.
 The gap is overfitting, what training on few samples costs on others: it
-grows with every pass over them, the slower the more they are, and fades when more take part. Both equations integrate
+grows with every pass over them, the slower the more they are, and fades with work, to what the samples that take part then
+sustain. Both equations integrate
 exactly over a round, whatever its work.
 What is measured scatters about the path without moving it (the fixed server-side set sees every merge a little
 differently). Runs differ in luck, and so do machines: some weights start better, some instruments teach more. ln luck is
@@ -94,7 +95,7 @@ class Dynamics:
         data_power: d.
         rest_samples: N_0, samples with which an untrained encoder gains nothing; 0: no number of them is too few.
         rest_power: v, how the gap falls with more samples.
-        gap_fade: f, fraction of the gap that a unit of work on other samples undoes.
+        gap_fade: f, fraction of the gap that a unit of work undoes.
         context_power: q.
         noise: standard deviation of measured progress about the path.
         run_spread: standard deviation of ln luck between runs.

@@ -102,7 +102,7 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
         path, step = predict(model, rounds)
-        # Increments pin the local response, paths keep small biases from adding up, and what progress 1 means is exact.
+        # Increments pin the local response, paths keep small biases from adding up, the last what progress 1 means.
         return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path), [ANCHOR * (1.0 - reference_end(model))]])
 
     model = unpack(least_squares(residuals, START, bounds=BOUNDS, loss="soft_l1", f_scale=0.05).x)
