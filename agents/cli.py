@@ -11,24 +11,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from agents.judge import Cell, Judgement, judge
 from scenarios import InputError
+from scenarios.errors import told
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a script: bad input prints one sentence and exits with 2, Ctrl-C exits with 130 and says how to go on."""
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        # A full disk or an unreadable folder outside our own writers (TensorBoard, caches).
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: what was finished is kept; the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    with told("interrupted: what was finished is kept; the same command goes on from there"):
+        try:
+            main()
+        except OSError as error:
+            # A full disk or an unreadable folder outside our own writers (TensorBoard, caches).
+            print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+            sys.exit(2)
 
 
 def progress_bar() -> Progress:

@@ -76,6 +76,8 @@ N_MACHINE, N_FLEET = len(MACHINE_FEATURES), len(FLEET_FEATURES)
     _ENERGY_VS_REFERENCE, _BYTES_VS_REFERENCE, _AVAILABLE_FRACTION, _MACHINES, _ENERGY_WEIGHT, _CONTEXT, _LAST_TIME,
     _LAST_ENERGY, _LAST_BYTES, _DAY_SIN, _DAY_COS, _SHORTEST, _LONGEST, _REFERENCE_ROUNDS, _FLEET_TEACHES,
 ) = range(N_FLEET)  # fmt: skip
+TEACHES_ALL = 1.5
+"""Progress at which `teaches` is 1."""
 MOVING = ("step_time", "step_energy", "upload_time", "download_time")
 """Features that have a constant part and one that moves: only their sum is clipped."""
 _TANH_TENTHS = np.tanh(np.arange(128) / 10.0)
@@ -155,8 +157,8 @@ def machine_constants(world: World) -> Floats:
 
 
 def teaches(world: World, samples: Floats) -> Floats:
-    """How far so many samples can lead, in progress over 1.5 and at most 1: same shape."""
-    return np.minimum(world.dynamics.peak(samples) / 1.5, 1.0)
+    """How far so many samples can lead, in progress over `TEACHES_ALL` and at most 1: same shape."""
+    return np.minimum(world.dynamics.peak(samples) / TEACHES_ALL, 1.0)
 
 
 def step_flops(parameters: Floats, cost: Floats) -> Floats:

@@ -46,11 +46,10 @@ class RealLearner:
         """Fresh weights, and which machine has which site, seeded by the episode's key."""
         world = core.world()
         seed = int(core.key[0]) % 2**31
-        if world.scenario.workload.data in (*EMBEDDED, GRAMMAR):
-            if not self.given:
-                self.data = prepare_data(world.scenario, seed=seed)
-        elif self.data is None:
-            self.data = prepare_data(world.scenario)  # from files, which are read and dealt once
+        # Files are read and dealt once.
+        made_here = world.scenario.workload.data in (*EMBEDDED, GRAMMAR)
+        if self.data is None or (made_here and not self.given):
+            self.data = prepare_data(world.scenario, seed=seed if made_here else 0)
         assert self.data is not None
         scale = self.scale
         if scale is None:

@@ -6,7 +6,6 @@ Plays random decisions on real federated training over fleets of several sizes, 
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ import numpy as np
 
 from fedcore.dynamics import FOLDER, Calibration
 from fedcore.files import cache_folder, write_bytes, write_text
-from fedcore.fit_dynamics import as_rounds, draw_unseen, fit_report
+from fedcore.fit_dynamics import as_rounds, draw_unseen, fit_report, split_runs
 from fedcore.parallel import Job, run_kept
 from fedcore.reference import REFERENCE_MACHINES, TARGET_ROUNDS, bare_scenario, reach_target
 from scenarios import InputError, load
+from scenarios.errors import told
 from scenarios.schema import Workload
 
 VERSION = 3
@@ -137,11 +137,13 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     kept = list(run_kept(jobs, options.workers, "real rounds").values())
     targets, records = kept[:3], kept[3:]
     untrained, target = (float(np.mean([pair[i] for pair in targets])) for i in (0, 1))
-    dynamics, fit = fit_report(as_rounds(records, target))
+    rounds = as_rounds(records, target)
+    judge, unseen = split_runs(rounds)
+    dynamics, fit = fit_report(rounds, judge, unseen)
     result = Calibration(options.name, dynamics, untrained, target, fit)
     write_text(options.output / f"{options.name}.json", result.to_json())
     if options.plot is not None:
-        write_bytes(options.plot, draw_unseen(as_rounds(records, target), options.name))
+        write_bytes(options.plot, draw_unseen(judge, unseen, options.name))
     return result
 
 
@@ -151,14 +153,8 @@ def main() -> None:
     from rich import print as rich_print
 
     options = tyro.cli(CalibrateOptions)
-    try:
+    with told("interrupted; finished runs are kept, and the same command goes on"):
         rich_print(calibrate(options))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; finished runs are kept, and the same command goes on", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ spends in `--rounds` rounds, in time, energy and bytes. Finished runs are kept, 
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from fedcore.comparison.tables import cells, csv_text, foretold, markdown, row_o
 from fedcore.files import cache_folder, content_key, write_bytes, write_text
 from fedcore.parallel import Job, run_kept
 from scenarios import load
-from scenarios.errors import InputError
+from scenarios.errors import InputError, told
 
 VERSION = 3
 """Part of every kept run's name: raise it when a change of the code changes what a run gives."""
@@ -151,14 +150,8 @@ def main() -> None:
     import tyro
 
     options = tyro.cli(CompareOptions)
-    try:
+    with told("interrupted; finished runs are kept, and the same command goes on"):
         text = write(options, compare(options))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; finished runs are kept, and the same command goes on", file=sys.stderr)
-        sys.exit(130)
     print(text)
     print(f"table.md, curves.csv and curves.png are in {options.output}")
 

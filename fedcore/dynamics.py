@@ -200,9 +200,14 @@ def remember(
     return keep * participation + (1.0 - keep) * done
 
 
+def recent_by_machine(participation: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How many of the samples on each machine, (B, K), count as having been taking part lately: (B, K) from (B, K)."""
+    return samples * -np.expm1(-participation / FULL_AT)
+
+
 def recent_samples(participation: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.float64]:
     """N: how many samples have been taking part lately, (B,) from (B, K) and samples on each machine, (B, K)."""
-    return (samples * -np.expm1(-participation / FULL_AT)).sum(axis=1)
+    return recent_by_machine(participation, samples).sum(axis=1)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

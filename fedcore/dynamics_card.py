@@ -7,18 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from fedcore.comparison.tables import markdown
 from fedcore.dynamics import FOLDER, Calibration, load_calibration
 from fedcore.files import write_text
 
 PAGE = Path("docs/learning-dynamics.md")
 BEGIN, END = "<!-- made by python -m fedcore.dynamics_card -->", "<!-- end -->"
 SAMPLES = (40, 160, 320, 960, 2000)
-
-
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Markdown."""
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def card(calibrations: list[Calibration]) -> str:
@@ -31,11 +26,11 @@ def card(calibrations: list[Calibration]) -> str:
         for rows in (dynamics, fitted)
     ]  # fmt: skip
     peaks = [(f"{n} samples", *(f"{c.dynamics.peak(np.array(float(n))):.2f}" for c in calibrations)) for n in SAMPLES]
-    return "\n\n".join(
+    return "\n".join(
         [
-            "Parameters:\n\n" + table(head, blocks[0]),
-            "Fit (`held_out_*` come from a fit that did not see every fourth run):\n\n" + table(head, blocks[1]),
-            "The highest progress that so many samples lead to:\n\n" + table(head, peaks),
+            "Parameters:\n\n" + markdown([head, *blocks[0]]),
+            "Fit (`held_out_*` come from a fit that did not see every fourth run):\n\n" + markdown([head, *blocks[1]]),
+            "The highest progress that so many samples lead to:\n\n" + markdown([head, *peaks]),
         ]
     )
 
@@ -49,7 +44,7 @@ def page(text: str) -> str:
     if BEGIN not in text or END not in text:
         raise ValueError(f"{PAGE} has no {BEGIN} and {END}, expected both around its tables")
     calibrations = [load_calibration(path.stem) for path in sorted(FOLDER.glob("*.json"))]
-    return text[: text.index(BEGIN) + len(BEGIN)] + "\n\n" + card(calibrations) + "\n\n" + text[text.index(END) :]
+    return text[: text.index(BEGIN) + len(BEGIN)] + "\n\n" + card(calibrations) + "\n" + text[text.index(END) :]
 
 
 def main() -> None:

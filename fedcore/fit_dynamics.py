@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.dynamics import FULL_AT, Dynamics, remember
+from fedcore.dynamics import Dynamics, recent_by_machine, remember
 from fedcore.reference import REFERENCE_MACHINES, TARGET_ROUNDS, TARGET_TAIL, bare_scenario
 from scenarios.schema import Workload
 
@@ -57,7 +58,7 @@ def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
             shares = np.array([entry["shares"]])
             took_part = remember(took_part, shares > 0, np.array([r]))
             after = (record["untrained"] - entry["infonce"]) / span
-            each = images * -np.expm1(-took_part / FULL_AT)
+            each = recent_by_machine(took_part, images)
             rows.append(
                 (record["run"], before, after, entry["steps"], shares.sum(), images[shares > 0].sum() / images.sum(),
                  each.sum(), record["context"], each.sum() ** 2 / np.square(each).sum())
@@ -76,12 +77,18 @@ ANCHOR = 10.0
 """Weight of what progress 1 means in the fit."""
 
 
+@cache
+def _reference_round() -> tuple[float, float, float]:
+    """Coverage, H and samples of the reference policy's rounds: the fit asks for them at every evaluation."""
+    bare = bare_scenario(REFERENCE_MACHINES, Workload())
+    samples = sum(group.images for group in bare.fleet.machines)
+    return REFERENCE_MACHINES * bare.reference.share, float(bare.reference.sync_interval), float(samples)
+
+
 def reference_end(model: Dynamics) -> float:
     """Predicted progress of the reference policy where it is 1 by definition, see `reach_target`."""
-    bare = bare_scenario(REFERENCE_MACHINES, Workload())
-    share, steps = REFERENCE_MACHINES * bare.reference.share, float(bare.reference.sync_interval)
-    samples = np.array(float(sum(group.images for group in bare.fleet.machines)))
-    work = model.work(np.array(share), np.array(1.0), np.array(steps))
+    coverage, steps, samples = (np.array(value) for value in _reference_round())
+    work = model.work(coverage, np.array(1.0), steps)
     learned, gap, tail = np.zeros(()), np.zeros(()), []
     for r in range(TARGET_ROUNDS):
         learned, gap = model.advance(learned, gap, work, samples)
@@ -168,9 +175,8 @@ def split_runs(rounds: Rounds) -> tuple[Dynamics, Rounds]:
     return fit_dynamics(rounds.where(~held)), rounds.where(held)
 
 
-def fit_report(rounds: Rounds) -> tuple[Dynamics, dict[str, Any]]:
-    """Fit on all runs, and judge on every fourth run by a fit that did not see it."""
-    judge, unseen = split_runs(rounds)
+def fit_report(rounds: Rounds, judge: Dynamics, unseen: Rounds) -> tuple[Dynamics, dict[str, Any]]:
+    """Fit on all runs, and say how well `judge` foretells the runs that it did not see; see `split_runs`."""
     path, step = predict(judge, unseen)
     path_error = unseen.after - path
     gained, guessed = unseen.after - unseen.before, step - unseen.before
@@ -187,11 +193,10 @@ def fit_report(rounds: Rounds) -> tuple[Dynamics, dict[str, Any]]:
 PANELS = 12
 
 
-def draw_unseen(rounds: Rounds, title: str) -> bytes:
+def draw_unseen(judge: Dynamics, unseen: Rounds, title: str) -> bytes:
     """A PNG of runs that a fit did not see: progress as recorded, and as predicted from the start of the run alone."""
     from matplotlib.figure import Figure
 
-    judge, unseen = split_runs(rounds)
     path, _ = predict(judge, unseen)
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(3, 4, sharey=True).ravel()

@@ -1,5 +1,28 @@
-"""The one exception that a person's bad input raises: the two scripts print its sentence and exit with code 2."""
+"""The one exception that a person's bad input raises, and how a command tells it: its sentence, and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
     """Bad input, told in one sentence that names the file, the field, the value and what was expected."""
+
+
+@contextmanager
+def told(interrupted: str) -> Iterator[None]:
+    """End a command as all of ours do: bad input prints its one sentence and exits with 2, Ctrl-C exits with 130.
+
+    Args:
+        interrupted: what Ctrl-C prints.
+    """
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        sys.exit(130)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.heuristics.base import Heuristic
-from envs.observation import View
+from envs.observation import TEACHES_ALL, View
 from envs.patterns import finish_time, ready, round_energy
 from scenarios import Scenario
 
 Floats = NDArray[np.floating]
-TARGET = 1.0 / 1.5  # progress 1 in units of the feature `teaches`
+TARGET = 1.0 / TEACHES_ALL  # progress 1 in units of the feature `teaches`
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import brentq
 
 from fedcore.dynamics import Dynamics, recent_samples, remember
-from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, reference_end
+from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, reference_end, split_runs
 
 SHAPE = Dynamics(
     rate=0.1, ceiling=1.3, scaling=0.8, steps_power=0.75, cover_power=0.6, overlap_power=0.15, data_power=0.35,
@@ -101,8 +101,8 @@ def test_the_fit_recovers_known_parameters_without_noise():
 
 
 def test_the_fit_recovers_known_parameters_with_noise_and_says_how_well():
-    records = synthetic(40, noisy=True)
-    got, report = fit_report(as_rounds(records, TARGET))
+    rounds = as_rounds(synthetic(40, noisy=True), TARGET)
+    got, report = fit_report(rounds, *split_runs(rounds))
     for name, tolerance in {
         "steps_power": 0.1, "cover_power": 0.15, "overlap_power": 0.1, "data_power": 0.2, "context_power": 0.15,
     }.items():  # fmt: skip
