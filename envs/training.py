@@ -11,6 +11,7 @@ from envs.core import Core, Decisions
 from envs.single import ScenarioLike, SingleEnv, compile_scenarios
 from fedcore.allocation import least_share
 from fedcore.data.dataset import Dataset
+from fedcore.methods.private import Private
 from fedcore.text_workload import GRAMMAR
 from fedcore.training import FederatedTraining, ProgressScale, RoundReport
 from fedcore.workload import EMBEDDED, Prepared, build_training, prepare_data
@@ -108,7 +109,8 @@ class TrainingEnv(SingleEnv):
     - `target_infonce`: progress 1 for that data; needed where the scenario's calibration was made on other images.
 
     `info` adds `infonce`, `losses` (by name, of the machines whose blocks came back), `refused` (one sentence per refused
-    update), `feature_std`, `effective_rank` and `collapsed`.
+    update), `feature_std`, `effective_rank` and `collapsed`; and `epsilon`, what the run has spent of the privacy of the
+    machine that took part most, where the scenario has `workload.privacy`.
 
     ## Version History
 
@@ -155,6 +157,9 @@ class TrainingEnv(SingleEnv):
             effective_rank=report.effective_rank,
             collapsed=report.collapsed,
         )
+        training = self.learner.training
+        if training is not None and isinstance(training.method, Private):
+            info["epsilon"] = training.method.epsilon(training.server)
         return observation, reward, terminated, truncated, info
 
     def blocks(self) -> list[list[NDArray[np.int64]]]:

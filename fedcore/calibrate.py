@@ -125,7 +125,7 @@ def calibrate(options: CalibrateOptions) -> Calibration:
             raise InputError(f"--{name} is {getattr(options, name)}, expected at least {least}")
     # What the scenario says of calibrations is not part of what is trained.
     workload = load(options.scenario).workload.model_copy(update={"calibration": ""})
-    folder = cache_folder("calibrate", VERSION, workload.model_dump_json(), options.steps)
+    folder = cache_folder("calibrate", VERSION, workload.model_dump_json(exclude_none=True), options.steps)
     jobs: dict[Path, Job] = {folder / f"target{TARGET_ROUNDS}-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
     # The longest jobs first, so that the processes end together.
     first = options.runs

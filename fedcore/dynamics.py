@@ -3,14 +3,16 @@
 Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten steps, full context):
 
     work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  c^q
-    learned    du = rate * luck * (1 - u / C)^(1 + 1/s) dw
+    learned    du = rate * luck * (1 - u / L)^(1 + 1/s) dw,   L = C * z^e
     gap        dg = (rate * (N_0 / N)^v - f g) dw
     progress   p = u - g + noise * N(0, 1)
 
 where m is the sum of the shares that came back (mean coverage of a neuron), D the fraction of the fleet's samples that
-took part in this round, c the context, and N the number of samples that have been taking part lately: a machine that is
-in at least a third of the rounds counts nearly in full, so that taking turns keeps N high while D stays low. Returns
-diminish as scaling laws have it (Hestness et al. 2017): what is left to learn, C - u, falls as a power s of the work done.
+took part in this round, z the mean share of those machines, c the context, and N the number of samples that have been
+taking part lately: a machine that is in at least a third of the rounds counts nearly in full, so that taking turns keeps N
+high while D stays low. Returns diminish as scaling laws have it (Hestness et al. 2017): what is left to learn, L - u, falls
+as a power s of the work done. Small shares level off below whole layers: machines that move different neurons at once, each
+taking the others as frozen, overstep together (a Jacobi step), which more rounds do not average away.
 The gap is overfitting, what training on few samples costs on others: it
 grows with every pass over them, the slower the more they are, and fades with work, to what the samples that take part then
 sustain. Both equations integrate
@@ -63,7 +65,7 @@ def work_of(
 
 @numba.vectorize(cache=True)
 def learned_after(learned: Any, work: Any, luck: Any, rate: Any, ceiling: Any, scaling: Any) -> Any:
-    """u after a round, entry by entry; arguments as `Dynamics.advance`."""
+    """u after a round, entry by entry; arguments as `Dynamics.advance`, but for the ceiling: L."""
     left = 1.0 - learned / ceiling
     if left <= 0.0:
         return learned
@@ -87,7 +89,8 @@ class Dynamics:
 
     Attributes:
         rate: progress of the reference round from an untrained encoder.
-        ceiling: C, progress that unlimited work on unlimited data comes near.
+        ceiling: C, progress that unlimited work on unlimited data comes near with whole layers.
+        share_power: e, how that falls with the mean share of those who take part.
         scaling: s, the power of work with which the rest up to there falls.
         steps_power: h.
         cover_power: a.
@@ -104,6 +107,7 @@ class Dynamics:
 
     rate: Parameter
     ceiling: Parameter
+    share_power: Parameter
     scaling: Parameter
     steps_power: Parameter
     cover_power: Parameter
@@ -147,6 +151,7 @@ class Dynamics:
         gap: NDArray[np.float64],
         work: NDArray[np.float64],
         samples: NDArray[np.float64],
+        share: Parameter = 1.0,
         luck: Parameter = 1.0,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What is learned and the gap after a round; progress is their difference.
@@ -156,16 +161,19 @@ class Dynamics:
             gap: g before.
             work: of the round.
             samples: number that has been taking part lately, N.
+            share: mean of those that came back, z.
             luck: of the run.
         """
+        ceiling = self.ceiling * share**self.share_power
         rest = (self.rest_samples, self.rest_power, self.gap_fade)
         return (
-            np.asarray(learned_after(learned, work, luck, self.rate, self.ceiling, self.scaling)),
+            np.asarray(learned_after(learned, work, luck, self.rate, ceiling, self.scaling)),
             np.asarray(gap_after(gap, work, samples, self.rate, *rest)),
         )
 
     def peak(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The highest progress that this many samples lead an average untrained encoder to, if the gap does not fade.
+        """The highest progress that this many samples lead an average untrained encoder to with whole layers, if the gap does
+        not fade.
 
         There the gap grows as fast as what is learned: with x = (N_0 / N)^v, (1 - u / C)^(1 + 1/s) = x.
         """
@@ -237,7 +245,7 @@ def learn(
         steps: (B,) H.
         rounds: (B,) played before it.
         key: (B,) of the episodes; luck and noise are drawn by it.
-        table: (B, 14), the fields of each episode's `Dynamics` in their order.
+        table: (B, 15), the fields of each episode's `Dynamics` in their order.
         participation: (B, K), changed.
         fortune: (B, K) ln luck of an episode with one machine alone, drawn in its first round and kept here.
         learned: (B,), changed.
@@ -248,18 +256,19 @@ def learn(
         keep, run = 0.0, rounds[b]
         if run > 0:
             keep = MEMORY * (1 - MEMORY**run) / (1 - MEMORY ** (run + 1))
-        rate, ceiling, scaling, steps_power, cover, overlap, data_power = table[b, :7]
-        rest_samples, rest_power, fade, _, noise, run_spread, machine_spread = table[b, 7:]
+        rate, ceiling, share_power, scaling, steps_power, cover, overlap, data_power = table[b, :8]
+        rest_samples, rest_power, fade, _, noise, run_spread, machine_spread = table[b, 8:]
         if run == 0:
             learned[b], gap[b], start = 0.0, 0.0, of_round(key[b], -1)
             for k in range(done.shape[1]):
                 fortune[b, k] = run_spread * normal(start, PROGRESS, 0) + machine_spread * normal(start, PROGRESS, 1 + k)
-        coverage, part, whole, lately, luck = 0.0, 0.0, 0.0, 0.0, 0.0
+        coverage, count, part, whole, lately, luck = 0.0, 0, 0.0, 0.0, 0.0, 0.0
         for k in range(done.shape[1]):
             here = samples[world[b], k]
             whole += here
             if done[b, k]:
                 coverage += shares[b, k]
+                count += 1
                 part += here
             mean = keep * participation[b, k] + (1.0 - keep) * done[b, k]
             participation[b, k] = mean
@@ -269,9 +278,10 @@ def learn(
                 luck += recent * fortune[b, k]
         luck = np.exp(luck / max(lately, 1e-9))
         work = work_of(coverage, part / whole, float(steps[b]), steps_power, cover, overlap, data_power)
-        learned[b] = learned_after(learned[b], work, luck, rate, ceiling, scaling)
-        gap[b] = gap_after(gap[b], work, lately, rate, rest_samples, rest_power, fade)
         if work > 0.0:
+            here = ceiling * (coverage / count) ** share_power
+            learned[b] = learned_after(learned[b], work, luck, rate, here, scaling)
+            gap[b] = gap_after(gap[b], work, lately, rate, rest_samples, rest_power, fade)
             progress[b] = learned[b] - gap[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
 
 

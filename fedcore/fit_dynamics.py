@@ -25,6 +25,7 @@ class Rounds:
         after: progress.
         steps: H.
         coverage: sum of the shares, m.
+        share: their mean over the machines that took part, z.
         data: fraction of the fleet's samples that took part, D.
         samples: that have been taking part lately, N.
         context: c.
@@ -36,6 +37,7 @@ class Rounds:
     after: NDArray[np.float64]
     steps: NDArray[np.float64]
     coverage: NDArray[np.float64]
+    share: NDArray[np.float64]
     data: NDArray[np.float64]
     samples: NDArray[np.float64]
     context: NDArray[np.float64]
@@ -60,17 +62,18 @@ def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
             after = (record["untrained"] - entry["infonce"]) / span
             each = recent_by_machine(took_part, images)
             rows.append(
-                (record["run"], before, after, entry["steps"], shares.sum(), images[shares > 0].sum() / images.sum(),
-                 each.sum(), record["context"], each.sum() ** 2 / np.square(each).sum())
+                (record["run"], before, after, entry["steps"], shares.sum(), shares[shares > 0].mean(),
+                 images[shares > 0].sum() / images.sum(), each.sum(), record["context"],
+                 each.sum() ** 2 / np.square(each).sum())
             )  # fmt: skip
             before = after
     table = np.array(rows, dtype=np.float64)
-    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 9)))
+    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 10)))
 
 
-# rate, C - 1, s, h, a, b, d, N_0, v, f, q; the first three and N_0 as logarithms.
-START = (np.log(0.15), np.log(0.5), 0.0, 0.7, 0.5, 0.1, 0.2, np.log(3.0), 1.0, 0.01, 0.3)
-BOUNDS = ((-8, -4, -3, 0, 0, -0.5, 0, -7, 0.1, 0, 0), (2, 2, 3, 1.5, 2, 1.5, 2, 6, 4, 1, 3))
+# rate, C - 1, e, s, h, a, b, d, N_0, v, f, q; rate, C - 1, s and N_0 as logarithms.
+START = (np.log(0.15), np.log(0.5), 0.05, 0.0, 0.7, 0.5, 0.1, 0.2, np.log(3.0), 1.0, 0.01, 0.3)
+BOUNDS = ((-8, -4, 0, -3, 0, 0, -0.5, 0, -7, 0.1, 0, 0), (2, 2, 1, 3, 1.5, 2, 1.5, 2, 6, 4, 1, 3))
 
 
 ANCHOR = 10.0
@@ -78,20 +81,20 @@ ANCHOR = 10.0
 
 
 @cache
-def _reference_round() -> tuple[float, float, float]:
-    """Coverage, H and samples of the reference policy's rounds: the fit asks for them at every evaluation."""
+def _reference_round() -> tuple[float, float, float, float]:
+    """Coverage, share, H and samples of the reference policy's rounds: the fit asks for them at every evaluation."""
     bare = bare_scenario(REFERENCE_MACHINES, Workload())
     samples = sum(group.images for group in bare.fleet.machines)
-    return REFERENCE_MACHINES * bare.reference.share, float(bare.reference.sync_interval), float(samples)
+    return REFERENCE_MACHINES * bare.reference.share, bare.reference.share, float(bare.reference.sync_interval), float(samples)
 
 
 def reference_end(model: Dynamics) -> float:
     """Predicted progress of the reference policy where it is 1 by definition, see `reach_target`."""
-    coverage, steps, samples = (np.array(value) for value in _reference_round())
+    coverage, share, steps, samples = (np.array(value) for value in _reference_round())
     work = model.work(coverage, np.array(1.0), steps)
     learned, gap, tail = np.zeros(()), np.zeros(()), []
     for r in range(TARGET_ROUNDS):
-        learned, gap = model.advance(learned, gap, work, samples)
+        learned, gap = model.advance(learned, gap, work, samples, share)
         if r >= TARGET_ROUNDS - TARGET_TAIL:
             tail.append(learned - gap)
     return float(np.mean(tail))
@@ -102,9 +105,9 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
     from scipy.optimize import least_squares
 
     def unpack(x: NDArray[np.float64]) -> Dynamics:
-        rate, room, s, h, a, b, d, rest, v, f, q = (float(value) for value in x)
+        rate, room, e, s, h, a, b, d, rest, v, f, q = (float(value) for value in x)
         rate, room, s, rest = (float(np.exp(value)) for value in (rate, room, s, rest))
-        return Dynamics(rate, 1.0 + room, s, h, a, b, d, rest, v, f, q, 0.0, 0.0, 0.0)
+        return Dynamics(rate, 1.0 + room, e, s, h, a, b, d, rest, v, f, q, 0.0, 0.0, 0.0)
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
@@ -162,7 +165,7 @@ def predict(model: Dynamics, rounds: Rounds, luck: float = 1.0) -> tuple[NDArray
     for r in range(int(lengths.max())):
         going = lengths > r
         at = starts[going] + r
-        now = (work[at], rounds.samples[at], luck)
+        now = (work[at], rounds.samples[at], rounds.share[at], luck)
         near, _ = model.advance(rounds.before[at] + gap[going], gap[going], *now)
         learned[going], gap[going] = model.advance(learned[going], gap[going], *now)
         path[at], step[at] = learned[going] - gap[going], near - gap[going]

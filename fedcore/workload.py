@@ -20,6 +20,7 @@ from fedcore.encoders import ENCODERS
 from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
 from fedcore.methods import IntraLayer, Method
+from fedcore.methods.private import Private
 from fedcore.model import Model, build_model
 from fedcore.neurons import State
 from fedcore.objectives import OBJECTIVES
@@ -244,12 +245,13 @@ def recipe_of(workload: Workload) -> LocalRecipe:
 
 def method_of(workload: Workload) -> IntraLayer:
     """The method that an orchestrator's decisions drive: intra-layer parallelism as the workload sets it."""
-    return IntraLayer(
-        workload.server_step,
-        context=workload.context,
-        rule=workload.selection,
-        context_rule=workload.context_rule,
-    )
+    options: dict[str, Any] = {
+        "server_step": workload.server_step,
+        "context": workload.context,
+        "rule": workload.selection,
+        "context_rule": workload.context_rule,
+    }
+    return IntraLayer(**options) if workload.privacy is None else Private(**options, **workload.privacy.model_dump())
 
 
 def build_training(

@@ -278,6 +278,14 @@ class Fleet(Section):
         return tuple(g for g in self.groups for _ in range(g.count))
 
 
+class Privacy(Section):
+    """Central differential privacy for every machine as a whole: fedcore/methods/private.py."""
+
+    clip_norm: Positive = Field(2.5, description="L2 norm that a machine's change of a round is scaled down to")
+    noise_multiplier: NonNegative = Field(1.0, description="standard deviation of the noise on their sum, over clip_norm")
+    delta: Annotated[float, Field(gt=0, lt=1)] = Field(1e-5, description="at which epsilon is told")
+
+
 class Workload(Section):
     """What is trained."""
 
@@ -309,6 +317,7 @@ class Workload(Section):
     server_step: Annotated[float, Field(gt=0, le=1.5)] = Field(
         0.7, description="below 1 damps machines that move their blocks at once, each taking the others as frozen"
     )
+    privacy: Privacy | None = Field(None, description="clip and noise what is merged; null: neither")
     calibration: str = Field("soil-mixed-convnet-simclr", description="learning-dynamics parameters and target quality")
 
 

@@ -99,6 +99,7 @@ ENTRIES: dict[str, Entry] = {
     "fedavg-median": Entry("fedavg", {"merge_rule": "median"}),
     "fedavg-trimmed-mean": Entry("fedavg", {"merge_rule": "trimmed-mean"}),
     "fedavg-norm-clipping": Entry("fedavg", {"merge_rule": "norm-clipping"}),
+    "private-1/2": Entry("private", COOPERATIVE | {"clip_norm": 2.5, "noise_multiplier": 0.01}, 0.5),
     "fedavg-sgd": Entry("fedavg", sgd_rate=SGD_RATE),
     "scaffold-sgd": Entry("scaffold", sgd_rate=SGD_RATE),
     "pfedme-sgd": Entry("pfedme", {"eta": 0.02}, sgd_rate=SGD_RATE),

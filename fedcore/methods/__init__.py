@@ -18,6 +18,7 @@ from fedcore.methods.ist import IST
 from fedcore.methods.ldawa import LDAWA
 from fedcore.methods.lw_fedssl import LWFedSSL
 from fedcore.methods.pfedme import PFedMe
+from fedcore.methods.private import Private
 from fedcore.methods.prog_fedssl import ProgFedSSL
 from fedcore.methods.scaffold import Scaffold
 from fedcore.methods.splitfed import SplitFedV1, SplitFedV2
@@ -46,6 +47,7 @@ METHODS: dict[str, type[Method]] = {
     FjORD.name: FjORD,
     FedRolex.name: FedRolex,
     Exclusive.name: Exclusive,
+    Private.name: Private,
 }
 
 __all__ = ["METHODS", "FedAvg", "IntraLayer", "Method", "RoundCost", "Server"]

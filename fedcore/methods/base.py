@@ -173,8 +173,11 @@ class Method(ABC):
         self, server: Server, tasks: Sequence[LocalTask], results: Sequence[LocalResult], updates: Sequence[Update]
     ) -> None:
         """Move `server.state` by the accepted updates; the three sequences run in parallel and are never empty."""
-        merge = MERGES[self.merge_rule]
-        server.state = server.state | merge(server.state, server.model.neuron_map, updates, self.server_step)
+        server.state = server.state | self.merged(server, updates)
+
+    def merged(self, server: Server, updates: Sequence[Update]) -> State:
+        """The merged weights alone, by `merge_rule`; the server is not changed."""
+        return MERGES[self.merge_rule](server.state, server.model.neuron_map, updates, self.server_step)
 
     def after_merge(self, server: Server, steps: int) -> None:
         """The server's momentum target: one exponential step per merged round, by the product of its H momenta."""

@@ -16,7 +16,6 @@ from fedcore.merge import Update
 from fedcore.methods.base import RoundCost, Server
 from fedcore.methods.fedavg import FedAvg
 from fedcore.neurons import NeuronMap
-from fedcore.robust import MERGES
 from scenarios.errors import InputError
 
 
@@ -151,7 +150,7 @@ class FedLAMA(FedAvg):
     ) -> None:
         """See `Method.merge`."""
         memory, due = server.memory, self.due(server)
-        merged = MERGES[self.merge_rule](server.state, server.model.neuron_map, updates, self.server_step)
+        merged = self.merged(server, updates)
         mask = _row_mask(server.model.neuron_map, [unit for unit, d in zip(memory["units"], due, strict=True) if d])
         server.state = server.state | {
             name: value if bool(mask[name].all()) else torch.where(_over(mask[name], value), value, server.state[name])

@@ -16,8 +16,10 @@ import envs  # noqa: F401 - registers
 from envs.orchestration import OrchestrationEnv
 from envs.training import TrainingEnv
 from fedcore.fleet import columns as c
+from fedcore.methods.private import spent_epsilon
 from fedcore.workload import prepare_data
 from scenarios import InputError, Scenario
+from scenarios.schema import Privacy, Workload
 
 pytestmark = pytest.mark.usefixtures("cache")
 ID = "IntraFed/Training-v0"
@@ -227,3 +229,13 @@ def test_exactly_one_scenario(tiny: Scenario) -> None:
         TrainingEnv([tiny, tiny])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="is unknown"):
         TrainingEnv("no-such-fleet")
+
+
+def test_what_privacy_is_spent_is_told_where_a_scenario_asks_for_it(env: TrainingEnv, tiny: Scenario) -> None:
+    private = tiny.model_copy(update={"workload": Workload(**tiny.workload.model_dump() | {"privacy": Privacy()})})
+    guarded = TrainingEnv(private)
+    guarded.reset(seed=0)
+    told = [guarded.step(HALF)[4]["epsilon"] for _ in range(2)]
+    assert told == pytest.approx([spent_epsilon(n, 1.0, 1e-5) for n in (1, 2)])
+    env.reset(seed=0)
+    assert "epsilon" not in env.step(HALF)[4]

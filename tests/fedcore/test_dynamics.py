@@ -10,7 +10,7 @@ from fedcore.dynamics import FOLDER, Calibration, Dynamics, learn, load_calibrat
 from scenarios.errors import InputError
 
 KNOWN = Dynamics(
-    rate=0.12, ceiling=1.5, scaling=0.8, steps_power=0.7, cover_power=0.6, overlap_power=0.15, data_power=0.3,
+    rate=0.12, ceiling=1.5, share_power=0.1, scaling=0.8, steps_power=0.7, cover_power=0.6, overlap_power=0.15, data_power=0.3,
     rest_samples=8.0, rest_power=1.5, gap_fade=0.02, context_power=0.4, noise=0.01, run_spread=0.1, machine_spread=0.2,
 )  # fmt: skip
 PLENTY = 1e12
@@ -21,7 +21,7 @@ def work(coverage: float = 1.0, data: float = 1.0, steps: float = 10.0) -> float
 
 
 def advance(learned: float, amount: float, gap: float = 0.0, samples: float = PLENTY, luck: float = 1.0) -> tuple[float, float]:
-    after = KNOWN.advance(*(np.array([v]) for v in (learned, gap, amount, samples)), luck)
+    after = KNOWN.advance(*(np.array([v]) for v in (learned, gap, amount, samples)), luck=luck)
     return float(after[0][0]), float(after[1][0])
 
 
@@ -206,6 +206,17 @@ def play(samples, shares, rounds: int, dynamics: Dynamics = KNOWN, seeds: int = 
     return progress, learned, gap
 
 
+def test_small_shares_level_off_below_whole_layers():
+    def end(share: float, learned: float = 0.0) -> float:
+        at = KNOWN.advance(*(np.array([v]) for v in (learned, 0.0, 1e12, PLENTY)), share)
+        return float(at[0][0])
+
+    assert end(1.0) == pytest.approx(1.5, rel=1e-6)
+    assert end(0.25) == pytest.approx(1.5 * 0.25**0.1, rel=1e-6)
+    # What whole layers have learned is not lost by them.
+    assert end(0.25, learned=1.45) == 1.45
+
+
 def test_learn_is_the_dynamics_round_by_round():
     still = dataclasses.replace(KNOWN, noise=0.0, run_spread=0.0, machine_spread=0.0)
     progress, learned, gap = play([30, 50, 20], [0.5, 0.25, 0.0], 3, still, seeds=2)
@@ -213,7 +224,7 @@ def test_learn_is_the_dynamics_round_by_round():
     for r in range(3):
         took_part = remember(took_part, np.array([[True, True, False]]), np.array([r]))
         amount = still.work(np.array([0.75]), np.array([0.8]), np.array([10.0]))
-        at = still.advance(*at, amount, recent_samples(took_part, np.array([[30.0, 50.0, 20.0]])))
+        at = still.advance(*at, amount, recent_samples(took_part, np.array([[30.0, 50.0, 20.0]])), 0.375)
     assert learned == pytest.approx([at[0][0]] * 2)
     assert gap == pytest.approx([at[1][0]] * 2)
     assert progress == pytest.approx(learned - gap)

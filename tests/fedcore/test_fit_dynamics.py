@@ -8,7 +8,7 @@ from fedcore.dynamics import Dynamics, recent_samples, remember
 from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, reference_end, split_runs
 
 SHAPE = Dynamics(
-    rate=0.1, ceiling=1.3, scaling=0.8, steps_power=0.75, cover_power=0.6, overlap_power=0.15, data_power=0.35,
+    rate=0.1, ceiling=1.3, share_power=0.1, scaling=0.8, steps_power=0.75, cover_power=0.6, overlap_power=0.15, data_power=0.35,
     rest_samples=20.0, rest_power=1.5, gap_fade=0.0, context_power=0.4, noise=0.004, run_spread=0.1, machine_spread=0.1,
 )  # fmt: skip
 
@@ -45,7 +45,8 @@ def synthetic(runs: int, noisy: bool, seed: int = 0) -> list[dict]:
             took_part = remember(took_part, shares[None] > 0, np.array([r]))
             here = np.array([images[shares > 0].sum() / images.sum()])
             amount = TRUE.work(np.array([shares.sum()]), here, np.array([steps]))
-            at = TRUE.in_context(context).advance(*at, amount, recent_samples(took_part, images[None]), luck)
+            lately = recent_samples(took_part, images[None])
+            at = TRUE.in_context(context).advance(*at, amount, lately, shares[shares > 0].mean(), luck)
             measured = float((at[0] - at[1])[0]) + noisy * TRUE.noise * rng.normal()
             rounds.append(
                 {"steps": steps, "shares": shares.tolist(), "infonce": UNTRAINED - measured * (UNTRAINED - TARGET)}
@@ -74,6 +75,7 @@ def test_records_become_rounds():
     assert rounds.after == pytest.approx([0.2, 0.5])
     assert rounds.steps.tolist() == [5, 20]
     assert rounds.coverage == pytest.approx([0.75, 1.0])
+    assert rounds.share == pytest.approx([0.375, 1.0])
     assert rounds.data == pytest.approx([1.0, 0.25])
     seldom = 30 * (1 - np.exp(-10 * 0.8 / 1.8))
     assert rounds.samples == pytest.approx([40.0, seldom + 10.0], abs=0.01)

@@ -1,0 +1,171 @@
+"""Differential privacy of whole machines: clipped updates, noise on their sum, and what that spends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fedcore.blocks import places
+from fedcore.local import LocalRecipe, LocalResult, LocalTask, seeded
+from fedcore.merge import Update
+from fedcore.methods.base import Server
+from fedcore.methods.intralayer import IntraLayer
+from fedcore.model import Model
+from fedcore.neurons import NeuronMap, State
+from fedcore.slices import trained_slice
+from scenarios.errors import InputError
+
+
+def clipped(state: State, neuron_map: NeuronMap, update: Update, clip_norm: float) -> State:
+    """An update's change, scaled down to an L2 norm of at most `clip_norm` over all its entries together."""
+    start = trained_slice(state, neuron_map, update.block)
+    change = {name: update.trained[name].double() - old.double() for name, old in start.items()}
+    norm = sum(float(value.square().sum()) for value in change.values()) ** 0.5
+    # A little below the bound, so that rounding never leaves it above.
+    factor = min(1.0, clip_norm * (1.0 - 1e-12) / norm) if norm > 0.0 else 1.0
+    return {name: value * factor for name, value in change.items()}
+
+
+def private_merge(
+    state: State,
+    neuron_map: NeuronMap,
+    updates: Sequence[Update],
+    server_step: float,
+    clip_norm: float,
+    noise_multiplier: float,
+    generator: torch.Generator,
+) -> State:
+    """Every entry moves by (sum of clipped changes + N(0, (z S)^2)) / number of machines that trained it.
+
+    Which machine is given which neurons is decided before anybody trains, so counts are no secret. Entries that nobody
+    trained keep their value.
+
+    Args:
+        state: weights before the round; not changed.
+        neuron_map: the model.
+        updates: accepted ones; their weights do not count, being what a machine says of its own data.
+        server_step: how far to go.
+        clip_norm: S.
+        noise_multiplier: z.
+        generator: of the noise.
+    """
+    changes = [clipped(state, neuron_map, update, clip_norm) for update in updates]
+    merged: State = {}
+    for p in neuron_map.parameters:
+        old = state[p.name]
+        total, count = (torch.zeros(old.shape, dtype=torch.float64) for _ in range(2))
+        for update, change in zip(updates, changes, strict=True):
+            if len(update.block.trained[p.rows]):
+                index = places(p, update.block.trained[p.rows], update.block)
+                total[index] += change[p.name]
+                count[index] += 1.0
+        noise = torch.empty_like(total).normal_(0.0, 1.0, generator=generator)
+        moved = (total + noise_multiplier * clip_norm * noise) / count.clamp_min(1.0)
+        merged[p.name] = torch.where(count > 0, (old.double() + server_step * moved).to(old.dtype), old)
+    return merged
+
+
+@dataclass(frozen=True)
+class Private(IntraLayer):
+    """Intra-layer training with central differential privacy for every machine as a whole (DP-FedAvg, McMahan et al. 2018,
+    with fixed participation: who takes part is the orchestrator's decision, so nothing is gained from sampling).
+
+    Replacing all that a machine's data contributed by nothing moves the sum of clipped changes by at most S in L2, over all
+    layers of its block together; one round is a Gaussian mechanism of multiplier z for every machine in it, and what
+    follows from merged weights (momentum target, importance, held-out progress) is post-processing. The server is trusted:
+    it sees updates before the noise. Losses and telemetry that machines report are outside the guarantee.
+
+    Attributes:
+        clip_norm: S, of a machine's whole change in a round.
+        noise_multiplier: z; the noise on the sum has standard deviation z S. 0 only clips, and promises nothing.
+        delta: at which `epsilon` is told.
+    """
+
+    name = "private"
+
+    clip_norm: float = 2.5
+    noise_multiplier: float = 1.0
+    delta: float = 1e-5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.clip_norm > 0.0:
+            raise InputError(f"clip_norm is {self.clip_norm}, expected a number above 0")
+        if not self.noise_multiplier >= 0.0:
+            raise InputError(f"noise_multiplier is {self.noise_multiplier}, expected a number of at least 0")
+        if not 0.0 < self.delta < 1.0:
+            raise InputError(f"delta is {self.delta}, expected a number between 0 and 1")
+        if self.merge_rule != "mean":
+            raise InputError(f"merge_rule is {self.merge_rule!r}, expected 'mean', which is what method private bounds")
+
+    def check(self, model: Model, recipe: LocalRecipe) -> None:
+        """See `Method.check`: what would leave the machines without noise is refused."""
+        super().check(model, recipe)
+        if model.objective.statistics:
+            raise InputError(
+                f"the objective merges {', '.join(model.objective.statistics)} of the machines without noise, which method "
+                "private cannot bound; expected another objective, such as simclr or byol"
+            )
+        if self._measures:
+            raise InputError(
+                f"context_rule is {self.context_rule!r}, which sends mean activations without noise; expected random or "
+                "random-unscaled with method private"
+            )
+
+    def start(self, server: Server) -> None:
+        """See `Method.start`; a run that could not say what it spends does not begin."""
+        super().start(server)
+        spent_epsilon(1, self.noise_multiplier, self.delta)
+        server.memory["private_rounds"] = [0] * len(server.machine_names)
+
+    def merge(
+        self, server: Server, tasks: Sequence[LocalTask], results: Sequence[LocalResult], updates: Sequence[Update]
+    ) -> None:
+        """See `Method.merge`."""
+        super().merge(server, tasks, results, updates)
+        for task in tasks:
+            server.memory["private_rounds"][task.machine] += 1
+
+    def epsilon(self, server: Server) -> float:
+        """What the machine that took part most often has spent so far, at `delta`."""
+        return spent_epsilon(max(server.memory["private_rounds"]), self.noise_multiplier, self.delta)
+
+    def merged(self, server: Server, updates: Sequence[Update]) -> State:
+        """See `Method.merged`. Noise follows from the run's seed: where the guarantee is meant, nobody else may know it."""
+        return private_merge(
+            server.state, server.model.neuron_map, updates, self.server_step, self.clip_norm, self.noise_multiplier,
+            seeded((server.seed, 8, server.round_index)),
+        )  # fmt: skip
+
+
+def spent_epsilon(rounds: int, noise_multiplier: float, delta: float) -> float:
+    """What so many rounds spend of a machine's privacy: the epsilon of (epsilon, delta).
+
+    Rounds compose to one Gaussian mechanism of multiplier z / sqrt(rounds), whose epsilon is known exactly (Balle and Wang
+    2018, theorem 8; computed by Google's dp-accounting).
+
+    Args:
+        rounds: that the machine took part in.
+        noise_multiplier: z.
+        delta: in (0, 1).
+
+    Returns:
+        0 without rounds, infinite without noise.
+
+    Raises:
+        InputError: dp-accounting is not installed.
+    """
+    if rounds == 0:
+        return 0.0
+    if noise_multiplier == 0.0:
+        return float("inf")
+    try:
+        from dp_accounting import get_epsilon_gaussian
+    except ImportError:
+        raise InputError(
+            "workload.privacy needs the package dp-accounting to say what is spent, which is not installed; expected: "
+            'pip install "intrafed[privacy]"'
+        ) from None
+    return float(get_epsilon_gaussian(noise_multiplier / rounds**0.5, delta))
