@@ -1,7 +1,8 @@
 """Record real rounds and fit the learning-dynamics model to them: `python -m fedcore.calibrate`.
 
 Plays random decisions on real federated training over fleets of several sizes, records every round, fits, and writes
-`fedcore/calibrations/NAME.json`. Each run is kept as it ends, so that an interrupted calibration resumes.
+`fedcore/calibrations/NAME.json`, with what was recorded beside it in NAME.rounds.json.gz: the same command then fits again in
+seconds. Each run is kept as it ends, so that an interrupted calibration resumes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fedcore.dynamics import FOLDER, Calibration
 from fedcore.files import cache_folder, write_bytes, write_text
 from fedcore.fit_dynamics import as_rounds, draw_unseen, fit_report, split_runs
 from fedcore.parallel import Job, run_kept
+from fedcore.recorded import keep_records, recorded_path, unpack_records
 from fedcore.reference import REFERENCE_MACHINES, TARGET_ROUNDS, bare_scenario, reach_target
 from scenarios import InputError, load
 from scenarios.errors import told
@@ -134,7 +136,10 @@ def calibrate(options: CalibrateOptions) -> Calibration:
         jobs |= {
             folder / f"{who}-{run:04d}.json": (random_run, (workload, run, steps, who)) for run in range(begin, begin + number)
         }
-    kept = list(run_kept(jobs, options.workers, "real rounds").values())
+    for place in {FOLDER, options.output}:
+        unpack_records(recorded_path(place, options.name), folder)
+    everything = run_kept(jobs, options.workers, "real rounds")
+    kept = list(everything.values())
     targets, records = kept[:3], kept[3:]
     untrained, target = (float(np.mean([pair[i] for pair in targets])) for i in (0, 1))
     rounds = as_rounds(records, target)
@@ -142,6 +147,9 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     dynamics, fit = fit_report(rounds, judge, unseen)
     result = Calibration(options.name, dynamics, untrained, target, fit)
     write_text(options.output / f"{options.name}.json", result.to_json())
+    keep_records(
+        recorded_path(options.output, options.name), folder.name, {path.name: record for path, record in everything.items()}
+    )
     if options.plot is not None:
         write_bytes(options.plot, draw_unseen(judge, unseen, options.name))
     return result
