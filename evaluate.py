@@ -52,6 +52,19 @@ class Options:
     """Play the same policies on both tiers and report whether simulation ranks them as real training does: --scenarios (by
     default four), --agents (by default every heuristic and four fixed decisions), --runs real runs each (by default 3),
     --episodes simulated ones."""
+    benchmark: bool = False
+    """Play the benchmark in simulation: --agents (by default every heuristic and searched fixed decision, and the policy; also
+    FILE.py:NAME, see docs/submit.md) on --splits, or on --scenarios (also folders of YAML files), --episodes seeds each.
+    Writes leaderboard.md, report.html, tables and plots into --out."""
+    splits: str = ""
+    """Of the benchmark, comma-separated; by default all: named, in-distribution, out-of-distribution, larger-fleets, traces,
+    faults."""
+    traces: Path = Path("../shared/data/traces")
+    """Folder of recorded links (CSV) for the benchmark's split traces, which is left out where there are none."""
+    planned: int = 1
+    """Episodes of each scenario that the clairvoyant planner plays in the benchmark."""
+    real_runs: int = 0
+    """Real runs of the benchmark's best agents, per agent and scenario."""
     out: Path = Path("runs")
     """Folder of all runs; results go to a folder in it."""
 
@@ -65,6 +78,8 @@ def main() -> None:
     for name in ("episodes", "runs", "workers"):
         positive(name, getattr(options, name))
     options = replace(options, runs=options.runs or (3 if options.agreement else 1))
+    if options.benchmark:
+        return compete(options)
     spoken = options.scenarios or (AGREEMENT_SCENARIOS if options.agreement else "farm-lte")
     chosen = [load(name.strip()) for name in spoken.split(",") if name.strip()]
     if not chosen:
@@ -97,6 +112,28 @@ def main() -> None:
         on_training(options, chosen, path, names, folder)
     else:
         in_simulation(options, chosen, path, names or [*HEURISTICS, "best-static"], folder)
+
+
+def compete(options: Options) -> None:
+    """Play the benchmark and write its pages."""
+    import shlex
+    import sys
+
+    from agents.cli import console
+    from agents.frozen import newest_policy
+    from agents.leaderboard import AGENTS, Played, run
+    from agents.splits import cases
+    from fedcore.files import content_key
+
+    path = options.policy or newest_policy(options.out)
+    chosen, skipped = cases(options.splits, options.scenarios, options.traces)
+    for sentence in skipped:
+        console.print(sentence)
+    names = [name.strip() for name in options.agents.split(",") if name.strip()] or [*AGENTS]
+    agents = tuple(dict.fromkeys([*([str(path)] if path else []), *names]))
+    what = Played(agents, tuple(chosen), options.episodes, options.planned, options.workers)
+    folder = options.out / f"benchmark-{content_key(agents, [c.scenario.name for c in chosen], options.episodes)}"
+    run(what, folder, shlex.join(["python", "evaluate.py", *sys.argv[1:]]), options.real_runs)
 
 
 def in_simulation(options: Options, chosen: list[Scenario], path: Path | None, names: list[str], folder: Path) -> None:

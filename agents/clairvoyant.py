@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Orchestrator
-from agents.benchmark import EpisodeResult, play_episode
 from agents.best_static import static_decisions, within_memory
+from agents.episodes import EpisodeResult, play_episode
 from envs.core import Core
 from envs.observation import split
 from envs.orchestration import OrchestrationEnv
