@@ -42,16 +42,16 @@ def overall_grid(standings: Standings, planned: int) -> Grid:
             )
         )
     seen = (
-        f" Regret to the clairvoyant planner, which sees what nobody can: mean over {runs} episodes, the first {planned} of each "
-        "scenario that it plays."
+        f" Regret to the clairvoyant planner, which sees what nobody can: mean over {runs} episodes, the first {planned} of "
+        "each scenario that it plays."
     ) if runs else " The clairvoyant planner did not play."
     return Grid(
         f"Everything: {len(names)} scenarios",
         ("agent", "IQM ln efficiency", "95 % interval", "efficiency", "reached", "time / ref", "energy / ref", "bytes / ref",
          "regret to best-static", "regret to clairvoyant"),
         tuple(rows),
-        "Costs: geometric means over all episodes, one that missed its target with what it had spent. Regret to best-static: IQM "
-        "of ln efficiency lost to it on the same episodes (negative: better than it)." + seen,
+        "Costs: geometric means over all episodes, one that missed its target with what it had spent. Regret to best-static: "
+        "IQM of ln efficiency lost to it on the same episodes (negative: better than it)." + seen,
     )  # fmt: skip
 
 
