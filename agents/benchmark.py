@@ -15,6 +15,7 @@ from agents.best_static import STATICS, search_static
 from agents.episodes import EpisodeResult, play_episode
 from agents.fixed import FIXED, parse_fixed
 from agents.frozen import load_policy
+from agents.greedy_mpc import PLANNERS
 from agents.heuristics import HEURISTICS
 from agents.outside import is_outside, load_outside
 from envs.orchestration import OrchestrationEnv
@@ -26,8 +27,9 @@ HELD_OUT_SEED = 1_000_000
 
 
 def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orchestrator:
-    """An orchestrator by name: a heuristic, one of `best_static.STATICS` (searched on this scenario), a decision that never
-    changes as `fixed.parse_fixed` spells it, the path of a frozen policy, or FILE.py:NAME as `outside.load_outside` reads it.
+    """An orchestrator by name: a heuristic, a planner, one of `best_static.STATICS` (searched on this scenario), a decision
+    that never changes as `fixed.parse_fixed` spells it, the path of a frozen policy, or FILE.py:NAME as
+    `outside.load_outside` reads it.
 
     Raises:
         InputError: unknown name, or a file that does not load.
@@ -36,13 +38,15 @@ def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orche
         return HEURISTICS[name]()
     if name.startswith(FIXED):
         return parse_fixed(name, compile_world(scenario, max_machines))
+    if name in PLANNERS:
+        return PLANNERS[name]()
     if name in STATICS:
         return search_static(compile_world(scenario, max_machines), kind=name).policy
     if is_outside(name):
         return load_outside(name)
     if name.endswith(".safetensors") or Path(name).is_file():
         return load_policy(name)
-    known = ", ".join([*HEURISTICS, *STATICS, f"{FIXED}SHARExH"])
+    known = ", ".join([*HEURISTICS, *STATICS, *PLANNERS, f"{FIXED}SHARExH"])
     raise InputError(f"agent {name!r} is unknown: expected a .safetensors file, FILE.py:NAME or one of {known}")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Orchestrator
+from agents.rollout import play_out
 from envs.core import Core, SimulatedLearner
 from envs.observation import step_flops
 from envs.spaces import encode
@@ -167,9 +168,4 @@ def _score(world: World, actions: list[NDArray[np.float32]], episodes: int, seed
     generators = [np.random.default_rng([seed, e]) for _ in actions for e in range(episodes)]
     core.reset(np.arange(core.num_envs), generators)
     batch = np.repeat(np.stack(actions), episodes, axis=0)
-    result = np.full(core.num_envs, np.nan)
-    while np.isnan(result).any():
-        _, reason = core.step(batch)
-        ended = (reason > 0) & np.isnan(result)
-        result[ended] = core.log_efficiency()[ended]
-    return result.reshape(len(actions), episodes).mean(axis=1)
+    return play_out(core, lambda rows, _: batch[rows]).reshape(len(actions), episodes).mean(axis=1)

@@ -19,6 +19,7 @@ from agents.cli import console, judge_with_bars
 from agents.content import code_of
 from agents.episodes import EpisodeResult, play_together
 from agents.fixed import FIXED
+from agents.greedy_mpc import PLANNERS, GreedyMpc
 from agents.heuristics import HEURISTICS
 from agents.judge import Cell, Judgement, cell_scenario
 from agents.outside import is_outside
@@ -44,7 +45,7 @@ from scenarios import Scenario
 
 VERSION = 1
 """Part of every kept cell's name: raise it when `play_cell` comes to mean something else."""
-AGENTS = (*HEURISTICS, *STATICS)
+AGENTS = (*HEURISTICS, *STATICS, GreedyMpc.name)
 """Who plays unless told otherwise."""
 UNPLANNED = ("larger-fleets",)
 """Splits that the clairvoyant planner leaves out: it tries each machine alone, and takes minutes an episode there."""
@@ -90,6 +91,8 @@ def agent_key(agent: str) -> str:
         return agent + code_of(HEURISTICS[agent].__module__)
     if agent in STATICS:
         return agent + code_of("agents.best_static")
+    if agent in PLANNERS:
+        return agent + code_of("agents.greedy_mpc")
     if agent == CLAIRVOYANT:
         return agent + code_of("agents.clairvoyant")
     if agent.startswith(FIXED):
