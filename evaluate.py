@@ -34,8 +34,8 @@ class Options:
     policy: Path | None = None
     """Frozen policy; by default the newest under runs/, and none at all where there is none."""
     agents: str = ""
-    """Comma-separated heuristics to play beside it (equal, fedavg, speed, makespan, energy, deadline, adacomm, enough,
-    best-static); by default all of them in simulation, and equal and the best two by simulation on real training."""
+    """Comma-separated agents to play beside it: heuristics (equal, fedavg, oort, enough, ...: a wrong name lists them),
+    best-static, greedy-mpc, FILE.py:NAME (docs/submit.md); by default all of them in simulation, and equal and the best two by simulation on real training."""
     scenarios: str = ""
     """Comma-separated names or YAML files; by default farm-lte, and four different ones with --agreement."""
     tier: Literal["orchestration", "training"] = "orchestration"
@@ -87,8 +87,10 @@ def main() -> None:
     if options.data is not None and not options.data.exists():
         raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")
     with console.status("loading"):
-        from agents.fixed import FIXED
+        from agents.benchmark import is_agent
+        from agents.best_static import STATICS
         from agents.frozen import load_policy, newest_policy
+        from agents.greedy_mpc import PLANNERS
         from agents.heuristics import HEURISTICS
         from fedcore.files import content_key
 
@@ -100,11 +102,9 @@ def main() -> None:
     if path is not None:
         load_policy(path)  # refuse a bad file before anything long begins
     names = [name.strip() for name in options.agents.split(",") if name.strip()]
-    unknown = [
-        n for n in names if n not in (*HEURISTICS, "best-static") and not n.startswith(FIXED) and not Path(n).is_file()
-    ]
+    unknown = [n for n in names if not is_agent(n)]
     if unknown:
-        raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, 'best-static'])}")
+        raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, *STATICS, *PLANNERS])}")
     folder = options.out / f"evaluation-{content_key(*vars(options).values(), path)}"
     if options.agreement:
         both_tiers(options, chosen, path, names, folder)

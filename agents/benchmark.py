@@ -50,6 +50,11 @@ def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orche
     raise InputError(f"agent {name!r} is unknown: expected a .safetensors file, FILE.py:NAME or one of {known}")
 
 
+def is_agent(name: str) -> bool:
+    """Whether `orchestrator` takes a name, files that do not load aside."""
+    return name in (*HEURISTICS, *STATICS, *PLANNERS) or name.startswith(FIXED) or is_outside(name) or Path(name).is_file()
+
+
 def benchmark(
     agents: Sequence[Orchestrator],
     scenario: Scenario,

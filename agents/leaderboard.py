@@ -22,7 +22,7 @@ from agents.fixed import FIXED
 from agents.greedy_mpc import PLANNERS, GreedyMpc
 from agents.heuristics import HEURISTICS
 from agents.judge import Cell, Judgement, cell_scenario
-from agents.outside import is_outside
+from agents.outside import file_of, is_outside
 from agents.report import Report, real_curves
 from agents.splits import Case
 from agents.standings import Standings
@@ -97,7 +97,7 @@ def agent_key(agent: str) -> str:
         return agent + code_of("agents.clairvoyant")
     if agent.startswith(FIXED):
         return agent + code_of("agents.fixed")
-    file = Path(agent.rpartition(":")[0] if is_outside(agent) else agent)
+    file = Path(file_of(agent))
     reads = "agents.outside" if is_outside(agent) else "agents.frozen"
     content = hashlib.sha256(file.read_bytes()).hexdigest()
     return content_key(agent.rpartition(":")[2] if is_outside(agent) else "", content, code_of(reads))

@@ -78,6 +78,11 @@ def is_outside(name: str) -> bool:
     return ".py:" in name
 
 
+def file_of(name: str) -> str:
+    """Path of the file that an agent's name means, if it means one: FILE of FILE.py:NAME, else the name."""
+    return name.rpartition(":")[0] if is_outside(name) else name
+
+
 def load_outside(name: str) -> Orchestrator:
     """An orchestrator from FILE.py:NAME, where NAME is a function `observation -> action`, a class with `decide(observation)`
     (and `begin(scenario)`, if it likes) that is made anew for every episode, or an `agents.base.Orchestrator`.

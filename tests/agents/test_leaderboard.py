@@ -8,8 +8,10 @@ import pytest
 
 import scenarios
 from agents import leaderboard
+from agents.episodes import EpisodeResult
 from agents.leaderboard import Played, agent_key, labels, play, scenario_key, write
 from agents.splits import Case
+from agents.standings import Standings
 from scenarios import Scenario
 
 
@@ -83,3 +85,20 @@ def test_an_unknown_agent_is_refused_before_anything_is_played(tmp_path: Path, m
     monkeypatch.setattr(leaderboard, "play", lambda what: pytest.fail("played"))
     with pytest.raises(scenarios.InputError, match="agent 'nobody' is unknown"):
         leaderboard.run(small(("equal", "nobody")), tmp_path, "command")
+
+
+def test_the_best_agents_and_the_reference_go_to_real_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(leaderboard, "judge_with_bars", lambda cells, told, folder, workers: asked.extend(cells) or [])
+    cases = tuple(Case("named", scenarios.load(name)) for name in ("farm-lte", "two-servers"))
+    scores = {"equal": 0.0, "speed": 1.0, "enough": 3.0, "deadline": 2.0}
+    episodes = {
+        (agent, case.scenario.name): [EpisodeResult(agent, case.scenario.name, s, v, True, 1.0, 1.0, 1.0, 1.0, 1.0, 1, [])
+                                      for s in range(3)]
+        for agent, v in scores.items() for case in cases
+    }  # fmt: skip
+    standings = Standings(cases, tuple(scores), episodes, {})
+    leaderboard.on_training(standings, Played(tuple(scores), cases), 2, 2)
+    # One scenario of the one workload, the best two and the reference, two runs each.
+    told = [(cell.agent, cell.scenario["name"], cell.seed) for cell in asked]
+    assert told == [(agent, "farm-lte", run) for agent in ("enough", "deadline", "equal") for run in range(2)]
