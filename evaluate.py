@@ -35,7 +35,8 @@ class Options:
     """Frozen policy; by default the newest under runs/, and none at all where there is none."""
     agents: str = ""
     """Comma-separated agents to play beside it: heuristics (equal, fedavg, oort, enough, ...: a wrong name lists them),
-    best-static, greedy-mpc, FILE.py:NAME (docs/submit.md); by default all of them in simulation, and equal and the best two by simulation on real training."""
+    best-static, greedy-mpc, FILE.py:NAME (docs/submit.md); by default all heuristics in simulation, and equal and the best two
+    by simulation on real training."""
     scenarios: str = ""
     """Comma-separated names or YAML files; by default farm-lte, and four different ones with --agreement."""
     tier: Literal["orchestration", "training"] = "orchestration"
