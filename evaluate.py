@@ -34,8 +34,9 @@ class Options:
     policy: Path | None = None
     """Frozen policy; by default the newest under runs/, and none at all where there is none."""
     agents: str = ""
-    """Comma-separated heuristics to play beside it (equal, fedavg, speed, makespan, energy, deadline, adacomm, enough,
-    best-static); by default all of them in simulation, and equal and the best two by simulation on real training."""
+    """Comma-separated agents to play beside it: heuristics (equal, fedavg, oort, enough, ...: a wrong name lists them),
+    best-static, greedy-mpc, FILE.py:NAME (docs/submit.md); by default all heuristics in simulation, and equal and the best two
+    by simulation on real training."""
     scenarios: str = ""
     """Comma-separated names or YAML files; by default farm-lte, and four different ones with --agreement."""
     tier: Literal["orchestration", "training"] = "orchestration"
@@ -52,6 +53,19 @@ class Options:
     """Play the same policies on both tiers and report whether simulation ranks them as real training does: --scenarios (by
     default four), --agents (by default every heuristic and four fixed decisions), --runs real runs each (by default 3),
     --episodes simulated ones."""
+    benchmark: bool = False
+    """Play the benchmark in simulation: --agents (by default every heuristic and searched fixed decision, and the policy; also
+    FILE.py:NAME, see docs/submit.md) on --splits, or on --scenarios (also folders of YAML files), --episodes seeds each.
+    Writes leaderboard.md, report.html, tables and plots into --out."""
+    splits: str = ""
+    """Of the benchmark, comma-separated; by default all: named, in-distribution, out-of-distribution, larger-fleets, traces,
+    faults."""
+    traces: Path = Path("../shared/data/traces")
+    """Folder of recorded links (CSV) for the benchmark's split traces, which is left out where there are none."""
+    planned: int = 1
+    """Episodes of each scenario that the clairvoyant planner plays in the benchmark."""
+    real_runs: int = 0
+    """Real runs of the benchmark's best agents, per agent and scenario."""
     out: Path = Path("runs")
     """Folder of all runs; results go to a folder in it."""
 
@@ -65,6 +79,8 @@ def main() -> None:
     for name in ("episodes", "runs", "workers"):
         positive(name, getattr(options, name))
     options = replace(options, runs=options.runs or (3 if options.agreement else 1))
+    if options.benchmark:
+        return compete(options)
     spoken = options.scenarios or (AGREEMENT_SCENARIOS if options.agreement else "farm-lte")
     chosen = [load(name.strip()) for name in spoken.split(",") if name.strip()]
     if not chosen:
@@ -72,8 +88,10 @@ def main() -> None:
     if options.data is not None and not options.data.exists():
         raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")
     with console.status("loading"):
-        from agents.fixed import FIXED
+        from agents.benchmark import is_agent
+        from agents.best_static import STATICS
         from agents.frozen import load_policy, newest_policy
+        from agents.greedy_mpc import PLANNERS
         from agents.heuristics import HEURISTICS
         from fedcore.files import content_key
 
@@ -85,11 +103,9 @@ def main() -> None:
     if path is not None:
         load_policy(path)  # refuse a bad file before anything long begins
     names = [name.strip() for name in options.agents.split(",") if name.strip()]
-    unknown = [
-        n for n in names if n not in (*HEURISTICS, "best-static") and not n.startswith(FIXED) and not Path(n).is_file()
-    ]
+    unknown = [n for n in names if not is_agent(n)]
     if unknown:
-        raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, 'best-static'])}")
+        raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, *STATICS, *PLANNERS])}")
     folder = options.out / f"evaluation-{content_key(*vars(options).values(), path)}"
     if options.agreement:
         both_tiers(options, chosen, path, names, folder)
@@ -97,6 +113,28 @@ def main() -> None:
         on_training(options, chosen, path, names, folder)
     else:
         in_simulation(options, chosen, path, names or [*HEURISTICS, "best-static"], folder)
+
+
+def compete(options: Options) -> None:
+    """Play the benchmark and write its pages."""
+    import shlex
+    import sys
+
+    from agents.cli import console
+    from agents.frozen import newest_policy
+    from agents.leaderboard import AGENTS, Played, run
+    from agents.splits import cases
+    from fedcore.files import content_key
+
+    path = options.policy or newest_policy(options.out)
+    chosen, skipped = cases(options.splits, options.scenarios, options.traces)
+    for sentence in skipped:
+        console.print(sentence)
+    names = [name.strip() for name in options.agents.split(",") if name.strip()] or [*AGENTS]
+    agents = tuple(dict.fromkeys([*([str(path)] if path else []), *names]))
+    what = Played(agents, tuple(chosen), options.episodes, options.planned, options.workers)
+    folder = options.out / f"benchmark-{content_key(agents, [c.scenario.name for c in chosen], options.episodes)}"
+    run(what, folder, shlex.join(["python", "evaluate.py", *sys.argv[1:]]), options.real_runs)
 
 
 def in_simulation(options: Options, chosen: list[Scenario], path: Path | None, names: list[str], folder: Path) -> None:

@@ -3,114 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Orchestrator
-from agents.best_static import search_static
+from agents.best_static import BEST_STATIC as BEST_STATIC
+from agents.best_static import STATICS, search_static
+from agents.episodes import EpisodeResult, play_episode
 from agents.fixed import FIXED, parse_fixed
 from agents.frozen import load_policy
+from agents.greedy_mpc import PLANNERS
 from agents.heuristics import HEURISTICS
+from agents.outside import is_outside, load_outside
 from envs.orchestration import OrchestrationEnv
-from envs.single import SingleEnv
 from fedcore.world import compile_world
 from scenarios import InputError, Scenario
 
 HELD_OUT_SEED = 1_000_000
 """Held-out episodes start here: training draws its episodes from generators seeded otherwise."""
-BEST_STATIC = "best-static"
-
-
-@dataclass(frozen=True)
-class EpisodeResult:
-    """One episode.
-
-    Attributes:
-        agent: name of the orchestrator.
-        scenario: name.
-        seed: of the episode.
-        log_efficiency: ln of the score.
-        reached: whether the target was reached.
-        progress: at the end.
-        time_s: simulated seconds.
-        energy_j: joules.
-        bytes: up and down.
-        co2e_kg: carbon.
-        rounds: number of rounds.
-        curve: per round (seconds, progress, joules, bytes, H, sum of shares).
-    """
-
-    agent: str
-    scenario: str
-    seed: int
-    log_efficiency: float
-    reached: bool
-    progress: float
-    time_s: float
-    energy_j: float
-    bytes: float
-    co2e_kg: float
-    rounds: int
-    curve: list[list[float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orchestrator:
-    """An orchestrator by name: a heuristic, "best-static" (searched on this scenario), a decision that never changes as
-    `fixed.parse_fixed` spells it, or the path of a frozen policy.
+    """An orchestrator by name: a heuristic, a planner, one of `best_static.STATICS` (searched on this scenario), a decision
+    that never changes as `fixed.parse_fixed` spells it, the path of a frozen policy, or FILE.py:NAME as
+    `outside.load_outside` reads it.
 
     Raises:
-        InputError: unknown name, or a policy file that does not load.
+        InputError: unknown name, or a file that does not load.
     """
     if name in HEURISTICS:
         return HEURISTICS[name]()
     if name.startswith(FIXED):
         return parse_fixed(name, compile_world(scenario, max_machines))
-    if name == BEST_STATIC:
-        return search_static(compile_world(scenario, max_machines)).policy
+    if name in PLANNERS:
+        return PLANNERS[name]()
+    if name in STATICS:
+        return search_static(compile_world(scenario, max_machines), kind=name).policy
+    if is_outside(name):
+        return load_outside(name)
     if name.endswith(".safetensors") or Path(name).is_file():
         return load_policy(name)
-    known = ", ".join([*HEURISTICS, BEST_STATIC, f"{FIXED}SHARExH"])
-    raise InputError(f"agent {name!r} is unknown: expected a .safetensors file or one of {known}")
+    known = ", ".join([*HEURISTICS, *STATICS, *PLANNERS, f"{FIXED}SHARExH"])
+    raise InputError(f"agent {name!r} is unknown: expected a .safetensors file, FILE.py:NAME or one of {known}")
 
 
-def play_episode(
-    agent: Orchestrator,
-    env: SingleEnv,
-    seed: int,
-    on_round: Callable[[dict[str, Any]], None] = lambda info: None,
-) -> EpisodeResult:
-    """Play one episode to its end.
-
-    Args:
-        agent: who decides.
-        env: either tier.
-        seed: of the episode.
-        on_round: called with every round's info.
-    """
-    observation, info = env.reset(seed=seed)
-    scenario = env.core.world().scenario
-    agent.begin(scenario)
-    curve: list[list[float]] = []
-    ended = False
-    while not ended:
-        observation, _, ended, _, info = env.step(agent.decide(observation))
-        curve.append(
-            [info["time_s"], info["progress"], info["energy_j"], info["bytes"], info["sync_interval"],
-             float(info["shares"].sum())]
-        )  # fmt: skip
-        on_round(info)
-    return EpisodeResult(
-        agent.name, scenario.name, seed, info["log_efficiency"], info["reached"], info["progress"], info["time_s"],
-        info["energy_j"], info["bytes"], info["co2e_kg"], info["round"], curve,
-    )  # fmt: skip
+def is_agent(name: str) -> bool:
+    """Whether `orchestrator` takes a name, files that do not load aside."""
+    return name in (*HEURISTICS, *STATICS, *PLANNERS) or name.startswith(FIXED) or is_outside(name) or Path(name).is_file()
 
 
 def benchmark(

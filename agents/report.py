@@ -89,7 +89,8 @@ class Report:
         return path
 
 
-def _tidy(axes: Axes, x: str, y: str) -> None:
+def tidy(axes: Axes, x: str, y: str) -> None:
+    """Axis labels, a faint grid, no box."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.spines[["top", "right"]].set_visible(False)
@@ -105,7 +106,7 @@ def learning_curve(curve: Sequence[tuple[int, float]], levels: Sequence[tuple[st
     for i, (name, value) in enumerate(levels):
         axes.axhline(value, color=COLOURS[1 + i], ls="--", lw=1.2, label=name)
     axes.legend(frameon=False)
-    _tidy(axes, "environment steps", "mean ln efficiency")
+    tidy(axes, "environment steps", "mean ln efficiency")
     return figure
 
 
@@ -118,7 +119,7 @@ def score_bars(summaries: Sequence[Summary]) -> Figure:
         axes.errorbar(s.mean, i, xerr=[[s.mean - s.low], [s.high - s.mean]], fmt="o", color=colour, capsize=4)
     axes.set_yticks(range(len(summaries)), [s.agent for s in reversed(summaries)])
     axes.axvline(0.0, color="#888", lw=1)
-    _tidy(axes, "mean ln efficiency, 95 % bootstrap interval (0: the reference policy)", "")
+    tidy(axes, "mean ln efficiency, 95 % bootstrap interval (0: the reference policy)", "")
     return figure
 
 
@@ -134,7 +135,7 @@ def trade_off(results: Sequence[EpisodeResult]) -> Figure:
     for axes, label in ((left, "energy, kJ"), (right, "traffic, MB")):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        _tidy(axes, "simulated seconds to the end", label)
+        tidy(axes, "simulated seconds to the end", label)
     left.legend(frameon=False, fontsize=8)
     return figure
 
@@ -151,7 +152,7 @@ def real_curves(judgements: Sequence[Judgement]) -> Figure:
             axes.plot(curve[:, column] * scale, curve[:, 1], color=colour, lw=1.6, label=j.result.agent)
     for axes, label in zip(panels, ("simulated seconds", "energy, kJ", "traffic, MB"), strict=True):
         axes.axhline(1.0, color="#888", lw=1, ls="--")
-        _tidy(axes, label, "progress" if axes is panels[0] else "")
+        tidy(axes, label, "progress" if axes is panels[0] else "")
     handles = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
     panels[0].legend(handles.values(), handles.keys(), frameon=False)
     return figure

@@ -10,6 +10,7 @@ from rich.table import Table
 from agents.benchmark import Comparison, Summary
 from agents.judge import Judgement
 from agents.probing import Probes
+from fedcore.comparison.tables import markdown
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ class Grid:
 
     def markdown(self) -> str:
         """For pages."""
-        lines = ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
-        return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in self.rows])
+        return markdown([self.columns, *self.rows]).rstrip("\n")
 
 
 def _si(value: float, unit: str) -> str:

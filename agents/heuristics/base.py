@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from agents.base import Orchestrator
 from envs.observation import View, split
-from envs.spaces import encode
+from envs.spaces import encode, share_entries
 from scenarios import Scenario
 
 
@@ -19,10 +19,12 @@ class Heuristic(Orchestrator):
     Attributes:
         menu: the scenario's sync intervals.
         usual_steps: the scenario's reference interval.
+        memoryless: whether it decides on the observation alone, and by code that takes batches.
     """
 
     menu: tuple[int, ...] = (2, 5, 10, 20, 40)
     usual_steps: int = 10
+    memoryless: bool = False
 
     def begin(self, scenario: Scenario) -> None:
         """Take the menu of sync intervals."""
@@ -35,6 +37,14 @@ class Heuristic(Orchestrator):
         steps = self.nearest(self.steps(view))
         shares = np.clip(self.shares(view, steps), 0.0, 1.0)
         return encode(shares, self.menu.index(steps), len(self.menu), len(shares))
+
+    def decide_many(self, observations: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Decisions (B, K_max + 1) on the observations (B, size) of B episodes of one scenario, of a memoryless one."""
+        view = split(np.asarray(observations, dtype=np.float64))
+        steps = self.nearest(self.steps(view))
+        shares = np.clip(self.shares(view, steps), 0.0, 1.0)
+        level = encode(np.zeros(0), self.menu.index(steps), len(self.menu), 0)
+        return np.concatenate([share_entries(shares), np.repeat(level[None], len(shares), axis=0)], axis=1)
 
     def nearest(self, steps: float) -> int:
         """Entry of the menu closest to a wish, on a log scale."""

@@ -14,6 +14,7 @@ class Energy(Heuristic):
     """Half shares for the half of the machines that use least energy, full batteries first."""
 
     name = "energy"
+    memoryless = True
 
     def shares(self, view: View, steps: int) -> NDArray[np.floating]:
         """See `Heuristic.shares`."""

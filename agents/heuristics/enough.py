@@ -49,14 +49,14 @@ class Enough(Heuristic):
     every = 3  # a crew of so many takes turns one by one
     empty = 0.05  # charge above the reserve at which a machine is spared
     keep = 0.7  # of what recent gains were
-    patience = 10  # rounds without a new best after which progress has stalled; noise alone takes fewer
+    patience = 10  # rounds with somebody at work and no new best after which progress has stalled; noise alone takes fewer
 
     def begin(self, scenario: Scenario) -> None:
         """Forget the last episode."""
         super().begin(scenario)
         self.usual_share = scenario.reference.share
         self.round, self.limit = 0, np.inf
-        self.best, self.best_at = 0.0, 0
+        self.best, self.fruitless = 0.0, 0
         self.asked: Floats = np.zeros(0)
         self.leaves: Floats = np.zeros(0)
 
@@ -91,7 +91,9 @@ class Enough(Heuristic):
             if ((m["last_outcome"] < 0.0) & (m["leaves"] == self.leaves)).any():  # late: the round ended at the deadline
                 self.limit = min(self.limit, 10.0 ** float(f["last_round_time"]))
         if f["progress"] > self.best:
-            self.best, self.best_at = float(f["progress"]), self.round
+            self.best, self.fruitless = float(f["progress"]), 0
+        elif (m["last_share"] > 0.0).any():
+            self.fruitless += 1
         self.leaves = m["leaves"]
         self.round += 1
 
@@ -136,7 +138,7 @@ class Enough(Heuristic):
         y = [*(reach for _, reach in points), view.fleet["teaches"]]
         data = m["data"][ranked]
         reach = np.interp(np.log(data.cumsum()), x, y)
-        if self.round - self.best_at > self.patience or reach[-1] < TARGET:
+        if self.fruitless >= self.patience or reach[-1] < TARGET:
             return None
         crew = np.arange(int(np.argmax(reach >= TARGET)) + 1)
         for k in crew[np.argsort(data[crew], kind="stable")]:

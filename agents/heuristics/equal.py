@@ -15,6 +15,7 @@ class Equal(Heuristic):
     """The scenario's reference share for every machine that is there."""
 
     name = "equal"
+    memoryless = True
     share = 0.5
 
     def begin(self, scenario: Scenario) -> None:
@@ -31,6 +32,7 @@ class Whole(Heuristic):
     """FedAvg as most people run it: whole models, everyone, fixed H (McMahan et al. 2017)."""
 
     name = "fedavg"
+    memoryless = True
 
     def shares(self, view: View, steps: int) -> NDArray[np.floating]:
         """See `Heuristic.shares`."""

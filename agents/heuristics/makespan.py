@@ -14,6 +14,7 @@ class Makespan(Heuristic):
     """Solves for the smallest common finish time at which shares average one half (bisection on the time)."""
 
     name = "makespan"
+    memoryless = True
 
     def shares(self, view: View, steps: int) -> NDArray[np.floating]:
         """See `Heuristic.shares`."""

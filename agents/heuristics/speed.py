@@ -14,6 +14,7 @@ class Speed(Heuristic):
     """The fastest machine trains everything, the others in proportion to their last measured step time."""
 
     name = "speed"
+    memoryless = True
 
     def shares(self, view: View, steps: int) -> NDArray[np.floating]:
         """See `Heuristic.shares`."""

@@ -88,11 +88,19 @@ def test_a_fast_machine_without_data_is_no_part_of_the_crew() -> None:
 def test_everyone_where_nobody_suffices_and_where_progress_stalls() -> None:
     poor = [TOO_FEW, TOO_FEW | FAST, TOO_FEW | {"available": 0.0}]
     assert answer(agent(), observe(poor))[0] == [0, 1]
-    enough, machines = agent(), [{}, FAST, FASTEST]
+    enough, machines = agent(), [{}, FAST, FASTEST | {"last_share": 1.0}]
     assert answer(enough, observe(machines))[0] == [2]
     asked = [answer(enough, observe(machines, later(last_gain=gain)))[0] for gain in [0.3, *[-0.2, 0.2] * 5]]
     assert asked == 10 * [[2]] + [[0, 1, 2]]
     assert answer(enough, observe(machines, later(progress=0.4)))[0] == [2]
+
+
+def test_rounds_in_which_nobody_could_be_asked_are_no_stall() -> None:
+    enough, machines, away = agent(), [{}, FAST, FASTEST], [{"available": 0.0}] * 3
+    assert answer(enough, observe(machines))[0] == [2]
+    for _ in range(30):
+        assert answer(enough, observe(away, later(last_gain=0.0)))[0] == []
+    assert answer(enough, observe(machines, later(last_gain=0.0)))[0] == [2]
 
 
 def test_nobody_is_asked_where_nobody_is_there() -> None:

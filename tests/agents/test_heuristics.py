@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import scenarios
 from agents.benchmark import benchmark, bootstrap, compare, orchestrator, play_episode, summarise
-from agents.best_static import search_static, share_patterns
+from agents.best_static import STATICS, search_static, share_patterns
+from agents.episodes import play_together
 from agents.heuristics import HEURISTICS
-from envs.observation import split
+from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, View, split
 from envs.orchestration import OrchestrationEnv
 from envs.patterns import finish_time, ready
 from envs.spaces import decode
@@ -111,3 +114,106 @@ def test_bootstrap_interval_covers_the_mean_and_shrinks():
         low, high = bootstrap(values)
         assert low < values.mean() < high
     assert np.ptp(bootstrap(large)) < np.ptp(bootstrap(small)) / 3
+
+
+@pytest.mark.parametrize("name", sorted(HEURISTICS))
+def test_episodes_side_by_side_are_those_played_one_by_one(name):
+    scenario = scenarios.load("farm-lte")
+    env = OrchestrationEnv(scenario, reward="efficiency")
+    agent = HEURISTICS[name]()
+    for together, seed in zip(play_together(agent, scenario, [5, 6]), [5, 6], strict=True):
+        assert together == replace(play_episode(agent, env, seed), curve=[])
+
+
+MACHINE = {"exists": 1.0, "available": 1.0, "max_share": 1.0, "charge": 1.0, "data": 0.5, "teaches": 0.5}
+
+
+def view_of(machines, **fleet):
+    names = sorted({name for m in machines for name in m} | set(MACHINE_FEATURES))
+    rows = {name: np.array([(MACHINE | m).get(name, 0.0) for m in machines]) for name in names}
+    return View(rows, {name: np.float64(fleet.get(name, 0.0)) for name in FLEET_FEATURES})
+
+
+def begun(name, scenario="farm-lte"):
+    agent = HEURISTICS[name]()
+    agent.begin(scenarios.load(scenario))
+    return agent
+
+
+def test_memory_takes_the_widest_level_that_fits():
+    machines = [{"max_share": m} for m in (1.0, 0.7, 0.5, 0.2, 0.03)] + [{"available": 0.0}]
+    assert begun("memory").shares(view_of(machines), 10) == pytest.approx([1.0, 0.5, 0.5, 0.125, 0.03, 0.0])
+
+
+def test_battery_follows_charge_and_spares_the_empty():
+    agent = begun("battery")
+    assert agent.shares(view_of([{}, {"charge": 0.6}, {"charge": 0.1}]), 10) == pytest.approx([1.0, 0.6, 0.0])
+    assert agent.shares(view_of([{"charge": 0.1}, {"charge": 0.02}]), 10) == pytest.approx([0.1, 0.05])
+
+
+def test_round_robin_asks_everyone_before_anyone_twice():
+    agent = begun("round-robin")
+    rounds = [np.flatnonzero(agent.shares(view_of([{}] * 8), 10)).tolist() for _ in range(5)]
+    assert rounds == [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1]]
+    assert np.flatnonzero(agent.shares(view_of([{}, {}, {"available": 0.0}, {}, {}, {}, {}, {}]), 10)).tolist() == [3, 4]
+
+
+def test_oort_prefers_what_teaches_and_punishes_what_is_slow():
+    agent = begun("oort")
+    agent.asked, agent.round = np.ones(4), 1
+    view = view_of([{"teaches": 0.9}, {}, {"step_time": 0.5}, {"step_time": 1.0}])
+    utility = agent.utility(view, finish_time(view, np.ones(4), 10.0))
+    assert utility[0] > utility[1] > utility[2] > utility[3]
+    slow = utility[2] / utility[3]
+    times = finish_time(view, np.ones(4), 10.0)
+    assert slow == pytest.approx((times[3] / times[2]) ** 2)  # alpha = 2, both beyond T
+
+
+def test_oort_tries_machines_that_it_has_not_asked():
+    agent, seen = begun("oort"), set()
+    for _ in range(12):
+        seen |= set(np.flatnonzero(agent.shares(view_of([{"step_time": 0.1 * k} for k in range(6)]), 10)))
+    assert seen == set(range(6))
+
+
+def test_lroa_spares_who_has_spent_its_allowance():
+    # The first is fastest and hungry: its queue grows until others are asked.
+    agent = begun("lroa")
+    view = view_of([{"step_time": -1.0, "step_energy": 1.0}, {"step_time": 0.0}, {"step_time": 0.1}])
+    asked = [np.flatnonzero(agent.shares(view, 10)).tolist() for _ in range(6)]
+    assert asked[0] == [0]
+    assert asked[1] == [1]
+
+
+def test_adaptive_tau_synchronises_less_often_where_that_costs_more_time():
+    wished = []
+    for upload in (-1.5, 0.5):
+        agent = begun("adaptive-tau")
+        machines = [{"upload_time": upload, "teaches": 0.4}] * 4
+        agent.steps(view_of(machines, reference_rounds=0.75, teaches=0.8))
+        told = {"last_steps": 1.0, "time_used": 0.1, "time_vs_reference": 0.3, "reference_rounds": 0.75, "teaches": 0.8}
+        agent.steps(view_of(machines, last_gain=0.5, **told))
+        wished.append(agent.steps(view_of(machines, last_gain=0.4, **told)))
+    assert wished[0] < wished[1] <= 100
+
+
+def test_fedlama_doubles_the_interval_where_that_loses_less_than_it_saves():
+    for kept, wanted in ((1.0, 20.0), (0.3, 10.0)):
+        agent = begun("fedlama")
+        tried = []
+        for _ in range(5):
+            steps = tried[-1] if tried else 10.0
+            gain = 0.3 * (1.0 if steps == 10.0 else 2.0 * kept)
+            tried.append(agent.steps(view_of([{"upload_time": -0.5}] * 3, last_gain=gain, last_steps=np.log10(steps))))
+        assert tried == [10.0, 10.0, 20.0, 20.0, wanted]
+
+
+def test_searches_with_less_to_choose_from():
+    world = compile_world(scenarios.load("farm-lte"))
+    levels = np.array([len(world.scenario.decision.sync_intervals)])
+    everything = {action.tobytes() for _, action in STATICS["best-static"](world)}
+    assert {action.tobytes() for _, action in STATICS["only-shares"](world)} <= everything
+    assert {action.tobytes() for _, action in STATICS["only-h"](world)} <= everything
+    whole = [decode(action[None], levels)[0][0] for _, action in STATICS["whole-static"](world)]
+    assert len(whole) == (6 + 5) * 5
+    assert all(set(shares) <= {0.0, 1.0} for shares in whole)

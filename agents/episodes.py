@@ -1,0 +1,126 @@
+"""Play episodes: one on either tier, or many side by side on the fast one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium.utils.seeding import np_random
+
+from agents.base import Orchestrator
+from agents.heuristics.base import Heuristic
+from envs.core import REACHED, Core, SimulatedLearner
+from envs.single import SingleEnv
+from fedcore.world import compile_world
+from scenarios import Scenario
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode.
+
+    Attributes:
+        agent: name of the orchestrator.
+        scenario: name.
+        seed: of the episode.
+        log_efficiency: ln of the score.
+        reached: whether the target was reached.
+        progress: at the end.
+        time_s: simulated seconds.
+        energy_j: joules.
+        bytes: up and down.
+        co2e_kg: carbon.
+        rounds: number of rounds.
+        curve: per round (seconds, progress, joules, bytes, H, sum of shares).
+    """
+
+    agent: str
+    scenario: str
+    seed: int
+    log_efficiency: float
+    reached: bool
+    progress: float
+    time_s: float
+    energy_j: float
+    bytes: float
+    co2e_kg: float
+    rounds: int
+    curve: list[list[float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def play_episode(
+    agent: Orchestrator,
+    env: SingleEnv,
+    seed: int,
+    on_round: Callable[[dict[str, Any]], None] = lambda info: None,
+) -> EpisodeResult:
+    """Play one episode to its end.
+
+    Args:
+        agent: who decides.
+        env: either tier.
+        seed: of the episode.
+        on_round: called with every round's info.
+    """
+    observation, info = env.reset(seed=seed)
+    scenario = env.core.world().scenario
+    agent.begin(scenario)
+    curve: list[list[float]] = []
+    ended = False
+    while not ended:
+        observation, _, ended, _, info = env.step(agent.decide(observation))
+        curve.append(
+            [info["time_s"], info["progress"], info["energy_j"], info["bytes"], info["sync_interval"],
+             float(info["shares"].sum())]
+        )  # fmt: skip
+        on_round(info)
+    return EpisodeResult(
+        agent.name, scenario.name, seed, info["log_efficiency"], info["reached"], info["progress"], info["time_s"],
+        info["energy_j"], info["bytes"], info["co2e_kg"], info["round"], curve,
+    )  # fmt: skip
+
+
+def play_together(
+    agent: Orchestrator, scenario: Scenario, seeds: Sequence[int], max_machines: int = 16
+) -> list[EpisodeResult]:
+    """The same as `play_episode` on the fast tier, seed by seed and bit for bit, with all episodes side by side: several
+    times as fast. No curves are kept.
+
+    Args:
+        agent: who decides; every episode gets a shallow copy of its own, so `begin` must renew what `decide` changes.
+        scenario: where.
+        seeds: of the episodes.
+        max_machines: K_max.
+    """
+    core = Core([compile_world(scenario, max_machines)], len(seeds), SimulatedLearner(), "efficiency")
+    core.reset(np.arange(len(seeds)), [np_random(seed)[0] for seed in seeds])
+    playing: list[Any] = [copy(agent) for _ in seeds]
+    for one in playing:
+        one.begin(scenario)
+    rows = np.arange(len(seeds))
+    results: dict[int, EpisodeResult] = {}
+    while len(rows):
+        observations = core.observe().copy()
+        if isinstance(agent, Heuristic) and agent.memoryless:
+            actions = playing[0].decide_many(observations)
+        else:
+            actions = np.stack([playing[row].decide(o) for row, o in zip(rows, observations, strict=True)])
+        _, reason = core.step(actions)
+        scores = core.log_efficiency()
+        for b in np.flatnonzero(reason):
+            info = core.info(int(b))
+            results[int(rows[b])] = EpisodeResult(
+                agent.name, scenario.name, seeds[rows[b]], float(scores[b]), bool(reason[b] == REACHED), info["progress"],
+                info["time_s"], info["energy_j"], info["bytes"], info["co2e_kg"], info["round"], [],
+            )  # fmt: skip
+        goes_on = np.flatnonzero(reason == 0)
+        if len(goes_on) < len(rows):
+            rows, core = rows[goes_on], core.copies(goes_on)
+    return [results[i] for i in range(len(seeds))]

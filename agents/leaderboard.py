@@ -1,0 +1,309 @@
+"""The benchmark: agents x scenarios x seeds on the fast tier, kept cell by cell under names that tell their content, and
+what is written of it: tables, CSV, JSON, Markdown, PNG files and report.html. `python evaluate.py --benchmark`."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agents.benchmark import HELD_OUT_SEED, orchestrator
+from agents.best_static import STATICS
+from agents.clairvoyant import CLAIRVOYANT, play_clairvoyant
+from agents.cli import console, judge_with_bars
+from agents.content import code_of
+from agents.episodes import EpisodeResult, play_together
+from agents.fixed import FIXED
+from agents.greedy_mpc import PLANNERS, GreedyMpc
+from agents.heuristics import HEURISTICS
+from agents.judge import Cell, Judgement, cell_scenario
+from agents.outside import file_of, is_outside
+from agents.report import Report, real_curves
+from agents.splits import Case
+from agents.standings import Standings
+from agents.standings_plots import cost_plots, heat_map, improvement_map, profile_plot, score_plot
+from agents.standings_tables import (
+    group_grid,
+    naive_grid,
+    over_grid,
+    overall_grid,
+    scenario_grid,
+    tuned_grid,
+)
+from agents.tables import Grid, probe_grid, real_grid
+from envs.orchestration import OrchestrationEnv
+from fedcore.dynamics import load_calibration
+from fedcore.files import cache_folder, content_key, write_text
+from fedcore.parallel import Job, run_kept
+from fedcore.world import compile_world
+from scenarios import Scenario
+
+VERSION = 1
+"""Part of every kept cell's name: raise it when `play_cell` comes to mean something else."""
+AGENTS = (*HEURISTICS, *STATICS, GreedyMpc.name)
+"""Who plays unless told otherwise."""
+UNPLANNED = ("larger-fleets",)
+"""Splits that the clairvoyant planner leaves out: it tries each machine alone, and takes minutes an episode there."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """What is to be played.
+
+    Attributes:
+        agents: names that `benchmark.orchestrator` takes.
+        cases: scenarios.
+        seeds: episodes of each agent and scenario, seeds `HELD_OUT_SEED` onwards.
+        planned: of them, how many the clairvoyant planner plays too, where it plays.
+        workers: processes.
+    """
+
+    agents: tuple[str, ...]
+    cases: tuple[Case, ...]
+    seeds: int = 30
+    planned: int = 1
+    workers: int = 2
+
+
+def play_cell(agent: str, scenario: dict[str, Any], seeds: list[int], max_machines: int) -> dict[str, Any]:
+    """One agent on one scenario: its episodes, and what the reference policy needs; from and to JSON values."""
+    where = Scenario.model_validate(scenario)
+    if agent == CLAIRVOYANT:
+        env = OrchestrationEnv(where, reward="efficiency", max_machines=max_machines)
+        episodes = [replace(play_clairvoyant(env, seed), curve=[]) for seed in seeds]
+    else:
+        episodes = play_together(orchestrator(agent, where, max_machines), where, seeds, max_machines)
+    reference = compile_world(where, max_machines).reference
+    return {
+        "episodes": [e.to_dict() for e in episodes],
+        "reference": [reference.time_s, reference.energy_j, reference.bytes, reference.rounds],
+    }
+
+
+def agent_key(agent: str) -> str:
+    """What decides an agent's decisions: its code, and the content of its file where it has one."""
+    if agent in HEURISTICS:
+        return agent + code_of(HEURISTICS[agent].__module__)
+    if agent in STATICS:
+        return agent + code_of("agents.best_static")
+    if agent in PLANNERS:
+        return agent + code_of("agents.greedy_mpc")
+    if agent == CLAIRVOYANT:
+        return agent + code_of("agents.clairvoyant")
+    if agent.startswith(FIXED):
+        return agent + code_of("agents.fixed")
+    file = Path(file_of(agent))
+    reads = "agents.outside" if is_outside(agent) else "agents.frozen"
+    content = hashlib.sha256(file.read_bytes()).hexdigest()
+    return content_key(agent.rpartition(":")[2] if is_outside(agent) else "", content, code_of(reads))
+
+
+def scenario_key(case: Case) -> str:
+    """What decides what happens in a scenario: itself, its calibration, the recorded traces that it names."""
+    traces = [
+        hashlib.sha256(Path(section.trace).read_bytes()).hexdigest()
+        for group in case.scenario.fleet.groups
+        for section in (group.link, group.availability)
+        if section is not None and section.trace is not None
+    ]
+    calibration = load_calibration(case.scenario.workload.calibration).to_json()
+    content = case.scenario.model_dump(mode="json")
+    for group in content["fleet"]["groups"]:  # by content, wherever the files lie
+        group["link"]["trace"] = None
+    return content_key(json.dumps(content, sort_keys=True), calibration, *traces, case.max_machines)
+
+
+def labels(agents: Sequence[str]) -> dict[str, str]:
+    """Names for tables: a frozen policy's file name (its folder's where that is "policy"), a function's name."""
+    out: dict[str, str] = {}
+    for agent in agents:
+        name = agent.rpartition(":")[2] if is_outside(agent) else agent
+        if agent.endswith(".safetensors"):
+            name = Path(agent).stem if Path(agent).stem != "policy" else Path(agent).parent.name
+        taken = list(out.values())
+        out[agent] = name if name not in taken else f"{name} ({sum(t.startswith(name) for t in taken) + 1})"
+    return out
+
+
+def play(what: Played) -> Standings:
+    """Play what is missing, side by side; an interrupted run goes on where it stopped.
+
+    Raises:
+        InputError: an agent or a scenario does not load.
+    """
+    simulator = code_of("agents.episodes")
+    jobs: dict[Path, Job] = {}
+    paths: dict[tuple[str, str], list[Path]] = {}
+    folder = cache_folder("benchmark")
+    keys = {agent: agent_key(agent) for agent in (*what.agents, CLAIRVOYANT)}
+    seeds = [HELD_OUT_SEED + i for i in range(what.seeds)]
+    for case in what.cases:
+        content, where = case.scenario.model_dump(mode="json"), scenario_key(case)
+        cells = [(agent, seeds) for agent in what.agents]
+        if case.split not in UNPLANNED:
+            cells += [(CLAIRVOYANT, [seed]) for seed in seeds[: what.planned]]
+        for agent, own in cells:
+            name = content_key(VERSION, simulator, keys[agent], where, own)
+            path = folder / f"{case.scenario.name}-{name}.json"
+            jobs[path] = (play_cell, (agent, content, own, case.max_machines))
+            paths.setdefault((agent, case.scenario.name), []).append(path)
+    kept = run_kept(jobs, what.workers, "benchmark")
+    shown = labels(what.agents)
+
+    def episodes(agent: str, scenario: str) -> list[EpisodeResult]:
+        name = shown.get(agent, agent)
+        cells = [kept[path]["episodes"] for path in paths.get((agent, scenario), [])]
+        return [EpisodeResult(**{**episode, "agent": name, "scenario": scenario}) for cell in cells for episode in cell]
+
+    names = [case.scenario.name for case in what.cases]
+    return Standings(
+        what.cases,
+        tuple(shown.values()),
+        {(shown[agent], name): episodes(agent, name) for agent in what.agents for name in names},
+        {name: kept[paths[what.agents[0], name][0]]["reference"] for name in names},
+        {name: found for name in names if (found := episodes(CLAIRVOYANT, name))},
+    )
+
+
+def episodes_csv(standings: Standings) -> str:
+    """Every episode as a row."""
+    splits = {case.scenario.name: case.split for case in standings.cases}
+    buffer = io.StringIO()
+    columns = [name for name in EpisodeResult.__dataclass_fields__ if name != "curve"]
+    writer = csv.DictWriter(buffer, ["split", *columns], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for many in (*standings.episodes.values(), *standings.planned.values()):
+        for episode in many:
+            writer.writerow({"split": splits[episode.scenario], **asdict(episode)})
+    return buffer.getvalue()
+
+
+def summary_json(standings: Standings) -> str:
+    """Every group's aggregates."""
+    groups = standings.groups()
+    out = {
+        group: {
+            agent: {
+                "iqm_ln_efficiency": asdict(estimate),
+                "success": standings.success(agent, names),
+                "costs_of_reference": standings.costs(agent, names).tolist(),
+                "regret_to_clairvoyant": list(standings.regret(agent, names)),
+            }
+            for agent, estimate in standings.ranked(names)
+        }
+        for group, names in groups.items()
+    }
+    return json.dumps(out, indent=1).replace("NaN", "null") + "\n"
+
+
+def grids(standings: Standings, what: Played) -> list[Grid]:
+    """All tables, the most important first."""
+    return [
+        overall_grid(standings, what.planned),
+        group_grid(standings),
+        *over_grid(standings),
+        *naive_grid(standings),
+        *tuned_grid(standings),
+        scenario_grid(standings),
+    ]
+
+
+def write(standings: Standings, what: Played, folder: Path, command: str, judged: Sequence[Judgement] = ()) -> list[Path]:
+    """Write everything into a folder: leaderboard.md, report.html, episodes.csv, summary.json and PNG files.
+
+    Args:
+        standings: what was played.
+        what: how much of it.
+        folder: made where it is missing.
+        command: that made it.
+        judged: real runs, if any were made.
+
+    Returns:
+        The page for people, the Markdown page, the CSV and the JSON file.
+    """
+    tables = grids(standings, what)
+    if judged:
+        tables += [
+            real_grid(judged, "Real federated training of the best agents"),
+            probe_grid(judged, "What the encoders of the real runs are worth"),
+        ]
+    said = introduction(standings, what, command)
+    report = Report("Orchestrators compared", folder)
+    report.text("In short", [said.replace("`", "")])
+    report.grid(tables[0])
+    report.figure("scores", score_plot(standings), "Interquartile mean of ln efficiency by split, 95 % stratified bootstrap")
+    report.figure("profiles", profile_plot(standings), "Performance profiles: how often an agent does at least so well")
+    report.figure("improvement", improvement_map(standings), "How likely a run of the row's agent beats one of the column's")
+    report.figure("costs", cost_plots(standings), "Costs over the reference policy's; ringed: nobody undercuts it in all three")
+    for grid in tables[1:]:
+        report.grid(grid)
+    report.figure("scenarios", heat_map(standings), "Interquartile mean of ln efficiency in every scenario")
+    if judged:
+        report.figure("real", real_curves(judged), "Progress of the real runs against cost")
+    report.commands([command, "python evaluate.py --benchmark --scenarios YOURS.yaml --agents enough,your_policy.py:decide"])
+    pages = {
+        "leaderboard.md": "\n\n".join(
+            ["# Leaderboard", said, *(f"## {g.title}\n\n{g.markdown()}" + (f"\n\n{g.note}" if g.note else "") for g in tables)]
+        )
+        + "\n",
+        "episodes.csv": episodes_csv(standings),
+        "summary.json": summary_json(standings),
+    }
+    for name, text in pages.items():
+        write_text(folder / name, text)
+    return [report.write(), *(folder / name for name in pages)]
+
+
+def run(what: Played, folder: Path, command: str, real_runs: int = 0, top: int = 3) -> None:
+    """Play, judge the best on real training if asked to, show the first table and write everything.
+
+    Args:
+        what: to be played.
+        folder: of the results.
+        command: that made it.
+        real_runs: per agent and scenario on real training.
+        top: how many of the best agents are judged there.
+    """
+    for agent in what.agents:  # refuse bad names and files before anything long begins
+        if agent not in STATICS:
+            orchestrator(agent, what.cases[0].scenario, what.cases[0].max_machines)
+    standings = play(what)
+    judged = on_training(standings, what, real_runs, top) if real_runs else []
+    for grid in grids(standings, what)[:2]:
+        console.print(grid.rich())
+    for path in write(standings, what, folder, command, judged):
+        console.print(f"wrote {path}")
+
+
+def on_training(standings: Standings, what: Played, runs: int, top: int) -> list[Judgement]:
+    """Real federated training by the best agents (clairvoyance aside) and the reference policy, in the first scenario of
+    every workload among those played."""
+    shown = {label: agent for agent, label in labels(what.agents).items()}
+    first = {case.scenario.workload.calibration: case for case in reversed(what.cases) if case.max_machines <= 16}
+    cells, told = [], []
+    for case in first.values():
+        name = case.scenario.name
+        chosen = [*standings.order([name])[:top], *(label for label in ("equal",) if label in shown)]
+        for label in dict.fromkeys(chosen):
+            for seed in range(runs):
+                cells.append(Cell(shown[label], cell_scenario(case.scenario), seed))
+                told.append(f"{name}, {label}, run {seed}")
+    return judge_with_bars(cells, told, cache_folder("benchmark-real"), what.workers)
+
+
+def introduction(standings: Standings, what: Played, command: str) -> str:
+    """What the page is about, in one paragraph."""
+    names = [case.scenario.name for case in standings.cases]
+    best, score = standings.ranked(names)[0]
+    return (
+        f"Made by `{command}`. {len(standings.agents)} agents, {len(names)} scenarios, {what.seeds} held-out seeds each "
+        f"(from {HELD_OUT_SEED}), simulated. Efficiency is 1 / ((T / T_ref) C), the reference policy scores 1; aggregates are "
+        "interquartile means (IQM) of ln efficiency over all runs with 95 % stratified bootstrap intervals (Agarwal et al. "
+        f"2021). Highest IQM over everything: {best}, {score.value:+.2f} ({score.low:+.2f} .. {score.high:+.2f}). How to enter "
+        "a policy of your own: docs/submit.md."
+    )

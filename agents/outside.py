@@ -1,0 +1,115 @@
+"""Orchestrators from outside, whatever made them: a function or a class in a person's own Python file."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.base import Orchestrator
+from envs.observation import machines_of
+from scenarios import InputError, Scenario
+
+
+class Outside(Orchestrator):
+    """A plain function as an orchestrator; what it returns is checked in every round.
+
+    Args:
+        decide: observation (size,) to action (K_max + 1,).
+        name: for tables.
+    """
+
+    def __init__(self, decide: Callable[[NDArray[np.floating]], Any], name: str) -> None:
+        self._decide, self.name = decide, name
+
+    def decide(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
+        """See `Orchestrator.decide`.
+
+        Raises:
+            InputError: the function returned something else than an action.
+        """
+        return checked(self._decide(observation), observation, self.name)
+
+
+class OutsideClass(Outside):
+    """An object with `decide(observation)`, made anew for every episode; it may have `begin(scenario)`.
+
+    Args:
+        make: the class.
+        name: for tables.
+    """
+
+    def __init__(self, make: Callable[[], Any], name: str) -> None:
+        super().__init__(lambda observation: None, name)
+        self._make = make
+
+    def begin(self, scenario: Scenario) -> None:
+        """Make the object for a new episode."""
+        player = self._make()
+        self._decide = player.decide
+        if hasattr(player, "begin"):
+            player.begin(scenario)
+
+
+def checked(action: Any, observation: NDArray[np.floating], name: str) -> NDArray[np.float32]:
+    """An action that the environment takes.
+
+    Raises:
+        InputError: wrong shape, or not finite numbers.
+    """
+    wanted = machines_of(observation.shape[-1]) + 1
+    try:
+        out = np.asarray(action, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise InputError(f"agent {name} returned {str(action)[:60]!r}, expected {wanted} numbers in [-1, 1]") from None
+    if out.shape != (wanted,) or not np.isfinite(out).all():
+        what = f"shape {out.shape}" if out.shape != (wanted,) else "NaN or infinity"
+        raise InputError(f"agent {name} returned an action with {what}, expected {wanted} finite numbers in [-1, 1]")
+    return out
+
+
+def is_outside(name: str) -> bool:
+    """Whether a name of an agent is FILE.py:NAME."""
+    return ".py:" in name
+
+
+def file_of(name: str) -> str:
+    """Path of the file that an agent's name means, if it means one: FILE of FILE.py:NAME, else the name."""
+    return name.rpartition(":")[0] if is_outside(name) else name
+
+
+def load_outside(name: str) -> Orchestrator:
+    """An orchestrator from FILE.py:NAME, where NAME is a function `observation -> action`, a class with `decide(observation)`
+    (and `begin(scenario)`, if it likes) that is made anew for every episode, or an `agents.base.Orchestrator`.
+
+    Raises:
+        InputError: no such file or name, or the file raises.
+    """
+    file, _, wanted = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(f"agent {name!r}: file {file} does not exist, expected FILE.py:NAME")
+    spec = importlib.util.spec_from_file_location(f"outside_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"agent {name!r}: {file} raises {type(error).__name__}: {str(error)[:200]}") from error
+    if not hasattr(module, wanted):
+        here = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise InputError(f"agent {name!r}: {file} has no {wanted!r}, expected one of {', '.join(here)[:200]}")
+    found = getattr(module, wanted)
+    if isinstance(found, Orchestrator):
+        return found
+    if inspect.isclass(found):
+        return OutsideClass(found, wanted)
+    if not callable(found):
+        raise InputError(f"agent {name!r}: {wanted} is a {type(found).__name__}, expected a function or a class")
+    return Outside(found, wanted)

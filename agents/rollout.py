@@ -1,0 +1,34 @@
+"""Play copies of simulated episodes to their end, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.core import Core
+
+Decide = Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
+
+
+def play_out(core: Core, decide: Decide, wanted: int | None = None) -> NDArray[np.float64]:
+    """Log-efficiencies (B,) with which the episodes of a core end, which is left in no useful state.
+
+    Args:
+        core: simulated episodes that have begun and not ended.
+        decide: rows (N,) of those that still run and their observations (N, size) to actions (N, K_max + 1).
+        wanted: how many of the best are of interest; the others may be left unplayed once that is certain, and end at
+            minus infinity.
+    """
+    out, rows = np.full(core.num_envs, -np.inf), np.arange(core.num_envs)
+    while len(rows):
+        _, reason = core.step(decide(rows, core.observe()))
+        running = reason == 0
+        out[rows[~running]] = core.log_efficiency()[~running]
+        if wanted is not None and len(out) > wanted:
+            running &= core.log_efficiency_bound() > np.partition(out, -wanted)[-wanted]
+        if not running.all():
+            goes_on = np.flatnonzero(running)
+            rows, core = rows[goes_on], core.copies(goes_on)
+    return out

@@ -1,0 +1,104 @@
+"""The benchmark's cells: kept, named by content, the same however they are played; and the pages made of them."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import scenarios
+from agents import leaderboard
+from agents.episodes import EpisodeResult
+from agents.leaderboard import Played, agent_key, labels, play, scenario_key, write
+from agents.splits import Case
+from agents.standings import Standings
+from scenarios import Scenario
+
+
+def small(agents: tuple[str, ...] = ("equal", "speed"), **more: int) -> Played:
+    content = scenarios.load("two-servers").model_dump(mode="json")
+    content["decision"]["sync_intervals"] = (40,)
+    case = Case("own", Scenario.model_validate(content))
+    return Played(agents, (case,), **{"seeds": 3, "planned": 1, "workers": 1, **more})
+
+
+def test_cells_are_kept_and_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "a"))
+    play(small(("equal",)))  # as if interrupted after the first agent
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").glob("benchmark-*/*.json")}
+    assert len(kept) == 2
+    resumed = play(small())
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "b"))
+    assert play(small(workers=2)) == resumed
+    assert resumed.regret("equal", ["two-servers"])[1] == 1
+
+    folder = tmp_path / "out"
+    page, markdown, table, summary = write(resumed, small(), folder, "the command")
+    assert "data:image/png;base64," in page.read_text()
+    assert "Made by `the command`. 2 agents, 1 scenarios, 3 held-out seeds" in markdown.read_text()
+    rows = list(csv.DictReader(table.open()))
+    assert len(rows) == 2 * 3 + 1
+    assert {float(r["log_efficiency"]) for r in rows if r["agent"] == "equal"} == {
+        r.log_efficiency for r in resumed.episodes["equal", "two-servers"]
+    }
+    assert set(json.loads(summary.read_text())["all"]) == {"equal", "speed"}
+    assert {p.name for p in folder.glob("*.png")} == {
+        "costs.png", "improvement.png", "profiles.png", "scenarios.png", "scores.png"
+    }  # fmt: skip
+
+
+def test_a_cell_is_named_by_what_decides_its_result(tmp_path: Path) -> None:
+    policy = tmp_path / "mine.py"
+    policy.write_text("def decide(o): return 0")
+    key = agent_key(f"{policy}:decide")
+    assert key == agent_key(f"{policy}:decide") != agent_key(f"{policy}:other")
+    policy.write_text("def decide(o): return 1")
+    assert agent_key(f"{policy}:decide") != key
+    assert agent_key("equal") != agent_key("fedavg")
+    (case,) = small().cases
+    other = case.scenario.model_copy(update={"title": "another"})
+    assert scenario_key(case) != scenario_key(Case("own", other))
+    assert scenario_key(case) != scenario_key(Case("own", case.scenario, 32))
+
+
+def test_traces_count_by_content_wherever_they_lie(tmp_path: Path) -> None:
+    def traced(folder: str, rate: int) -> Case:
+        path = tmp_path / folder / "link.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"second,uplink_mbps,downlink_mbps\n0,{rate},5\n9,2,4\n")
+        content = scenarios.load("two-servers").model_dump(mode="json")
+        content["fleet"]["groups"][0]["link"]["trace"] = str(path)
+        return Case("own", Scenario.model_validate(content))
+
+    here = scenario_key(traced("a", 3))
+    assert scenario_key(traced("b", 3)) == here
+    assert scenario_key(traced("b", 4)) != here
+
+
+def test_names_for_tables_differ() -> None:
+    agents = ("enough", "runs/x/policy.safetensors", "runs/y/policy.safetensors", "ppo.safetensors", "a/x.py:f", "b/x.py:f")
+    assert list(labels(agents).values()) == ["enough", "x", "y", "ppo", "f", "f (2)"]
+
+
+def test_an_unknown_agent_is_refused_before_anything_is_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaderboard, "play", lambda what: pytest.fail("played"))
+    with pytest.raises(scenarios.InputError, match="agent 'nobody' is unknown"):
+        leaderboard.run(small(("equal", "nobody")), tmp_path, "command")
+
+
+def test_the_best_agents_and_the_reference_go_to_real_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(leaderboard, "judge_with_bars", lambda cells, told, folder, workers: asked.extend(cells) or [])
+    cases = tuple(Case("named", scenarios.load(name)) for name in ("farm-lte", "two-servers"))
+    scores = {"equal": 0.0, "speed": 1.0, "enough": 3.0, "deadline": 2.0}
+    episodes = {
+        (agent, case.scenario.name): [EpisodeResult(agent, case.scenario.name, s, v, True, 1.0, 1.0, 1.0, 1.0, 1.0, 1, [])
+                                      for s in range(3)]
+        for agent, v in scores.items() for case in cases
+    }  # fmt: skip
+    standings = Standings(cases, tuple(scores), episodes, {})
+    leaderboard.on_training(standings, Played(tuple(scores), cases), 2, 2)
+    # One scenario of the one workload, the best two and the reference, two runs each.
+    told = [(cell.agent, cell.scenario["name"], cell.seed) for cell in asked]
+    assert told == [(agent, "farm-lte", run) for agent in ("enough", "deadline", "equal") for run in range(2)]
