@@ -19,9 +19,11 @@ from scenarios import InputError, load
 
 MODELS = {
     "convnet, simclr": build_model((1, 12, 12), "convnet", "simclr", {"widths": (6, 9, 8)}, {"hidden": 12, "outputs": 6}),
-    "resnet, byol": build_model((3, 16, 16), "resnet", "byol", {}, {}),
-    "vit, dino": build_model((1, 16, 16), "vit", "dino", {}, {}),
-    "gpt": build_model((20, 8), "gpt", "next-token", {}, {}),
+    "resnet, byol": build_model((3, 16, 16), "resnet", "byol", {"widths": (6, 8, 8)}, {"hidden": 12, "outputs": 6}),
+    "vit, dino": build_model(
+        (1, 16, 16), "vit", "dino", {"dim": 12, "depth": 2, "heads": 3}, {"hidden": 12, "bottleneck": 8, "prototypes": 20}
+    ),
+    "gpt": build_model((20, 8), "gpt", "next-token", {"dim": 12, "depth": 2, "heads": 3}, {}),
 }
 
 
