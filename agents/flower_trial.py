@@ -15,7 +15,7 @@ from agents.real_run import EVENTS, FAILED, RESULT, Job
 from envs.training import learner_seed, made_here
 from fedcore.data.loading import load_images
 from fedcore.flower.processes import Processes
-from fedcore.flower.superlink import Superlink
+from fedcore.flower.superlink import Superlink, submit
 from fedcore.remote.data import deal
 from fedcore.workload import prepare_data
 from scenarios import InputError, parse
@@ -65,13 +65,13 @@ def play_trial(job: Job, on_event: Callable[[dict[str, Any]], None] = lambda eve
         workers = {name: link.start_worker(name, folder / name) for name in parse(job.scenario, "x").fleet.machine_names}
         for name, worker in workers.items():
             link.start_supernode(name, worker)
-        news = _news(folder / EVENTS)
-        link.submit(SERVER_APP, path)
-        _watch(folder, news, on_event, lambda: link.process.poll() is None)
+        news = news_of(folder / EVENTS)
+        submit(folder, link.environment, SERVER_APP, path)
+        watch(folder, news, on_event, lambda: link.process.poll() is None)
     return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
 
 
-def _news(path: Path) -> Iterator[list[dict[str, Any]]]:
+def news_of(path: Path) -> Iterator[list[dict[str, Any]]]:
     """Events that were added since the last look; those of an interrupted run before this one are passed over."""
     at = path.stat().st_size if path.is_file() else 0
     while True:
@@ -86,7 +86,7 @@ def _news(path: Path) -> Iterator[list[dict[str, Any]]]:
         yield found
 
 
-def _watch(
+def watch(
     folder: Path,
     news: Iterator[list[dict[str, Any]]],
     on_event: Callable[[dict[str, Any]], None],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -74,24 +75,26 @@ class Superlink:
     def _log(self, machine: str) -> Path:
         return self.folder / machine / "node.log"
 
-    def submit(self, server_app: str, job: Path) -> None:
-        """Start the run.
 
-        Args:
-            server_app: "module:attribute" of the ServerApp.
-            job: file that it reads.
+def submit(folder: Path, environment: Mapping[str, str], server_app: str, job: Path) -> None:
+    """Start a run at the SuperLink that `app.write_connection` named.
 
-        Raises:
-            InputError: the SuperLink does not take it.
-        """
-        app = self.folder / "app"
-        shutil.rmtree(app, ignore_errors=True)
-        write_app(app, server_app)
-        command = ["flwr", "run", str(app), CONNECTION, "--run-config", f'job="{job}"']
-        done = subprocess.run(
-            command, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            timeout=STARTS_S,
-        )  # fmt: skip
-        if done.returncode != 0:
-            last = (done.stderr or done.stdout).strip().splitlines()
-            raise InputError(f"the SuperLink has not taken the run: {last[-1] if last else 'no reason given'}")
+    Args:
+        folder: where the app is written.
+        environment: with the FLWR_HOME that has the connection.
+        server_app: "module:attribute" of the ServerApp.
+        job: file that it reads, on the SuperLink's machine.
+
+    Raises:
+        InputError: the SuperLink does not take it.
+    """
+    app = folder / "app"
+    shutil.rmtree(app, ignore_errors=True)
+    write_app(app, server_app)
+    command = ["flwr", "run", str(app), CONNECTION, "--run-config", f'job="{job}"']
+    done = subprocess.run(
+        command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=STARTS_S
+    )
+    if done.returncode != 0:
+        last = (done.stderr or done.stdout).strip().splitlines()
+        raise InputError(f"the SuperLink has not taken the run: {last[-1] if last else 'no reason given'}")

@@ -93,18 +93,20 @@ def test_a_node_killed_in_mid_round_is_lost_and_back_two_rounds_later(connected,
 
 def test_a_node_slower_than_the_deadline_is_late_busy_and_its_block_dropped(connected, workload, names):
     lines: list[str] = []
-    engine, federation = remote(connected, workload, names, lines, deadline_s=0.5)
-    connected.delay_s[102] = 1.2
+    engine, federation = remote(connected, workload, names, lines, deadline_s=2.0)
+    connected.delay_s[102] = 5.0
     before = time.monotonic()
     report = federation.play([0.5, 0.5, 0.5], 1)
-    assert time.monotonic() - before < 1.1
+    assert time.monotonic() - before < 4.0
     assert report.came_back == (True, True, False)
-    assert "within the deadline of 0.5 s" in report.lost[0]
+    assert "within the deadline of 2 s" in report.lost[0]
     assert engine.available() == [True, True, False]
     weights = {name: value.clone() for name, value in federation.state.items()}
-    time.sleep(1.2)
     connected.delay_s.clear()
-    assert engine.available() == [True, True, True]
+    until = time.monotonic() + 20
+    while not engine.available()[2]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
     assert any("block of round 0 came" in line and "dropped" in line for line in lines)
     assert all(torch.equal(federation.state[name], weights[name]) for name in weights)
     assert federation.play([0.5, 0.5, 0.5], 1).came_back == (True, True, True)
