@@ -23,7 +23,7 @@ from scenarios import InputError, parse
 SERVER_APP = "agents.flower_server:app"
 LOOKS_S = 0.2
 """Between two looks for news of the run."""
-SILENT_S = 180.0
+SILENT_S = 600.0
 """That a run may take to show its first sign of life."""
 
 

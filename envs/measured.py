@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -164,10 +164,11 @@ class MeasuredEnv(TrainingEnv):
         SingleEnv.__init__(self, worlds, RealLearner(data, scale, engine), "efficiency", None, MeasuredCore)
 
     def step(self, action: NDArray[np.floating]):  # type: ignore[no-untyped-def]
-        """See `TrainingEnv.step`; `info` adds `lost` and `meter`."""
+        """See `TrainingEnv.step`; `info` adds `lost`, `meter`, and `measured`: by machine, `MachineRound`'s figures."""
         observation, reward, terminated, truncated, info = super().step(action)
         report, core = self.learner.report, self.core
         assert report is not None
         assert isinstance(core, MeasuredCore)
-        info.update(lost=list(report.lost), meter=" and ".join(sorted(core.meters)) or "none")
+        measured = {core.engine.names[k]: asdict(m) for k, m in core.engine.measured.items()}
+        info.update(lost=list(report.lost), meter=" and ".join(sorted(core.meters)) or "none", measured=measured)
         return observation, reward, terminated, truncated, info
