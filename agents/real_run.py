@@ -52,7 +52,7 @@ class Job:
     target_infonce: float | None = None
     precision: str = "fp32"
     deadline_s: float | None = None
-    gather_s: float = 120.0
+    gather_s: float = 600.0
 
     def identity(self) -> str:
         """Names the run by content, for its checkpoint: not by where it is kept or how long it waits at the start."""

@@ -9,10 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import Any
 
 GRACE_S = 3.0
 """Between asking a process group to end and killing it."""
@@ -60,10 +62,11 @@ def wait_for_port(port: int, timeout_s: float, process: subprocess.Popen[bytes])
 
 
 class Processes:
-    """Process groups; leaving the context ends every one of them, with all that they have started."""
+    """Process groups; leaving the context, SIGTERM included, ends every one of them, with all that they have started."""
 
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[bytes]] = []
+        self._before: Callable[[int, FrameType | None], Any] | int | None = None
 
     def start(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start a command in a group of its own; what it prints goes to a file."""
@@ -104,12 +107,21 @@ class Processes:
             self.stop(process)
 
     def __enter__(self) -> Processes:
+        if threading.current_thread() is threading.main_thread():
+            # A service manager's way to say Ctrl-C; by default it would end this process and none of its children.
+            self._before = signal.signal(signal.SIGTERM, _leave)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def _alive(group: int) -> bool:

@@ -18,7 +18,6 @@ from scenarios.errors import InputError
 
 _MAGIC = b"IFW1"
 _HEAD = struct.Struct("<4sII")  # magic, CRC-32 of everything behind it, bytes of JSON
-MAX_BYTES = 1 << 31
 
 
 @dataclass(frozen=True)

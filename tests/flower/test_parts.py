@@ -85,10 +85,11 @@ with Processes() as processes:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children follow a killed parent on Linux only")
-def test_a_killed_owner_takes_its_children_along(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_owner_takes_its_children_along(tmp_path, sent):
     with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path / "child")], cwd=ROOT) as owner:
         child = started(tmp_path / "child")
-        owner.send_signal(signal.SIGKILL)
+        owner.send_signal(sent)
         owner.wait(30)
     until = time.monotonic() + 30
     while alive(child):
