@@ -41,6 +41,9 @@ class Options:
     """Comma-separated names or YAML files; by default farm-lte, and four different ones with --agreement."""
     tier: Literal["orchestration", "training"] = "orchestration"
     """Simulation, or real training."""
+    engine: Literal["inprocess", "flower"] = "inprocess"
+    """How real training reaches its machines: all in this process, or over Flower's SuperLink and SuperNodes, started here
+    for a trial (docs/deploy.md has several machines). Implies the training tier; seconds and bytes are measured."""
     data: Path | None = None
     """Your images; implies the training tier."""
     episodes: int = 30
@@ -95,6 +98,12 @@ def main() -> None:
         from agents.heuristics import HEURISTICS
         from fedcore.files import content_key
 
+    if options.engine == "flower":
+        from fedcore.flower.superlink import need_flower
+
+        need_flower()
+        if options.agreement:
+            raise InputError("--agreement compares both tiers in this process; expected it without --engine flower")
     path = options.policy
     if path is None:
         path = newest_policy(options.out)
@@ -107,7 +116,12 @@ def main() -> None:
     if unknown:
         raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, *STATICS, *PLANNERS])}")
     folder = options.out / f"evaluation-{content_key(*vars(options).values(), path)}"
-    if options.agreement:
+    if options.engine == "flower":
+        from agents.real_machines import on_machines
+
+        agents = ([str(path)] if path else []) + (names or ([] if path else ["equal"]))
+        on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder)
+    elif options.agreement:
         both_tiers(options, chosen, path, names, folder)
     elif options.tier == "training" or options.data is not None:
         on_training(options, chosen, path, names, folder)

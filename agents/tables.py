@@ -43,7 +43,8 @@ class Grid:
         return markdown([self.columns, *self.rows]).rstrip("\n")
 
 
-def _si(value: float, unit: str) -> str:
+def si(value: float, unit: str) -> str:
+    """A quantity with a prefix to its unit."""
     for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor:
             return f"{value / factor:.3g} {prefix}{unit}"
@@ -60,8 +61,8 @@ def simulation_grid(summaries: Sequence[Summary], scenario: str) -> Grid:
             f"{s.low:+.3f} .. {s.high:+.3f}",
             f"{100 * s.reached:.0f} %",
             f"{s.time_s:.0f}",
-            _si(s.energy_j, "J"),
-            _si(s.bytes, "B"),
+            si(s.energy_j, "J"),
+            si(s.bytes, "B"),
             f"{s.rounds:.1f}",
         )
         for s in summaries
@@ -105,8 +106,8 @@ def real_grid(judgements: Sequence[Judgement], title: str) -> Grid:
             f"{2.718281828459045 ** j.result.log_efficiency:.2f}",
             "yes" if j.result.reached else f"no, {j.result.progress:.2f}",
             f"{j.result.time_s:.0f}",
-            _si(j.result.energy_j, "J"),
-            _si(j.result.bytes, "B"),
+            si(j.result.energy_j, "J"),
+            si(j.result.bytes, "B"),
             str(j.result.rounds),
             "COLLAPSED" if j.collapsed else "sound",
         )

@@ -261,12 +261,7 @@ class Core:
         before = self.ledger()
         self.shares, self.steps = decisions.shares, decisions.steps
         self.observed, self._other = self._other, self.observed
-        in_rows(
-            step_rows, (self.fleets, self.costs, self.machine_constants),
-            (self.world_index, self.conditions, decisions.index, self.steps, self.spent[:, 0].copy(), self.key, self.round,
-             self.telemetry, self.totals, self.shares, self.heard, self.observed),
-        )  # fmt: skip
-        progress = self.learner.advance(self, decisions, self.telemetry[:, :, c.STATUS] == c.DONE)
+        progress = self.play(decisions)
         self.gain = progress - self.progress
         self.trend = 0.7 * self.trend + 0.3 * self.gain
         self.progress = progress
@@ -280,6 +275,19 @@ class Core:
             before, after, self.energy_weight, self.reference[:, 3], reason > 0, self.log_efficiency(after)
         )
         return self.reward(transition), reason
+
+    def play(self, decisions: Decisions) -> Floats:
+        """Let the round happen: its telemetry and totals, what is remembered of machines, their part of the observation.
+
+        Returns:
+            Progress (B,) after it.
+        """
+        in_rows(
+            step_rows, (self.fleets, self.costs, self.machine_constants),
+            (self.world_index, self.conditions, decisions.index, self.steps, self.spent[:, 0].copy(), self.key, self.round,
+             self.telemetry, self.totals, self.shares, self.heard, self.observed),
+        )  # fmt: skip
+        return self.learner.advance(self, decisions, self.telemetry[:, :, c.STATUS] == c.DONE)
 
     def end_reasons(self) -> Ints:
         """Why episodes have ended, (B,) indices into END_REASONS; 0 where they go on."""

@@ -40,10 +40,17 @@ class SingleEnv(Restorable, gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     moving = ("np_random", "history", "_needs_reset", "_began")
     metadata = {"render_modes": ["rgb_array", "ansi"], "render_fps": 4}  # noqa: RUF012 - as Gymnasium declares it
 
-    def __init__(self, worlds: Sequence[World], learner: Learner, reward: str | None, render_mode: str | None) -> None:
+    def __init__(
+        self,
+        worlds: Sequence[World],
+        learner: Learner,
+        reward: str | None,
+        render_mode: str | None,
+        core: type[Core] = Core,
+    ) -> None:
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(f"render_mode {render_mode!r} is unknown, expected one of {self.metadata['render_modes']}")
-        self.core = Core(worlds, 1, learner, reward)
+        self.core = core(worlds, 1, learner, reward)
         self.render_mode = render_mode
         self.observation_space: gym.Space[Any] = observation_space(self.core.max_machines)
         self.action_space: gym.Space[Any] = action_space(self.core.max_machines)

@@ -5,18 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
 from envs.core import Core, Decisions
 from envs.single import ScenarioLike, SingleEnv, compile_scenarios
 from fedcore.allocation import least_share
 from fedcore.data.dataset import Dataset
+from fedcore.engines import Engine
 from fedcore.methods.private import Private
 from fedcore.text_workload import GRAMMAR
 from fedcore.training import FederatedTraining, ProgressScale, RoundReport
 from fedcore.workload import EMBEDDED, Prepared, build_training, prepare_data
+from scenarios.schema import Workload
 
 Floats = NDArray[np.float64]
+
+
+def learner_seed(seed: int) -> int:
+    """Seed of weights and of how data are dealt in an episode of one scenario that was reset with `seed`."""
+    generator, _ = seeding.np_random(seed)
+    return int(generator.integers(2**63, dtype=np.int64)) % 2**31
+
+
+def made_here(workload: Workload) -> bool:
+    """Whether a workload's data are made by the program, anew for every episode, rather than read from files."""
+    return workload.data in (*EMBEDDED, GRAMMAR)
 
 
 class RealLearner:
@@ -25,10 +39,11 @@ class RealLearner:
     Args:
         data: images dealt to the machines; None deals the scenario's own, embedded ones anew at every reset.
         scale: of progress; None takes the target of the scenario's calibration.
+        engine: carries blocks to machines; None trains in this process.
     """
 
-    def __init__(self, data: Prepared | None, scale: ProgressScale | None) -> None:
-        self.data, self.given, self.scale = data, data is not None, scale
+    def __init__(self, data: Prepared | None, scale: ProgressScale | None, engine: Engine | None = None) -> None:
+        self.data, self.given, self.scale, self.engine = data, data is not None, scale, engine
         self.training: FederatedTraining | None = None
         self.report: RoundReport | None = None
 
@@ -48,14 +63,14 @@ class RealLearner:
         world = core.world()
         seed = int(core.key[0]) % 2**31
         # Files are read and dealt once.
-        made_here = world.scenario.workload.data in (*EMBEDDED, GRAMMAR)
-        if self.data is None or (made_here and not self.given):
-            self.data = prepare_data(world.scenario, seed=seed if made_here else 0)
+        made = made_here(world.scenario.workload)
+        if self.data is None or (made and not self.given):
+            self.data = prepare_data(world.scenario, seed=seed if made else 0)
         assert self.data is not None
         scale = self.scale
         if scale is None:
             scale = ProgressScale(world.calibration.untrained_infonce, world.calibration.target_infonce)
-        self.training = build_training(world.scenario, self.data, scale, seed)
+        self.training = build_training(world.scenario, self.data, scale, seed, engine=self.engine)
         self.report = None
 
     def advance(self, core: Core, decisions: Decisions, done: NDArray[np.bool_]) -> Floats:

@@ -62,6 +62,7 @@ class LocalTask:
         target: momentum target where it is not the server's.
         extra: what the method sends along, by a name of the method's own.
         steps_before: local steps that the run had done before this round; schedules go by it.
+        round_index: of the round.
     """
 
     machine: int
@@ -72,6 +73,7 @@ class LocalTask:
     target: State | None = None
     extra: dict[str, State] = field(default_factory=dict)
     steps_before: int = 0
+    round_index: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class LocalResult:
         samples: how many the machine holds, n_k.
         statistics: the objective's statistics after the last step.
         extra: what the method sends back; "target" is the visible part of the momentum target where it moved on the machine.
+        lost: why nothing came back; empty where it did, and nothing else counts where it did not.
     """
 
     trained: dict[str, Tensor]
@@ -93,6 +96,12 @@ class LocalResult:
     samples: int
     statistics: State = field(default_factory=dict)
     extra: dict[str, State] = field(default_factory=dict)
+    lost: str = ""
+
+    @staticmethod
+    def nothing(why: str) -> LocalResult:
+        """What stands for a block that never came back."""
+        return LocalResult({}, float("nan"), 0, 0, lost=why)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedcore.blocks import Block
-from fedcore.engines import InProcessEngine
+from fedcore.engines import Engine
 from fedcore.local import LocalResult, LocalTask
 from fedcore.merge import Update, refusal
 from fedcore.methods import IntraLayer, Method, Server
@@ -49,6 +49,8 @@ class RoundReport:
         infonce: after the round.
         losses: per machine, NaN where it did not train.
         refused: one sentence per refused update.
+        lost: one sentence per machine whose block never came back.
+        came_back: per machine, whether its block came back and was merged.
         blocks: what each machine held, None where it sat out.
         feature_std: spread of the features, 1 isotropic, 0 collapsed.
         effective_rank: of the features.
@@ -59,6 +61,8 @@ class RoundReport:
     infonce: float
     losses: NDArray[np.float64]
     refused: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    came_back: tuple[bool, ...] = ()
     blocks: tuple[Block | None, ...] = field(default=(), repr=False)
     feature_std: float = float("nan")
     effective_rank: float = float("nan")
@@ -70,7 +74,7 @@ class FederatedTraining:
 
     Args:
         model: encoder and objective.
-        engine: trains tasks.
+        engine: carries tasks to machines and back.
         machine_names: of the machines, for messages.
         probe: the progress signal: (model, state) -> a loss.
         scale: InfoNCE to progress; None takes `untrained` from this run's start and puts the target at 0.
@@ -86,7 +90,7 @@ class FederatedTraining:
     def __init__(
         self,
         model: Model,
-        engine: InProcessEngine,
+        engine: Engine,
         machine_names: Sequence[str],
         probe: Callable[[Model, State], float],
         scale: ProgressScale | None,
@@ -170,14 +174,19 @@ class FederatedTraining:
         results = method.run(server, self.engine, tasks)
         losses = np.full(len(blocks), np.nan)
         accepted: list[tuple[LocalTask, LocalResult, Update]] = []
-        refused = []
+        refused, lost = [], []
+        came_back = [False] * len(blocks)
         for task, result in zip(tasks, results, strict=True):
+            if result.lost:
+                lost.append(f"machine {self.machine_names[task.machine]}: {result.lost}")
+                continue
             losses[task.machine] = result.loss
             weight = float(result.samples * result.steps)
             update = Update(self.machine_names[task.machine], task.block, result.trained, weight)
             problem = refusal(update, server.state if task.start is None else task.start, server.model.neuron_map)
             problem = problem or self._bad_statistic(update.machine, result)
             if problem is None:
+                came_back[task.machine] = True
                 accepted.append((task, result, update))
             else:
                 refused.append(problem)
@@ -198,6 +207,8 @@ class FederatedTraining:
             infonce=infonce,
             losses=losses,
             refused=tuple(refused),
+            lost=tuple(lost),
+            came_back=tuple(came_back),
             blocks=tuple(blocks),
             feature_std=spread,
             effective_rank=rank,

@@ -17,7 +17,7 @@ from fedcore.data.micrographs import soil_micrographs
 from fedcore.data.modalities import mixed_instruments
 from fedcore.data.splits import mix_sites, split_clients
 from fedcore.encoders import ENCODERS
-from fedcore.engines import InProcessEngine
+from fedcore.engines import Engine, InProcessEngine
 from fedcore.local import LocalRecipe
 from fedcore.methods import IntraLayer, Method
 from fedcore.methods.private import Private
@@ -262,6 +262,7 @@ def build_training(
     method: Method | None = None,
     recipe: LocalRecipe | None = None,
     workers: int = 1,
+    engine: Engine | None = None,
 ) -> FederatedTraining:
     """Real training of a scenario's workload, ready for its first round.
 
@@ -273,12 +274,15 @@ def build_training(
         method: None is the workload's own, intra-layer.
         recipe: None is the workload's own.
         workers: processes that train; 1 trains in this one.
+        engine: carries tasks to machines; None trains here, on `data`.
     """
     workload = scenario.workload
+    if engine is None:
+        engine = InProcessEngine(data.samples(), recipe or recipe_of(workload), workers)
     model = model_for(workload, data.channels, scenario.name)
     return FederatedTraining(
         model,
-        InProcessEngine(data.samples(), recipe or recipe_of(workload), workers),
+        engine,
         scenario.fleet.machine_names,
         data.probe(),
         scale,

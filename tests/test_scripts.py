@@ -66,6 +66,11 @@ def test_wrong_numbers(tmp_path):
     refused(script("train_agent.py", "--steps", "-5", cwd=tmp_path), "--steps", "-5")
 
 
+def test_what_real_machines_cannot_do(tmp_path):
+    """Without Flower it says what to install, with it that both tiers are compared in process."""
+    refused(script("evaluate.py", "--engine", "flower", "--agreement", cwd=tmp_path), "--engine flower")
+
+
 def test_full_disk(tmp_path):
     """/dev/full is always full: writing the checkpoint fails there as on a full disk."""
     target = tmp_path / "file"

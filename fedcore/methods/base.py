@@ -142,7 +142,7 @@ class Method(ABC):
     def task(self, server: Server, machine: int, block: Block, steps: int) -> LocalTask:
         """One machine's work; override to send more than the block."""
         seed = (server.seed, 2, server.round_index, machine)
-        return LocalTask(machine, block, steps, seed, steps_before=server.steps_done)
+        return LocalTask(machine, block, steps, seed, steps_before=server.steps_done, round_index=server.round_index)
 
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
         """What the round asks of one machine."""

@@ -1,0 +1,35 @@
+"""The ServerApp: plays a job over the grid of the SuperLink that it runs at."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from agents.real_run import FAILED, Job, run_job
+from fedcore.files import write_text
+from fedcore.flower.transport import FlowerTransport
+from scenarios import InputError
+
+PROCESS = "server.pid"
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the job that `--run-config job=...` names; why it failed is left in its folder."""
+    job = Job.read(Path(str(context.run_config["job"])))
+    folder = Path(job.folder)
+    write_text(folder / PROCESS, str(os.getpid()))
+    try:
+        run_job(job, FlowerTransport(grid))
+    except InputError as error:
+        write_text(folder / FAILED, str(error))
+        raise
+    except Exception:
+        write_text(folder / FAILED, traceback.format_exc())
+        raise

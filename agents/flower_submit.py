@@ -1,0 +1,84 @@
+"""A run on machines of your own: submit it to a SuperLink that is up, on the SuperLink's machine, and watch it.
+
+    python -m agents.flower_submit --scenario FILE --agent POLICY --superlink HOST:8000 --root-certificates ca.crt --out FOLDER
+
+The same command goes on from the last checkpoint where a run was interrupted. docs/deploy.md has the whole procedure.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from agents.benchmark import HELD_OUT_SEED, orchestrator
+from agents.judge import cell_scenario
+from agents.real_run import EVENTS, FAILED, RESULT, Job
+from fedcore.flower.app import write_connection
+from fedcore.flower.processes import flower_environment
+from fedcore.flower.superlink import need_flower, submit
+from fedcore.wire import PRECISIONS
+from scenarios import InputError, load
+from scenarios.errors import told
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
+    parser.add_argument("--scenario", required=True, help="name or YAML file; its fleet names the machines")
+    parser.add_argument("--agent", required=True, help="frozen policy, or the name of a heuristic")
+    parser.add_argument("--superlink", default="127.0.0.1:8000", help="host:port")
+    parser.add_argument("--root-certificates", type=Path, help="certificate of who signed the SuperLink's; none: no TLS")
+    parser.add_argument("--out", type=Path, default=Path("runs/machines/own"), help="folder of the run")
+    parser.add_argument("--data", type=Path, help="images that the server measures progress on; the scenario's by default")
+    parser.add_argument("--target", type=float, help="InfoNCE that is progress 1 on them; the calibration's by default")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of blocks on the way up")
+    parser.add_argument("--deadline-s", type=float, help="after which a block is lost; the scenario's by default")
+    parser.add_argument("--wait-s", type=float, default=600.0, help="for all machines to be there at the start")
+    options = parser.parse_args()
+    need_flower()
+    scenario = load(options.scenario)
+    orchestrator(options.agent, scenario)  # refuse a bad file before anything begins
+    for name in ("deadline_s", "wait_s"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number of seconds above 0")
+    for path in (options.root_certificates, options.data):
+        if path is not None and not path.exists():
+            raise InputError(f"{path} does not exist, expected a file")
+    # Here, so that --help and bad input need no Flower.
+    from agents.flower_server import PROCESS
+    from agents.flower_trial import SERVER_APP, news_of, watch
+
+    folder: Path = options.out.resolve()
+    agent = str(Path(options.agent).resolve()) if Path(options.agent).is_file() else options.agent
+    data = None if options.data is None else str(options.data.resolve())
+    job = Job(
+        agent, cell_scenario(scenario), HELD_OUT_SEED, str(folder), data, options.target, options.precision,
+        options.deadline_s, options.wait_s,
+    )  # fmt: skip
+    for stale in (FAILED, PROCESS, RESULT):
+        (folder / stale).unlink(missing_ok=True)
+    job.write(folder / "job.json")
+    write_connection(folder / "flower", options.superlink, options.root_certificates)
+    news = news_of(folder / EVENTS)
+    submit(folder, flower_environment(folder / "flower"), SERVER_APP, folder / "job.json")
+    watch(folder, news, _show, lambda: True)
+    print(f"done: {folder / RESULT}")
+
+
+def _show(event: dict[str, Any]) -> None:
+    if event["kind"] == "log":
+        print(event["text"], flush=True)
+        return
+    status = ", ".join(f"{name} {state}" for name, state in event["status"].items())
+    print(
+        f"round {event['round']}: progress {event['progress']:.3f}, {event['seconds']:.1f} s, {event['bytes'] / 1e6:.2f} MB, "
+        f"{event['joules']:.0f} J ({event['meter']}), H {event['steps']}; {status}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    with told("interrupted: the run itself goes on at the SuperLink; flwr stop ends it"):
+        main()

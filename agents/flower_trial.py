@@ -1,0 +1,130 @@
+"""A trial of real machines on this one: SuperLink, one node per machine with data of its own, the run, and its progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from agents.flower_server import PROCESS
+from agents.real_run import EVENTS, FAILED, RESULT, Job
+from envs.training import learner_seed, made_here
+from fedcore.data.loading import load_images
+from fedcore.flower.processes import Processes
+from fedcore.flower.superlink import Superlink, submit
+from fedcore.remote.data import deal
+from fedcore.workload import prepare_data
+from scenarios import InputError, parse
+
+SERVER_APP = "agents.flower_server:app"
+LOOKS_S = 0.2
+"""Between two looks for news of the run."""
+SILENT_S = 600.0
+"""That a run may take to show its first sign of life."""
+
+
+def deal_data(job: Job) -> None:
+    """Give every machine a folder with its own samples: the same that training in process would give it."""
+    scenario = parse(job.scenario, "scenario")
+    if job.data is None:
+        data = prepare_data(scenario, seed=learner_seed(job.seed) if made_here(scenario.workload) else 0)
+    else:
+        data = prepare_data(scenario, load_images(job.data, size_px=scenario.workload.image_px))
+    for name, samples in zip(scenario.fleet.machine_names, data.samples(), strict=True):
+        deal(Path(job.folder) / name, samples)
+
+
+def play_trial(job: Job, on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> dict[str, Any]:
+    """Play a job over Flower on this machine; every process that it starts is gone when it returns or raises.
+
+    Args:
+        job: what to run; one that was interrupted goes on from its checkpoint, one that has ended is
+            read.
+        on_event: told every event of `real_run.Events`.
+
+    Returns:
+        What `real_run` wrote as its result.
+
+    Raises:
+        InputError: something does not start, or the run ended without a result.
+    """
+    folder = Path(job.folder)
+    if (folder / RESULT).is_file():
+        return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    for stale in (FAILED, PROCESS):
+        (folder / stale).unlink(missing_ok=True)
+    deal_data(job)
+    path = folder / "job.json"
+    job.write(path)
+    with tempfile.TemporaryDirectory(prefix="intrafed-") as short, Processes() as processes:
+        link = Superlink(processes, folder, Path(short))
+        workers = {name: link.start_worker(name, folder / name) for name in parse(job.scenario, "x").fleet.machine_names}
+        for name, worker in workers.items():
+            link.start_supernode(name, worker)
+        news = news_of(folder / EVENTS)
+        submit(folder, link.environment, SERVER_APP, path)
+        watch(folder, news, on_event, lambda: link.process.poll() is None)
+    return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+
+
+def news_of(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Events that were added since the last look; those of an interrupted run before this one are passed over."""
+    at = path.stat().st_size if path.is_file() else 0
+    while True:
+        found: list[dict[str, Any]] = []
+        if path.is_file():
+            with path.open("rb") as file:
+                file.seek(at)
+                content = file.read()
+            whole = content[: content.rfind(b"\n") + 1]
+            at += len(whole)
+            found = [json.loads(line) for line in whole.splitlines()]
+        yield found
+
+
+def watch(
+    folder: Path,
+    news: Iterator[list[dict[str, Any]]],
+    on_event: Callable[[dict[str, Any]], None],
+    link_lives: Callable[[], bool],
+) -> None:
+    """Pass events on until there is a result.
+
+    Raises:
+        InputError: the run failed, or its server ended.
+    """
+    quiet_until = time.monotonic() + SILENT_S
+    while True:
+        ended = not _lives(folder / PROCESS) or not link_lives()
+        for event in next(news):
+            on_event(event)
+        if (folder / RESULT).is_file():
+            return
+        if (folder / FAILED).is_file():
+            text = (folder / FAILED).read_text(encoding="utf-8").strip()
+            if text.startswith("Traceback"):
+                raise RuntimeError(f"the run failed on the server:\n{text}")
+            raise InputError(text)
+        started = (folder / PROCESS).is_file()
+        if (started and ended) or (not started and (not link_lives() or time.monotonic() > quiet_until)):
+            raise InputError(
+                f"the run's server has ended without a result; see {folder / 'superlink.log'}: the same command goes on from "
+                "the last checkpoint"
+            )
+        time.sleep(LOOKS_S)
+
+
+def _lives(path: Path) -> bool:
+    """Whether the process that wrote its number to a file is there; so it counts until it has."""
+    try:
+        os.kill(int(path.read_text(encoding="utf-8")), 0)
+    except FileNotFoundError:
+        return True
+    except ProcessLookupError:
+        return False
+    return True
+

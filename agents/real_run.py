@@ -1,0 +1,183 @@
+"""One run on real machines: the orchestrator is asked every round, what happens is told, and nothing finished is ever lost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save
+
+from agents.benchmark import EpisodeResult, orchestrator
+from agents.checkpoint import load_checkpoint, save_checkpoint
+from envs.measured import MeasuredEnv
+from fedcore.data.loading import load_images
+from fedcore.engines.remote import RemoteEngine
+from fedcore.files import content_key, write_bytes, write_text
+from fedcore.remote.transport import Transport
+from fedcore.training import ProgressScale
+from fedcore.workload import prepare_data
+from scenarios import InputError, parse
+
+EVENTS, RESULT, CHECKPOINT, ENCODER, FAILED = (
+    "events.jsonl", "result.json", "checkpoint.safetensors", "encoder.safetensors", "failed.txt",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        agent: a name that `benchmark.orchestrator` takes.
+        scenario: as a plain dictionary.
+        seed: of the episode.
+        folder: where events, checkpoint and result go.
+        data: path of images that the server measures progress on, or None for the scenario's own.
+        target_infonce: progress 1 on that data, or None for the scenario's calibration.
+        precision: of blocks on the way up.
+        deadline_s: after which a block is lost; None takes the scenario's, which may have none.
+        gather_s: to wait for all machines at the start.
+    """
+
+    agent: str
+    scenario: dict[str, Any]
+    seed: int
+    folder: str
+    data: str | None = None
+    target_infonce: float | None = None
+    precision: str = "fp32"
+    deadline_s: float | None = None
+    gather_s: float = 600.0
+
+    def identity(self) -> str:
+        """Names the run by content, for its checkpoint: not by where it is kept or how long it waits at the start."""
+        known = {name: value for name, value in asdict(self).items() if name not in ("folder", "gather_s")}
+        policy = Path(self.agent).read_bytes().hex() if Path(self.agent).is_file() else ""
+        return content_key(json.dumps(known, sort_keys=True), policy)
+
+    def write(self, path: Path) -> None:
+        """To a file."""
+        write_text(path, json.dumps(asdict(self)))
+
+    @staticmethod
+    def read(path: Path) -> Job:
+        """From a file.
+
+        Raises:
+            InputError: there is none, or it does not read.
+        """
+        try:
+            return Job(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"job {path} does not read ({error}); expected a file that evaluate.py wrote") from None
+
+
+class Events:
+    """What happens in a run, line by line in a file that others may read meanwhile.
+
+    Args:
+        path: of the file; lines are added.
+        tell: told every line of text too.
+    """
+
+    def __init__(self, path: Path, tell: Callable[[str], None] = lambda line: None) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._tell = path, tell
+
+    def write(self, kind: str, **values: Any) -> None:
+        """One event."""
+        line = json.dumps({"kind": kind, "at": time.time(), **values})
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            # A full disk must not end a run that only wanted to tell of it.
+            self._tell(f"events are not written: {error.strerror or error}")
+
+    def say(self, text: str) -> None:
+        """One line of log."""
+        self.write("log", text=text)
+        self._tell(text)
+
+
+def run_job(job: Job, transport: Transport, tell: Callable[[str], None] = print) -> EpisodeResult:
+    """Play a run to its end, from its checkpoint where there is one.
+
+    Args:
+        job: what to run.
+        transport: to the machines' nodes.
+        tell: told one line per thing that happens.
+
+    Raises:
+        InputError: machines are missing, or job, policy, data or checkpoint are bad.
+    """
+    scenario, folder = parse(job.scenario, "scenario"), Path(job.folder)
+    events = Events(folder / EVENTS, tell)
+    agent = orchestrator(job.agent, scenario)
+    dataset = None if job.data is None else load_images(job.data, size_px=scenario.workload.image_px)
+    data = None if dataset is None else prepare_data(scenario, dataset)
+    deadline_s = scenario.decision.deadline_s if job.deadline_s is None else job.deadline_s
+    engine = RemoteEngine(
+        transport, scenario.workload, scenario.fleet.machine_names, 1 if data is None else data.channels, job.precision,
+        deadline_s, events.say,
+    )  # fmt: skip
+    scale = None if job.target_infonce is None else ProgressScale(np.inf, job.target_infonce)
+    try:
+        engine.gather(job.gather_s)
+        env = MeasuredEnv(scenario, engine, data, scale)
+        return _play(job, env, agent, events)
+    finally:
+        engine.close()
+
+
+def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResult:
+    folder = Path(job.folder)
+    checkpoint = folder / CHECKPOINT
+    _, info = env.reset(seed=job.seed)
+    agent.begin(env.core.world().scenario)
+    curve: list[list[float]] = []
+    decisions: list[dict[str, Any]] = []
+    if checkpoint.is_file():
+        kept = load_checkpoint(checkpoint, env, agent, job.identity())
+        curve, decisions = kept["curve"], kept["decisions"]
+        events.say(f"going on from the checkpoint after round {env.core.round[0]}")
+        info = env.core.info(0)
+    ended = bool(env.core.end_reasons()[0]) if curve else False
+    names = env.core.world().arrays.names
+    while not ended:
+        action = agent.decide(env.observation())
+        _, _, ended, _, info = env.step(action)
+        curve.append(
+            [info["time_s"], info["progress"], info["energy_j"], info["bytes"], info["sync_interval"],
+             float(info["shares"].sum())]
+        )  # fmt: skip
+        decisions.append({"shares": [float(s) for s in info["shares"]], "steps": info["sync_interval"]})
+        for text in info["refused"]:
+            events.say(f"round {info['round'] - 1}: refused: {text}")
+        if info["collapsed"]:
+            events.say(f"round {info['round'] - 1}: the encoder has collapsed: it no longer tells images apart")
+        events.write(
+            "round", round=info["round"], progress=info["progress"], seconds=info["round_time_s"], bytes=info["round_bytes"],
+            joules=info["round_energy_j"], meter=info["meter"], steps=info["sync_interval"],
+            status=dict(zip(names, info["status"], strict=True)), machines=info["measured"],
+        )  # fmt: skip
+        try:
+            save_checkpoint(checkpoint, env, agent, {"curve": curve, "decisions": decisions}, job.identity())
+        except InputError as error:
+            events.say(f"round {info['round'] - 1}: no new checkpoint, the one before is kept: {error}")
+    training = env.learner.training
+    assert training is not None
+    result = EpisodeResult(
+        agent.name, env.core.world().scenario.name, job.seed, float(env.core.log_efficiency()[0]),
+        bool(env.core.progress[0] >= 1.0), info["progress"], info["time_s"], info["energy_j"], info["bytes"],
+        info["co2e_kg"], info["round"], curve,
+    )  # fmt: skip
+    write_bytes(folder / ENCODER, save({name: value.contiguous() for name, value in training.state.items()}))
+    told = {"result": result.to_dict(), "decisions": decisions, "meter": info.get("meter", "none")}
+    write_text(folder / RESULT, json.dumps(told))
+    return result

@@ -1,0 +1,245 @@
+"""The server's engine over real machines: blocks out, blocks back, and whatever goes wrong on the way told in one line."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fedcore.local import LocalRecipe, LocalResult, LocalTask
+from fedcore.methods import Method
+from fedcore.model import Model
+from fedcore.neurons import State
+from fedcore.remote.node import FAILED, TRAIN
+from fedcore.remote.roll import Roll
+from fedcore.remote.transport import Transport
+from fedcore.wire import PRECISIONS, Packet, decode_result, encode_task
+from fedcore.workload import method_of, recipe_of
+from scenarios.errors import InputError
+from scenarios.schema import Workload
+
+LOG = logging.getLogger("intrafed")
+PATIENCE = 10.0
+"""Deadlines after which a block that never came is forgotten, and its machine may be asked again."""
+LIFETIME_S = 3600.0
+"""Of a message where there is no deadline."""
+POLL_S = 0.02
+DONE, LATE, LEFT, REFUSED = "done", "late", "left", "refused"
+
+
+@dataclass(frozen=True)
+class MachineRound:
+    """What one machine's part of a round really took.
+
+    Attributes:
+        status: "done", "late", "left" (it went away) or "refused" (what came was unusable).
+        elapsed_s: from sending its block to having the answer, or to giving up.
+        compute_s: of training, on the machine's own clock.
+        node_s: of everything that the machine did with the message.
+        received_bytes: that were sent to it.
+        sent_bytes: that came from it.
+        joules: of training by the machine's own counter; None where it has none.
+    """
+
+    status: str
+    elapsed_s: float
+    compute_s: float
+    node_s: float
+    received_bytes: int
+    sent_bytes: int
+    joules: float | None
+
+
+@dataclass(frozen=True)
+class _Out:
+    machine: int
+    round_index: int
+    since: float
+
+
+class RemoteEngine:
+    """Carries tasks to nodes over a transport.
+
+    Args:
+        transport: carries messages.
+        workload: what nodes train; they build the same model and recipe from it.
+        machine_names: of the scenario's machines, in order.
+        channels: of the images.
+        precision: of blocks on the way up, a name in `PRECISIONS`.
+        deadline_s: after which a block is lost; None waits for every machine that is still connected.
+        on_event: told one line per thing that happens; the log by default.
+        clock: seconds that only rise.
+        sleep: waits so many seconds.
+
+    Attributes:
+        measured: of the last round, by machine that was asked.
+        round_s: of the last round: from the first block sent to the last one in, or the deadline.
+
+    Raises:
+        InputError: unknown precision.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        workload: Workload,
+        machine_names: Sequence[str],
+        channels: int = 1,
+        precision: str = "fp32",
+        deadline_s: float | None = None,
+        on_event: Callable[[str], None] = LOG.info,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        self.transport, self.names, self.channels = transport, tuple(machine_names), channels
+        self.precision, self.deadline_s, self.on_event = precision, deadline_s, on_event
+        self.recipe: LocalRecipe = recipe_of(workload)
+        self.method = method_of(workload)
+        self.workload = workload.model_dump_json(exclude_defaults=True)
+        self.roll = Roll(self.names, self.workload, on_event)
+        self.measured: dict[int, MachineRound] = {}
+        self.round_s = 0.0
+        self._out: dict[str, _Out] = {}
+        self._clock, self._sleep = clock, sleep
+        self._round = -1
+
+    def gather(self, timeout_s: float) -> None:
+        """Wait for every machine.
+
+        Raises:
+            InputError: some are not there in time, or their samples are not what the workload's model reads.
+        """
+        until = self._clock() + timeout_s
+        while len(self.roll.node_of) < len(self.names):
+            self.roll.call(self.transport)
+            if self._clock() > until:
+                missing = [name for k, name in enumerate(self.names) if k not in self.roll.node_of]
+                raise InputError(
+                    f"machines {', '.join(missing)} have not connected within {timeout_s:g} s; expected a node of each name"
+                )
+            self._sleep(POLL_S)
+        for k, shape in self.roll.shape.items():
+            if len(shape) == 3 and shape[0] != self.channels:
+                raise InputError(f"machine {self.names[k]}: its images have {shape[0]} channels, expected {self.channels}")
+
+    @property
+    def samples(self) -> tuple[range, ...]:
+        """See `Engine.samples`: of machines that have said how many they hold."""
+        return tuple(range(self.roll.samples.get(k, 0)) for k in range(len(self.names)))
+
+    def available(self) -> list[bool]:
+        """Per machine, whether it is connected and free."""
+        self._hear()
+        self.roll.call(self.transport)
+        busy = {out.machine for out in self._out.values()}
+        return [k in self.roll.node_of and k not in busy for k in range(len(self.names))]
+
+    def _hear(self) -> None:
+        """Blocks that come after their round are told and dropped."""
+        for arrival in self.transport.receive(list(self._out)):
+            out = self._out.pop(arrival.ticket)
+            if arrival.content is not None:
+                late = self._clock() - out.since - (self.deadline_s or 0.0)
+                self.on_event(
+                    f"machine {self.names[out.machine]}: block of round {out.round_index} came {late:.1f} s late; dropped"
+                )
+        limit = PATIENCE * self.deadline_s if self.deadline_s else LIFETIME_S
+        self._out = {t: out for t, out in self._out.items() if self._clock() - out.since < limit}
+
+    def train(
+        self, method: Method, model: Model, state: State, target: State | None, tasks: Sequence[LocalTask]
+    ) -> list[LocalResult]:
+        """See `Engine.train`.
+
+        Raises:
+            InputError: the method is not the workload's own, which is all that nodes know.
+        """
+        if method != self.method:
+            raise InputError(f"method {method.name} differs from the workload's own; expected that one on real machines")
+        self._hear()
+        self._round = tasks[0].round_index if tasks else self._round + 1
+        results: dict[int, LocalResult] = {}
+        waiting: dict[str, tuple[int, LocalTask, int]] = {}
+        self.measured = {}
+        began = self._clock()
+        lifetime_s = PATIENCE * self.deadline_s if self.deadline_s else LIFETIME_S
+        busy = {out.machine: out.round_index for out in self._out.values()}
+        for i, task in enumerate(tasks):
+            k = task.machine
+            node = self.roll.node_of.get(k)
+            if node is None or k in busy:
+                why = "it is not connected" if node is None else f"it is still busy with round {busy[k]}"
+                results[i] = self._lose(k, LEFT if node is None else LATE, why, 0.0, 0)
+                continue
+            packet = encode_task(model, state, target, task, self.precision)
+            packet.values.update(kind=TRAIN, workload=self.workload, channels=self.channels)
+            content = packet.to_bytes()
+            waiting[self.transport.send(node, content, lifetime_s)] = (i, task, len(content))
+        while waiting:
+            for arrival in self.transport.receive(list(waiting)):
+                i, task, down = waiting.pop(arrival.ticket)
+                elapsed_s = self._clock() - began
+                if arrival.content is None:
+                    results[i] = self._lose(task.machine, LEFT, arrival.error or "its node went away", elapsed_s, down)
+                else:
+                    results[i] = self._read(arrival.content, model, state, task, elapsed_s, down)
+            if not waiting:
+                break
+            elapsed_s = self._clock() - began
+            if self.deadline_s is not None and elapsed_s >= self.deadline_s:
+                for ticket, (i, task, down) in waiting.items():
+                    self._out[ticket] = _Out(task.machine, self._round, began)
+                    why = f"nothing came back within the deadline of {self.deadline_s:g} s"
+                    results[i] = self._lose(task.machine, LATE, why, elapsed_s, down)
+                break
+            connected = self.transport.nodes()
+            for ticket, (i, task, down) in list(waiting.items()):
+                node = self.roll.node_of.get(task.machine)
+                if node not in connected:
+                    del waiting[ticket]
+                    results[i] = self._lose(task.machine, LEFT, "its node went away", elapsed_s, down)
+            self._sleep(POLL_S)
+        self.round_s = self._clock() - began
+        return [results[i] for i in range(len(tasks))]
+
+    def _lose(self, machine: int, status: str, why: str, elapsed_s: float, down: int, up: int = 0) -> LocalResult:
+        self.measured[machine] = MachineRound(status, elapsed_s, 0.0, 0.0, down, up, None)
+        self.on_event(f"round {self._round}: machine {self.names[machine]} {status}: {why}")
+        return LocalResult.nothing(why)
+
+    def _read(
+        self, content: bytes, model: Model, state: State, task: LocalTask, elapsed_s: float, down: int
+    ) -> LocalResult:
+        """An answer, checked against what was asked; merging checks the weights themselves."""
+        k = task.machine
+        sender = f"machine {self.names[k]}"
+        try:
+            packet = Packet.from_bytes(content, sender)
+            if packet.values.get("kind") == FAILED:
+                raise InputError(f"{sender}: {str(packet.values.get('why'))[:300]}")
+            of_round, name = packet.whole("round", sender), packet.values.get("name")
+            if of_round != self._round:
+                raise InputError(f"{sender}: sent a block of round {of_round}, expected round {self._round}")
+            if name != self.names[k] or packet.whole("machine", sender) != k:
+                raise InputError(f"{sender}: sent a block as machine {str(name)[:40]!r}, expected its own")
+            result = decode_result(packet, model, state, task.block, self.precision, sender)
+            held = self.roll.samples[k]
+            if (result.samples, result.steps) != (held, task.steps):
+                raise InputError(
+                    f"{sender}: says {result.samples} samples and {result.steps} steps, expected {held} and {task.steps}"
+                )
+            joules = None if packet.values.get("joules") is None else packet.number("joules", sender, 0.0)
+            compute_s = packet.number("compute_s", sender, 0.0)
+            node_s = packet.number("node_s", sender, 0.0)
+        except InputError as error:
+            why = str(error).removeprefix(f"{sender}: ")
+            return self._lose(k, REFUSED, why, elapsed_s, down, len(content))
+        self.measured[k] = MachineRound(DONE, elapsed_s, compute_s, node_s, down, len(content), joules)
+        return result
+
+    def close(self) -> None:
+        """Let go of the transport."""
+        self.transport.close()

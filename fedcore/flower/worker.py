@@ -1,0 +1,77 @@
+"""The node's own process: listens at a local socket, trains what comes, and ends with whoever started it.
+
+    python -m fedcore.flower.worker --machine NAME --data PATH --socket PATH
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+from fedcore.flower.frames import receive_frame, send_frame
+from fedcore.remote.data import load_samples
+from fedcore.remote.node import Node
+from fedcore.wire import Packet
+from scenarios.errors import told
+
+
+def serve(node: Node, path: Path) -> None:
+    """Answer messages at a socket, one at a time, for ever.
+
+    Args:
+        node: who answers.
+        path: of the socket; only this user may connect.
+    """
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen()
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                try:
+                    reply = node.answer(receive_frame(connection))
+                    send_frame(connection, _telemetry(reply))
+                    send_frame(connection, reply)
+                except ConnectionError:
+                    continue  # who asked is gone; the server hears of that from Flower
+
+
+def _telemetry(reply: bytes) -> bytes:
+    """Numbers of an answer for Flower's own records; the answer itself has them too."""
+    values = Packet.from_bytes(reply, "this node").values
+    names = ("loss", "steps", "samples", "compute_s", "node_s", "joules")
+    return json.dumps({name: values[name] for name in names if values.get(name) is not None}).encode()
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--machine", required=True, help="name in the scenario")
+    parser.add_argument("--data", required=True, type=Path, help="folder, zip or npz of this machine's own images")
+    parser.add_argument("--socket", required=True, type=Path)
+    parser.add_argument("--folder", type=Path, help="where it keeps what it remembers; the socket's by default")
+    options = parser.parse_args()
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    folder = options.folder or options.socket.parent
+    serve(Node(options.machine, lambda workload: load_samples(options.data, workload), folder), options.socket)
+
+
+if __name__ == "__main__":
+    with told("interrupted"):
+        main()

@@ -1,0 +1,104 @@
+"""A node: one machine's side of a real run. It trains what it is sent on its own samples, which never leave it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from fedcore.engines.inprocess import train_task
+from fedcore.files import write_bytes
+from fedcore.model import Model
+from fedcore.neurons import State
+from fedcore.parallel import one_thread
+from fedcore.remote.meter import Meter
+from fedcore.samples import Samples
+from fedcore.wire import Packet, decode_task, encode_result
+from fedcore.workload import method_of, model_for, recipe_of
+from scenarios.errors import InputError
+from scenarios.schema import Workload
+
+RESIDUAL = "residual.safetensors"
+HELLO, TRAIN, FAILED = "hello", "train", "failed"
+
+
+@lru_cache(maxsize=4)
+def _model(workload: str, channels: int) -> Model:
+    return model_for(Workload.model_validate_json(workload), channels)
+
+
+class Node:
+    """Answers the server's messages.
+
+    Args:
+        machine: its name in the scenario.
+        samples: gives its own samples for a workload; called once per workload.
+        folder: of its own, where it keeps what rounding left out of its blocks; None forgets it between messages.
+    """
+
+    def __init__(self, machine: str, samples: Callable[[Workload], Samples], folder: Path | None = None) -> None:
+        self.machine, self.folder = machine, folder
+        self._samples_of = samples
+        self._samples: dict[str, Samples] = {}
+        self._residual: State = {}
+
+    def answer(self, content: bytes) -> bytes:
+        """The answer to one message; what is wrong with it, or with this node, is told in the answer."""
+        began = time.monotonic()
+        try:
+            packet = Packet.from_bytes(content, "the server")
+            answer = self._hello(packet) if packet.values.get("kind") == HELLO else self._train(packet)
+        except InputError as error:
+            answer = Packet({"kind": FAILED, "why": str(error)}, {})
+        answer.values.update(name=self.machine, node_s=time.monotonic() - began)
+        return answer.to_bytes()
+
+    def _workload(self, packet: Packet) -> tuple[str, Workload]:
+        text = packet.values.get("workload")
+        try:
+            return str(text), Workload.model_validate_json(str(text))
+        except ValueError as error:
+            raise InputError(f"the server: workload does not read: {str(error).splitlines()[0]}") from None
+
+    def _own(self, text: str, workload: Workload) -> Samples:
+        if text not in self._samples:
+            self._samples = {text: self._samples_of(workload)}
+        return self._samples[text]
+
+    def _hello(self, packet: Packet) -> Packet:
+        text, workload = self._workload(packet)
+        samples = self._own(text, workload)
+        return Packet({"kind": HELLO, "samples": len(samples), "shape": list(samples.x.shape[1:])}, {})
+
+    def _train(self, packet: Packet) -> Packet:
+        text, workload = self._workload(packet)
+        model = _model(text, packet.whole("channels", "the server", 1))
+        sent = decode_task(packet, model)
+        samples = self._own(text, workload)
+        if sent.precision != "fp32" and not self._residual:
+            self._residual = self._read_residual(model)
+        with Meter() as meter, one_thread():
+            result = train_task(
+                method_of(workload), model, sent.state, sent.target, sent.task, samples, recipe_of(workload)
+            )
+        answer = encode_result(model, sent, result, self._residual, meter.seconds)
+        if sent.precision != "fp32" and self.folder is not None:
+            write_bytes(self.folder / RESIDUAL, save(self._residual))
+        answer.values.update(kind=TRAIN, meter=meter.kind, joules=meter.joules)
+        return answer
+
+    def _read_residual(self, model: Model) -> State:
+        """What was kept on disk; another model's, or a damaged file's, is worth nothing and is left out."""
+        path = None if self.folder is None else self.folder / RESIDUAL
+        if path is None or not path.is_file():
+            return {}
+        try:
+            kept = load_file(str(path))
+        except (SafetensorError, OSError):
+            return {}
+        shapes = {p.name: p.shape for p in model.neuron_map.parameters}
+        return kept if all(tuple(value.shape) == shapes.get(name) for name, value in kept.items()) else {}

@@ -1,0 +1,85 @@
+"""Who takes part: connected nodes say which machine they are, and nobody is two machines or the same one twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from fedcore.remote.node import HELLO
+from fedcore.remote.transport import Transport
+from fedcore.wire import Packet
+from scenarios.errors import InputError
+
+HELLO_LIFETIME_S = 120.0
+
+
+@dataclass
+class Roll:
+    """The list of machines, and the node that each of them is.
+
+    Attributes:
+        names: of the machines that the scenario knows.
+        workload: JSON, which a node needs to say how many samples it has.
+        on_event: told one line per thing that happens.
+        node_of: machine -> its node, while that is connected.
+        samples: machine -> how many it holds, as it last said.
+        shape: machine -> of one sample.
+    """
+
+    names: Sequence[str]
+    workload: str
+    on_event: Callable[[str], None]
+    node_of: dict[int, int] = field(default_factory=dict)
+    samples: dict[int, int] = field(default_factory=dict)
+    shape: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _asked: dict[str, int] = field(default_factory=dict)
+    _turned_away: dict[int, int | None] = field(default_factory=dict)
+
+    def call(self, transport: Transport) -> None:
+        """Ask new nodes who they are, hear those that have answered, forget those that are gone; never waits."""
+        connected = transport.nodes()
+        for machine, node in list(self.node_of.items()):
+            if node not in connected:
+                del self.node_of[machine]
+                self.on_event(f"machine {self.names[machine]} is gone (node {node})")
+                # Whoever claimed its name meanwhile may ask again.
+                self._turned_away = {n: m for n, m in self._turned_away.items() if m != machine}
+        self._turned_away = {n: m for n, m in self._turned_away.items() if n in connected}
+        self._asked = {ticket: node for ticket, node in self._asked.items() if node in connected}
+        known = {*self.node_of.values(), *self._asked.values(), *self._turned_away}
+        hello = Packet({"kind": HELLO, "workload": self.workload}, {}).to_bytes()
+        for node in sorted(connected - known):
+            self._asked[transport.send(node, hello, HELLO_LIFETIME_S)] = node
+        for arrival in transport.receive(list(self._asked)):
+            node = self._asked.pop(arrival.ticket)
+            if arrival.content is not None:
+                self._admit(node, arrival.content)
+
+    def _admit(self, node: int, content: bytes) -> None:
+        sender = f"node {node}"
+        try:
+            packet = Packet.from_bytes(content, sender)
+            if packet.values.get("kind") != HELLO:
+                raise InputError(f"{sender} cannot take part: {str(packet.values.get('why'))[:200]}")
+            name = packet.values.get("name")
+            if name not in self.names:
+                raise InputError(f"{sender} says it is machine {str(name)[:40]!r}, expected one of {', '.join(self.names)}")
+            samples = packet.whole("samples", sender, 1)
+            shape = packet.values.get("shape")
+            if not isinstance(shape, list) or not all(isinstance(side, int) for side in shape):
+                raise InputError(f"{sender}: shape of samples is {str(shape)[:40]!r}, expected whole numbers")
+        except InputError as error:
+            self._turned_away[node] = None
+            self.on_event(f"turned away: {error}")
+            return
+        machine = list(self.names).index(str(name))
+        if machine in self.node_of:
+            self._turned_away[node] = machine
+            self.on_event(
+                f"turned away: {sender} says it is machine {name}, which node {self.node_of[machine]} is already"
+            )
+            return
+        back = machine in self.samples
+        self.node_of[machine] = node
+        self.samples[machine], self.shape[machine] = samples, tuple(shape)
+        self.on_event(f"machine {name} is {'back' if back else 'here'} (node {node}, {samples} samples)")

@@ -1,0 +1,128 @@
+"""One machine's work of one round as a message: its block of the weights and of the momentum target, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fedcore.blocks import Block
+from fedcore.local import LocalTask
+from fedcore.model import Model
+from fedcore.neurons import State
+from fedcore.wire.packet import Packet
+from fedcore.wire.precision import PRECISIONS
+from fedcore.wire.slices import cut_out, join, pack_block, put_back, unpack_block
+from scenarios.errors import InputError
+
+MAX_STEPS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A task as a machine reads it.
+
+    Attributes:
+        task: block, H, seed.
+        state: whole tensors; zero wherever the block does not see them.
+        target: the same of the momentum target, or None.
+        precision: that the block goes back in.
+    """
+
+    task: LocalTask
+    state: State
+    target: State | None
+    precision: str
+
+
+def check_carried(task: LocalTask) -> None:
+    """Refuse what a message has no place for.
+
+    Raises:
+        InputError: the method sends more than blocks of the global weights.
+    """
+    if task.start is not None or task.target is not None or task.extra or task.block.means:
+        raise InputError(
+            "this method or context rule sends machines more than their block of the global weights, which only the "
+            "in-process engine carries; expected method intralayer without context_rule compensated or compensated-random"
+        )
+
+
+def encode_task(
+    model: Model, state: State, target: State | None, task: LocalTask, precision: str
+) -> Packet:
+    """The message that a machine gets.
+
+    Args:
+        model: encoder and objective.
+        state: global weights.
+        target: momentum target, or None.
+        task: of this machine.
+        precision: a name in `PRECISIONS`, that the block is to come back in.
+
+    Raises:
+        InputError: see `check_carried`.
+    """
+    check_carried(task)
+    arrays = {"block": pack_block(model.neuron_map, task.block), "weights": cut_out(state, model.neuron_map, task.block)}
+    if target is not None:
+        arrays["target"] = cut_out(target, model.neuron_map, task.block)
+    if model.objective.statistics:
+        arrays["statistics"] = join([state[name] for name in sorted(model.objective.statistics)])
+    values = {
+        "round": task.round_index,
+        "machine": task.machine,
+        "steps": task.steps,
+        "steps_before": task.steps_before,
+        "seed": list(task.seed),
+        "precision": precision,
+        "scale": task.block.scale,
+        "context_scale": task.block.context_scale,
+    }
+    return Packet(values, arrays)
+
+
+def read_statistics(packet: Packet, model: Model, sender: str) -> State:
+    """The objective's statistics, empty where it has none; raises InputError as `Packet.array`."""
+    names = sorted(model.objective.statistics)
+    if not names:
+        return {}
+    lengths = [model.objective.statistics[name] for name in names]
+    flat = packet.array("statistics", torch.float32, sum(lengths), sender)
+    return {name: part.clone() for name, part in zip(names, flat.split(lengths), strict=True)}
+
+
+def _factors(packet: Packet, name: str, sender: str) -> dict[str, float]:
+    found = packet.values.get(name)
+    if not isinstance(found, dict) or not all(isinstance(v, int | float) for v in found.values()):
+        raise InputError(f"{sender}: {name} is {str(found)[:40]!r}, expected numbers by layer")
+    return {str(layer): float(value) for layer, value in found.items()}
+
+
+def decode_task(packet: Packet, model: Model, sender: str = "the server") -> Sent:
+    """Read a task.
+
+    Raises:
+        InputError: something is missing, of another type or length, or out of range.
+    """
+    seed = packet.values.get("seed")
+    if not isinstance(seed, list) or not seed or not all(isinstance(s, int) and 0 <= s < 2**64 for s in seed):
+        raise InputError(f"{sender}: seed is {str(seed)[:40]!r}, expected whole numbers")
+    precision = packet.values.get("precision")
+    if precision not in PRECISIONS:
+        raise InputError(f"{sender}: precision is {str(precision)[:40]!r}, expected one of {', '.join(PRECISIONS)}")
+    steps = packet.whole("steps", sender, 1)
+    if steps > MAX_STEPS:
+        raise InputError(f"{sender}: steps is {steps}, expected at most {MAX_STEPS}")
+    bare = unpack_block(packet, model.neuron_map, sender)
+    block = Block(
+        bare.trained, bare.context, _factors(packet, "scale", sender), _factors(packet, "context_scale", sender)
+    )
+    state = put_back(packet, "weights", model.neuron_map, block, None, sender)
+    state |= read_statistics(packet, model, sender)
+    target = None
+    if model.target_parameters:
+        target = put_back(packet, "target", model.neuron_map, block, sorted(model.target_parameters), sender)
+    machine, before, round_index = (packet.whole(name, sender) for name in ("machine", "steps_before", "round"))
+    task = LocalTask(machine, block, steps, tuple(seed), steps_before=before, round_index=round_index)
+    return Sent(task, state, target, precision)

@@ -1,0 +1,240 @@
+"""Real runs without Flower's processes: measured observations, checkpoints, and the same weights as training in process."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from agents.benchmark import orchestrator
+from agents.checkpoint import load_checkpoint
+from agents.heuristics import HEURISTICS
+from agents.real_run import CHECKPOINT, ENCODER, EVENTS, RESULT, Job, run_job
+from envs.measured import MeasuredEnv
+from envs.observation import split
+from envs.training import TrainingEnv, learner_seed
+from fedcore.engines import InProcessEngine
+from fedcore.engines.remote import RemoteEngine
+from fedcore.fleet import columns as c
+from fedcore.remote.node import Node
+from fedcore.workload import build_training, method_of, prepare_data, recipe_of
+from fedcore.world import compile_world
+from scenarios import InputError, Scenario, parse
+
+SEED = 1_000_000
+ROUNDS = 4
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> dict[str, Any]:
+    """Two machines, 24 images each, an encoder of eight channels."""
+    from scenarios import load
+
+    content = load("farm-lte").model_dump(mode="json")
+    for group in content["fleet"]["groups"]:
+        group.update(count=1, images=24)
+    content["name"] = "tiny"
+    content["workload"].update(
+        image_px=16, batch_size=8, encoder_options={"widths": [8, 8, 8]}, precision="fp32", selection="importance"
+    )
+    content["decision"]["sync_intervals"] = [1, 2]
+    content["reference"]["sync_interval"] = 2
+    content["budgets"].update(rounds=ROUNDS, time_s=1e6, energy_j=1e12, bytes=1e12)
+    return content
+
+
+def join(threads: Any, content: dict[str, Any], wrap: Callable[[Node], Any] = lambda node: node) -> None:
+    scenario = parse(content, "tiny")
+    data = prepare_data(scenario, seed=learner_seed(SEED)).samples()
+    for k, name in enumerate(scenario.fleet.machine_names):
+        threads.join(10 + k, wrap(Node(name, lambda workload, k=k: data[k])))
+
+
+def replayed(content: dict[str, Any], decisions: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Weights of the same decisions in process."""
+    scenario = parse(content, "tiny")
+    seed = learner_seed(SEED)
+    data = prepare_data(scenario, seed=seed)
+    engine = InProcessEngine(data.samples(), recipe_of(scenario.workload))
+    training = build_training(scenario, data, None, seed, method_of(scenario.workload), engine=engine)
+    for decision in decisions:
+        training.play(decision["shares"], decision["steps"])
+    return training.state
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(str(folder / ENCODER))
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_seed_of_dealt_data_is_the_episodes(scenario: dict[str, Any]) -> None:
+    env = TrainingEnv(parse(scenario, "tiny"))
+    env.reset(seed=SEED)
+    assert env.learner.training is not None
+    assert env.learner.training.seed == learner_seed(SEED)
+
+
+def test_a_run_ends_with_the_weights_that_its_decisions_give_in_process(
+    scenario: dict[str, Any], threads: Any, tmp_path: Path
+) -> None:
+    join(threads, scenario)
+    result = run_job(Job("adacomm", scenario, SEED, str(tmp_path)), threads, lambda line: None)
+    told = json.loads((tmp_path / RESULT).read_text())
+    assert result.rounds == ROUNDS == len(told["decisions"])
+    assert equal(weights(tmp_path), replayed(scenario, told["decisions"]))
+    rounds = [json.loads(line) for line in (tmp_path / EVENTS).read_text().splitlines()]
+    rounds = [event for event in rounds if event["kind"] == "round"]
+    assert sum(event["seconds"] for event in rounds) == pytest.approx(result.time_s)
+    assert sum(event["bytes"] for event in rounds) == pytest.approx(result.bytes)
+    assert all(set(event["status"].values()) == {"done"} for event in rounds)
+    assert told["meter"] in ("power model", "RAPL")
+
+
+@pytest.mark.parametrize("agent", ["fixed:0.5x2", "adacomm"])
+def test_a_server_killed_after_any_round_goes_on_to_the_same_end(
+    scenario: dict[str, Any], threads: Any, tmp_path: Path, agent: str
+) -> None:
+    join(threads, scenario)
+    whole = Job(agent, scenario, SEED, str(tmp_path / "whole"))
+    run_job(whole, threads, lambda line: None)
+    cut = Job(agent, scenario, SEED, str(tmp_path / "cut"))
+
+    class Killed(BaseException):
+        pass
+
+    lines: list[str] = []
+    for after in (1, 3):
+        class Dying:
+            """Dies, as a killed process does, when it has sent its part of so many rounds."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(threads, name)
+
+            def send(self, node: int, content: bytes, lifetime_s: float, after: int = after) -> str:
+                rounds = tmp_path / "cut" / EVENTS
+                played = rounds.read_text().count('"kind": "round"') if rounds.is_file() else 0
+                if played >= after:
+                    raise Killed
+                return threads.send(node, content, lifetime_s)
+
+        with pytest.raises(Killed):
+            run_job(cut, Dying(), lines.append)
+    run_job(cut, threads, lines.append)
+    assert [line for line in lines if line.startswith("going on")] == [
+        "going on from the checkpoint after round 1", "going on from the checkpoint after round 3",
+    ]  # fmt: skip
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    whole_told, cut_told = (json.loads((tmp_path / n / RESULT).read_text()) for n in ("whole", "cut"))
+    assert whole_told["decisions"] == cut_told["decisions"]
+    assert [row[1] for row in whole_told["result"]["curve"]] == [row[1] for row in cut_told["result"]["curve"]]
+
+
+def test_a_full_disk_loses_neither_the_run_nor_the_checkpoint_before(
+    scenario: dict[str, Any], threads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join(threads, scenario)
+    job = Job("fixed:0.5x2", scenario, SEED, str(tmp_path))
+    lines: list[str] = []
+    real, kept = os.fsync, []
+
+    def full(handle: int) -> None:
+        checkpoint = tmp_path / CHECKPOINT
+        if checkpoint.is_file():
+            kept.append(checkpoint.read_bytes())
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left on device"):  # its end could not be written either
+        run_job(job, threads, lines.append)
+    monkeypatch.undo()
+    assert sum("no new checkpoint, the one before is kept" in line for line in lines) == ROUNDS - 1
+    assert set(kept) == {(tmp_path / CHECKPOINT).read_bytes()}
+    assert not list(tmp_path.glob(".checkpoint*"))
+    run_job(job, threads, lines.append)
+    assert "going on from the checkpoint after round 1" in lines
+    assert equal(weights(tmp_path), replayed(scenario, json.loads((tmp_path / RESULT).read_text())["decisions"]))
+
+
+def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(
+    scenario: dict[str, Any], threads: Any, tmp_path: Path
+) -> None:
+    join(threads, scenario)
+    job = Job("fixed:0.5x2", scenario, SEED, str(tmp_path))
+    run_job(job, threads, lambda line: None)
+    engine = RemoteEngine(threads, parse(scenario, "tiny").workload, parse(scenario, "tiny").fleet.machine_names)
+    engine.gather(20.0)
+    env, agent = MeasuredEnv(parse(scenario, "tiny"), engine), orchestrator("fixed:0.5x2", parse(scenario, "tiny"))
+    env.reset(seed=SEED)
+    path = tmp_path / CHECKPOINT
+    with pytest.raises(InputError, match="is of another run"):
+        load_checkpoint(path, env, agent, Job("fixed:1x2", scenario, SEED, str(tmp_path)).identity())
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match="is damaged or cut short"):
+        load_checkpoint(path, env, agent, job.identity())
+
+
+def test_what_is_observed_is_what_was_measured(scenario: dict[str, Any], threads: Any) -> None:
+    slow = 0.6
+    threads.delay_s[11] = slow
+    join(threads, scenario)
+    tiny = parse(scenario, "tiny")
+    engine = RemoteEngine(threads, tiny.workload, tiny.fleet.machine_names)
+    engine.gather(20.0)
+    env = MeasuredEnv(tiny, engine)
+    observation, _ = env.reset(seed=SEED)
+    assert split(observation).machine["available"][:3].tolist() == [1, 1, 0]
+    agent = HEURISTICS["equal"]()
+    agent.begin(tiny)
+    began = time.monotonic()
+    observation, _, _, _, info = env.step(agent.decide(observation))
+    lasted = time.monotonic() - began
+    view, t = split(observation), env.core.telemetry[0]
+    assert slow < info["round_time_s"] <= lasted + 0.5
+    assert info["status"] == ["done", "done"]
+    measured = engine.measured
+    assert info["round_bytes"] == sum(m.sent_bytes + m.received_bytes for m in measured.values())
+    for k in (0, 1):
+        assert t[k, c.SENT_BYTES] == measured[k].sent_bytes > 0
+        assert t[k, c.COMPUTE_S] == measured[k].compute_s > 0
+        assert t[k, c.DOWNLOAD_S] + t[k, c.UPLOAD_S] == pytest.approx(measured[k].elapsed_s - measured[k].node_s)
+        group = tiny.fleet.machines[k]
+        own = group.device.active_power_w * t[k, c.COMPUTE_S] + group.device.idle_power_w * t[k, c.IDLE_S]
+        assert t[k, c.ENERGY_J] >= own * 0.999
+    assert t[1, c.UPLOAD_S] + t[1, c.DOWNLOAD_S] > slow
+    assert view.machine["last_outcome"][:3].tolist() == [1, 1, 0]
+    assert view.machine["upload_time"][1] > view.machine["upload_time"][0]
+    # Its steps' own measured time over what the scenario advertises.
+    world = compile_world(tiny)
+    index = int(env.core.decisions(agent.decide(observation)[None]).index[0, 0])
+    said = world.arrays.parameters[0, c.STEP_OVERHEAD_S] + world.costs[index, 0] / world.arrays.parameters[0, c.FLOPS_PER_S]
+    assert view.machine["slowdown"][0] == pytest.approx(np.log10(t[0, c.STEP_S] / said), abs=0.2)
+
+
+def test_a_lost_machine_is_observed_as_lost_and_away(scenario: dict[str, Any], threads: Any) -> None:
+    join(threads, scenario)
+    tiny: Scenario = parse(scenario, "tiny")
+    engine = RemoteEngine(threads, tiny.workload, tiny.fleet.machine_names, deadline_s=2.0)
+    engine.gather(20.0)
+    env = MeasuredEnv(tiny, engine)
+    observation, _ = env.reset(seed=SEED)
+    env.step(np.full(17, 0.4, dtype=np.float32))
+    threads.delay_s[10] = 5.0
+    observation, _, _, _, info = env.step(np.full(17, 0.4, dtype=np.float32))
+    view = split(observation)
+    assert info["status"] == ["late", "done"]
+    assert info["lost"] == ["machine new-gateway: nothing came back within the deadline of 2 s"]
+    assert view.machine["last_outcome"][:2].tolist() == [-1, 1]
+    assert view.machine["available"][:2].tolist() == [0, 1]
+    threads.delay_s.clear()
+    observation, _, _, _, info = env.step(np.full(17, 0.4, dtype=np.float32))
+    assert info["status"] == ["away", "done"]

@@ -1,0 +1,219 @@
+"""The engine over real machines: the same weights as in process, and every fault told in one line and kept out."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fedcore.engines import InProcessEngine
+from fedcore.engines.remote import RemoteEngine
+from fedcore.methods import FedAvg
+from fedcore.remote.node import Node
+from fedcore.training import FederatedTraining
+from fedcore.wire import Packet
+from fedcore.workload import method_of, model_for, recipe_of
+from scenarios import InputError
+
+SHARES = [[0.5, 1.0, 0.25], [1.0, 0.0, 0.5], [0.34, 0.33, 0.33]]
+
+
+def training(engine, workload, names) -> FederatedTraining:
+    model = model_for(workload, 1)
+    return FederatedTraining(model, engine, names, lambda model, state: 1.0, None, method=method_of(workload), seed=4)
+
+
+def remote(transport, workload, names, lines=None, **options) -> tuple[RemoteEngine, FederatedTraining]:
+    engine = RemoteEngine(
+        transport, workload, names, on_event=[].append if lines is None else lines.append, **options
+    )
+    engine.gather(30.0)
+    return engine, training(engine, workload, names)
+
+
+def same(a: FederatedTraining, b: FederatedTraining) -> bool:
+    pairs = [(a.state, b.state)] + ([] if a.target is None or b.target is None else [(a.target, b.target)])
+    return all(torch.equal(x[name], y[name]) for x, y in pairs for name in x)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"objective": "byol"}, {"objective": "dino", "objective_options": {}}, {"context": 0.5},
+    {"context": 0.4, "context_rule": "important"}, {"selection": "importance"}, {"encoder": "resnet", "image_px": 16},
+])  # fmt: skip
+def test_weights_equal_those_of_the_in_process_engine_bit_for_bit(connected, workload, names, held, changes):
+    if "encoder" in changes:
+        changes = changes | {"encoder_options": {}}
+    workload = workload.model_copy(update=changes)
+    here = training(InProcessEngine(held, recipe_of(workload)), workload, names)
+    engine, there = remote(connected, workload, names)
+    for shares in SHARES:
+        a, b = here.play(shares, 2), there.play(shares, 2)
+        np.testing.assert_array_equal(a.losses, b.losses)
+        assert b.came_back == tuple(share > 0 for share in shares)
+    assert same(here, there)
+    assert engine.measured[0].status == "done"
+    assert engine.measured[0].compute_s > 0
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_lower_precisions_go_up_smaller_and_end_close(connected, workload, names, held, precision):
+    here = training(InProcessEngine(held, recipe_of(workload)), workload, names)
+    engine, there = remote(connected, workload, names, precision=precision)
+    start = {name: value.clone() for name, value in here.state.items()}
+    here.play(SHARES[0], 2)
+    there.play(SHARES[0], 2)
+    for name, value in here.state.items():
+        change = float((value - start[name]).abs().max())
+        assert float((value - there.state[name]).abs().max()) <= 0.01 * change + 1e-7
+    assert not same(here, there)
+    assert engine.measured[0].sent_bytes < 0.75 * engine.measured[0].received_bytes
+
+
+def test_a_node_killed_in_mid_round_is_lost_and_back_two_rounds_later(connected, workload, names, held, tmp_path):
+    lines: list[str] = []
+    engine, federation = remote(connected, workload, names, lines)
+    connected.delay_s[101] = 60.0
+    threading.Timer(0.3, connected.kill, (101,)).start()
+    report = federation.play([0.5, 0.5, 0.5], 1)
+    assert report.came_back == (True, False, True)
+    assert report.lost == ("machine south: its node went away",)
+    assert engine.available() == [True, False, True]
+    assert federation.play([0.5, 0.5, 0.5], 1).lost == ("machine south: it is not connected",)
+    connected.delay_s.clear()
+    connected.join(205, Node("south", lambda workload: held[1], tmp_path / "south"))
+    until = time.monotonic() + 20
+    while not engine.available()[1]:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert federation.play([0.5, 0.5, 0.5], 1).came_back == (True, True, True)
+    assert [line for line in lines if "south" in line and "back" in line]
+    assert sum("machine south left" in line for line in lines) == 2
+
+
+def test_a_node_slower_than_the_deadline_is_late_busy_and_its_block_dropped(connected, workload, names):
+    lines: list[str] = []
+    engine, federation = remote(connected, workload, names, lines, deadline_s=2.0)
+    connected.delay_s[102] = 5.0
+    before = time.monotonic()
+    report = federation.play([0.5, 0.5, 0.5], 1)
+    assert time.monotonic() - before < 4.0
+    assert report.came_back == (True, True, False)
+    assert "within the deadline of 2 s" in report.lost[0]
+    assert engine.available() == [True, True, False]
+    weights = {name: value.clone() for name, value in federation.state.items()}
+    connected.delay_s.clear()
+    until = time.monotonic() + 20
+    while not engine.available()[2]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert any("block of round 0 came" in line and "dropped" in line for line in lines)
+    assert all(torch.equal(federation.state[name], weights[name]) for name in weights)
+    assert federation.play([0.5, 0.5, 0.5], 1).came_back == (True, True, True)
+
+
+def changed(change):
+    """Answers to tasks, changed on the way and sealed anew."""
+
+    def tamper(content: bytes) -> bytes:
+        packet = Packet.from_bytes(content, "x")
+        if packet.values["kind"] == "train":
+            change(packet)
+        return packet.to_bytes()
+
+    return tamper
+
+
+BAD = {
+    "nan": (lambda p: p.arrays["trained"].fill_(float("nan")), "is not finite"),
+    "enormous": (lambda p: p.arrays["trained"].mul_(1e6), "is absurd beside weights"),
+    "wrong shape": (lambda p: p.arrays.update(trained=p.arrays["trained"][:-3].clone()), "array trained is"),
+    "stale": (lambda p: p.values.update(round=p.values["round"] - 1), "sent a block of round 0, expected round 1"),
+    "another machine's": (lambda p: p.values.update(machine=0, name="north"), "sent a block as machine 'north'"),
+    "many samples": (lambda p: p.values.update(samples=10**6), "says 1000000 samples and 1 steps, expected 10 and 1"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_block_is_refused_by_name_and_leaves_no_trace(connected, workload, names, held, what):
+    change, words = BAD[what]
+    lines: list[str] = []
+    _, federation = remote(connected, workload, names, lines)
+    federation.play([0.5, 0.5, 0.5], 1)
+    connected.tamper[101] = changed(change)
+    report = federation.play([0.5, 0.5, 0.5], 1)
+    told = [*report.refused, *report.lost]
+    assert len(told) == 1
+    assert told[0].startswith("machine south: ")
+    assert words in told[0]
+    # The rest of the round went on as if that machine had been away.
+    alone = training(InProcessEngine(held, recipe_of(workload)), workload, names)
+    alone.play([0.5, 0.5, 0.5], 1)
+    alone.play([0.5, 0.5, 0.5], 1, [True, False, True])
+    assert same(alone, federation)
+
+
+def test_a_damaged_answer_is_refused_by_name(connected, workload, names):
+    _, federation = remote(connected, workload, names)
+    connected.tamper[100] = lambda content: content[:-9] + bytes(9)
+    report = federation.play([0.5, 0.5, 0.5], 1)
+    assert report.came_back == (False, True, True)
+    assert report.lost[0].startswith("machine north: a message of ")
+    assert "damaged or cut short" in report.lost[0]
+
+
+def test_two_nodes_with_one_identity_and_strangers_are_turned_away(connected, workload, names, held):
+    lines: list[str] = []
+    connected.join(300, Node("east", lambda workload: held[0]))
+    connected.join(301, Node("nobody", lambda workload: held[0]))
+    engine, federation = remote(connected, workload, names, lines)
+    for _ in range(20):
+        engine.available()
+        time.sleep(0.02)
+    turned = [line for line in lines if line.startswith("turned away")]
+    assert len(turned) == 2
+    assert any("machine east, which node" in line for line in turned)
+    assert any("says it is machine 'nobody', expected one of north, south, east" in line for line in turned)
+    taken = set(engine.roll.node_of.values())
+    assert len(taken) == 3
+    assert len(taken & {102, 300}) == 1
+    assert federation.play([0.5, 0.5, 0.5], 1).came_back == (True, True, True)
+
+
+def test_a_machine_that_never_connects_is_named(threads, workload, names, held):
+    threads.join(1, Node("north", lambda workload: held[0]))
+    engine = RemoteEngine(threads, workload, names)
+    with pytest.raises(InputError, match=r"^machines south, east have not connected within 0.3 s"):
+        engine.gather(0.3)
+
+
+def test_what_only_the_in_process_engine_can_do_is_refused(connected, workload, names):
+    engine, _ = remote(connected, workload, names)
+    with pytest.raises(InputError, match="method fedavg differs from the workload's own"):
+        engine.train(FedAvg(), model_for(workload, 1), {}, None, [])
+    with pytest.raises(InputError, match="precision is 'fp8'"):
+        RemoteEngine(connected, workload, names, precision="fp8")
+
+
+def test_a_node_tells_what_is_wrong_with_itself(threads, workload, names, held):
+    missing = "/data: does not exist; expected a folder of images, a .zip or an .npz"
+
+    def no_data(workload):
+        raise InputError(missing)
+
+    lines: list[str] = []
+    threads.join(1, Node("north", no_data))
+    engine = RemoteEngine(threads, workload, names, on_event=lines.append)
+    with pytest.raises(InputError, match="have not connected"):
+        engine.gather(0.5)
+    assert lines == [f"turned away: node 1 cannot take part: {missing}"]
+
+
+def test_residuals_survive_a_restart_of_the_node_and_damage_of_their_file(connected, workload, names, held, tmp_path):
+    _, federation = remote(connected, workload, names, precision="int8")
+    federation.play([1.0, 1.0, 1.0], 1)
+    file = tmp_path / "south" / "residual.safetensors"
+    kept = Node("south", lambda workload: held[1], tmp_path / "south")._read_residual(model_for(workload, 1))
+    assert any(bool((value != 0).any()) for value in kept.values())
+    file.write_bytes(file.read_bytes()[:40])
+    assert Node("south", lambda workload: held[1], tmp_path / "south")._read_residual(model_for(workload, 1)) == {}
