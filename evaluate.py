@@ -32,7 +32,8 @@ class Options:
     """
 
     policy: Path | None = None
-    """Frozen policy; by default the newest under runs/, and none at all where there is none."""
+    """Frozen policy: a file, or ppo-default or dqn-default; by default the newest under runs/, and none at all where there is
+    none."""
     agents: str = ""
     """Comma-separated heuristics to play beside it (equal, fedavg, speed, makespan, energy, deadline, adacomm, enough,
     best-static); by default all of them in simulation, and equal and the best two by simulation on real training."""
@@ -73,11 +74,11 @@ def main() -> None:
         raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")
     with console.status("loading"):
         from agents.fixed import FIXED
-        from agents.frozen import load_policy, newest_policy
+        from agents.frozen import load_policy, named_policies, newest_policy, policy_path
         from agents.heuristics import HEURISTICS
         from fedcore.files import content_key
 
-    path = options.policy
+    path = None if options.policy is None else policy_path(options.policy)
     if path is None:
         path = newest_policy(options.out)
         found = f"the newest frozen policy, {path}" if path else f"heuristics only: no frozen policy under {options.out}/"
@@ -86,7 +87,9 @@ def main() -> None:
         load_policy(path)  # refuse a bad file before anything long begins
     names = [name.strip() for name in options.agents.split(",") if name.strip()]
     unknown = [
-        n for n in names if n not in (*HEURISTICS, "best-static") and not n.startswith(FIXED) and not Path(n).is_file()
+        n
+        for n in names
+        if n not in (*HEURISTICS, "best-static", *named_policies()) and not n.startswith(FIXED) and not Path(n).is_file()
     ]
     if unknown:
         raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, 'best-static'])}")

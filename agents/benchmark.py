@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agents.base import Orchestrator
 from agents.best_static import search_static
 from agents.fixed import FIXED, parse_fixed
-from agents.frozen import load_policy
+from agents.frozen import load_policy, named_policies
 from agents.heuristics import HEURISTICS
 from envs.orchestration import OrchestrationEnv
 from envs.single import SingleEnv
@@ -64,7 +64,7 @@ class EpisodeResult:
 
 def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orchestrator:
     """An orchestrator by name: a heuristic, "best-static" (searched on this scenario), a decision that never changes as
-    `fixed.parse_fixed` spells it, or the path of a frozen policy.
+    `fixed.parse_fixed` spells it, or the name or path of a frozen policy.
 
     Raises:
         InputError: unknown name, or a policy file that does not load.
@@ -75,9 +75,9 @@ def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orche
         return parse_fixed(name, compile_world(scenario, max_machines))
     if name == BEST_STATIC:
         return search_static(compile_world(scenario, max_machines)).policy
-    if name.endswith(".safetensors") or Path(name).is_file():
+    if name in named_policies() or name.endswith(".safetensors") or Path(name).is_file():
         return load_policy(name)
-    known = ", ".join([*HEURISTICS, BEST_STATIC, f"{FIXED}SHARExH"])
+    known = ", ".join([*HEURISTICS, BEST_STATIC, f"{FIXED}SHARExH", *named_policies()])
     raise InputError(f"agent {name!r} is unknown: expected a .safetensors file or one of {known}")
 
 

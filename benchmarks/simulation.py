@@ -2,7 +2,7 @@
 
 One environment by `gym.make`; batches by `gym.make_vec` against the number of machines and of environments, with links that
 are shared and short (as in farm-lte) and with links of their own; PPO end to end on ours and on a toy of the same spaces
-that does a few NumPy operations per step, which is as fast as the learner can be fed.
+that does a few NumPy operations per step, which is as fast as the learner can be fed; one decision of a frozen policy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
@@ -21,7 +22,10 @@ from rich.table import Table
 from stable_baselines3.common.vec_env import VecEnv
 
 import envs  # noqa: F401 - registers
-from agents.recipes import PPORecipe, build
+from agents.frozen import FrozenPolicy, PolicyCard
+from agents.network import ActorNetwork, QNetwork
+from agents.recipes import DQNRecipe, PPORecipe, build
+from envs.menu import menu_size
 from envs.observation import observation_space
 from envs.spaces import action_space
 from fedcore.world import compile_world
@@ -160,6 +164,20 @@ def ppo(steps: int, toy: bool) -> float:
     return model.num_timesteps / (time.perf_counter() - start)
 
 
+def decision_ms(policy: FrozenPolicy, scenario: Scenario, repeats: int) -> float:
+    """Milliseconds of one decision for one fleet, median."""
+    env = gym.make("IntraFed/Orchestration-v0", scenario=scenario)
+    observation, _ = env.reset(seed=0)
+    torch.set_num_threads(1)
+
+    def play() -> int:
+        for _ in range(200):
+            policy.decide(observation)
+        return 200
+
+    return 1e3 / rate(play, repeats)
+
+
 def main() -> None:
     options, console = tyro.cli(Options), Console()
     table = Table("gym.make", "steps/s", title="one environment")
@@ -183,6 +201,11 @@ def main() -> None:
         table.add_row("toy of the same spaces", f"{toy:,.0f}")
         table.add_row("ratio", f"{ours / toy:.2f}")
         console.print(table)
+    table = Table("frozen policy, 16 machines", "ms", title="one decision")
+    for algorithm, network in (("ppo", ActorNetwork(PPORecipe().width)), ("dqn", QNetwork(menu_size(), DQNRecipe().width))):
+        policy = FrozenPolicy(network, PolicyCard(algorithm, 0, "", 0, 0))
+        table.add_row(algorithm, f"{decision_ms(policy, fleet(16, True), options.repeats):.2f}")
+    console.print(table)
 
 
 if __name__ == "__main__":
