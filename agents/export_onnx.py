@@ -17,7 +17,8 @@ import torch
 import tyro
 
 from agents.frozen import FrozenPolicy, load_policy
-from envs.observation import observation_space
+from agents.network import FleetEncoder
+from envs.observation import N_FLEET, N_MACHINE
 from scenarios.errors import InputError
 
 
@@ -49,8 +50,10 @@ def export_onnx(policy: FrozenPolicy, path: Path, max_machines: int = 16) -> Non
     except ImportError:
         raise InputError("ONNX export needs the optional extra: pip install 'intrafed[onnx]'") from None
     network = copy.deepcopy(policy.network)
-    network.encoder.trim = False  # the graph is traced once, for any fleet
-    example = torch.zeros((2, *observation_space(max_machines).shape))  # type: ignore[misc]
+    for module in network.modules():
+        if isinstance(module, FleetEncoder):
+            module.trim = False  # the graph is traced once, for any fleet
+    example = torch.zeros((2, max_machines * N_MACHINE + N_FLEET))
     output = "action" if policy.card.algorithm == "ppo" else "value"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -31,26 +31,28 @@ class PPORecipe:
     """Hyper-parameters of PPO (Schulman et al. 2017); the undiscounted return is the log-efficiency itself.
 
     Attributes:
-        warm: decisions of the teacher to learn from first, see `warm_start`; 0 for none.
+        warm_episodes: of every move in every world, to find the moves to learn from first, see `warm_start`; 0 for none.
+        warm_rounds: of the lessons.
     """
 
     steps: int = 1_000_000
-    num_envs: int = 1024
+    num_envs: int = 512
     rollout: int = 16
-    minibatch: int = 2048
+    minibatch: int = 1024
     epochs: int = 2
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     gamma: float = 1.0
     gae_lambda: float = 0.95
     clip_range: float = 0.2
     entropy: float = 0.0
     width: int = 32
-    warm: int = 0
+    warm_episodes: int = 6
+    warm_rounds: int = 64
 
 
 @dataclass(frozen=True)
 class DQNRecipe:
-    """Hyper-parameters of DQN (Mnih et al. 2015) over the Discrete menu."""
+    """Hyper-parameters of DQN (Mnih et al. 2015) over the Discrete menu; the warm start's as `PPORecipe`."""
 
     steps: int = 150_000
     num_envs: int = 16
@@ -63,7 +65,9 @@ class DQNRecipe:
     target_every: int = 2_000
     explore_fraction: float = 0.4
     explore_final: float = 0.03
-    width: int = 48
+    width: int = 32
+    warm_episodes: int = 6
+    warm_rounds: int = 64
 
 
 RECIPES: dict[str, PPORecipe | DQNRecipe] = {"ppo": PPORecipe(), "dqn": DQNRecipe()}
@@ -217,8 +221,8 @@ def train(
         model.set_parameters(str(checkpoint), device="cpu")
         kind: type[BaseAlgorithm] = PPO if algorithm == "ppo" else DQN
         model.num_timesteps = kind.load(str(checkpoint), device="cpu").num_timesteps
-    elif isinstance(model, PPO) and recipe.warm:
-        warm_start(model, list(worlds), recipe.warm, seed)
+    elif recipe.warm_episodes:
+        warm_start(model, worlds, recipe.warm_episodes, recipe.warm_rounds, seed)
     watch = Watch(checkpoint, max(total // 50, 1), on_step)
     left = total - model.num_timesteps
     if left > 0:

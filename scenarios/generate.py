@@ -22,10 +22,9 @@ variability, and it tells the split), yet none is harder.
 
 In all splits alike: images or, in two fifths, text (the workloads of farm-lte and of phones), presence by chance, by the time
 of day or from a late start, batteries with panels, no shared link or one or a gateway per kind in front of it or a tree of
-relays, carbon by the hour, sometimes a deadline. Of text, a kind in five holds next to nothing, but those who
-stay have enough. Time constants follow the
-length of a reference round, so that conditions change within an episode. Ranges cover the library's; constants without a
-citable source are varied most.
+relays, carbon by the hour, sometimes a deadline. Of text, a kind in five holds next to nothing, but those who stay
+have enough. Time constants follow the length of a reference round, so that conditions change within an episode. Ranges cover
+the library's; constants without a citable source are varied most.
 """
 
 from __future__ import annotations
