@@ -62,7 +62,7 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
     from agents.cli import console, progress_bar
     from agents.recipes import RECIPES, train
 
-    torch.set_num_threads(torch.get_num_threads() if algorithm == "ppo" else 1)
+    torch.set_num_threads(1)  # as train_agent.py
     with console.status("compiling random scenarios"):
         worlds = training_worlds(RANDOM, options.seed)
     steps = options.steps or RECIPES[algorithm].steps

@@ -44,7 +44,6 @@ class PPORecipe:
     gamma: float = 1.0
     gae_lambda: float = 0.95
     clip_range: float = 0.2
-    entropy: float = 0.0
     width: int = 32
     warm_episodes: int = 6
     warm_rounds: int = 64
@@ -63,6 +62,7 @@ class DQNRecipe:
     train_every: int = 2
     gradient_steps: int = 2
     target_every: int = 2_000
+    explore_initial: float = 0.2  # it starts out with what the warm start taught
     explore_fraction: float = 0.4
     explore_final: float = 0.03
     width: int = 32
@@ -164,7 +164,6 @@ def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | No
             gamma=recipe.gamma,
             gae_lambda=recipe.gae_lambda,
             clip_range=recipe.clip_range,
-            ent_coef=recipe.entropy,
             policy_kwargs={"width": recipe.width},
             tensorboard_log=log,
             seed=seed,
@@ -181,6 +180,7 @@ def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | No
         train_freq=recipe.train_every,
         gradient_steps=recipe.gradient_steps,
         target_update_interval=recipe.target_every,
+        exploration_initial_eps=recipe.explore_initial,
         exploration_fraction=recipe.explore_fraction,
         exploration_final_eps=recipe.explore_final,
         policy_kwargs={"width": recipe.width},

@@ -38,7 +38,7 @@ class EquivariantActorCritic(ActorCriticPolicy):
         part_logits, level_logits, pooled, askable, largest = self.actor.logits(obs)
         part_log, level_log = part_logits.log_softmax(dim=2), level_logits.log_softmax(dim=1)
         if deterministic:
-            part, level = part_log.argmax(dim=2), level_log.argmax(dim=1)
+            part, level = part_logits.argmax(dim=2), level_logits.argmax(dim=1)  # as the actor alone decides, to the last bit
         else:  # an exponential race: the first arrival is a draw from the categorical
             part = (part_log.exp() / torch.empty_like(part_log).exponential_()).argmax(dim=2)
             level = (level_log.exp() / torch.empty_like(level_log).exponential_()).argmax(dim=1)
@@ -46,12 +46,13 @@ class EquivariantActorCritic(ActorCriticPolicy):
         return actions, self.critic(pooled), chosen_log_prob(part_log, level_log, part, level, askable)
 
     def evaluate_actions(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        """Values, log-probabilities and entropies of given actions."""
+        """Values, log-probabilities and entropies of given actions; entropies are for the log and carry no gradient."""
         part_logits, level_logits, pooled, askable, largest = self.actor.logits(obs)
         part_log, level_log = part_logits.log_softmax(dim=2), level_logits.log_softmax(dim=1)
         part, level = to_choices(actions, largest)
-        uncertain = -(part_log.exp() * part_log).sum(dim=2)
-        entropy = (uncertain * askable).sum(dim=1) - (level_log.exp() * level_log).sum(dim=1)
+        with torch.no_grad():  # half of the passes over the choices would serve a bonus that nobody gives
+            uncertain = -(part_log.exp() * part_log).sum(dim=2)
+            entropy = (uncertain * askable).sum(dim=1) - (level_log.exp() * level_log).sum(dim=1)
         return self.critic(pooled), chosen_log_prob(part_log, level_log, part, level, askable), entropy
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
