@@ -149,7 +149,7 @@ def _learn(network: nn.Module, count: int, seed: int, loss_of: Callable[[Tensor]
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
         mean = float(np.mean(losses))
     return mean
 
