@@ -32,7 +32,8 @@ class Options:
     """
 
     policy: Path | None = None
-    """Frozen policy; by default the newest under runs/, and none at all where there is none."""
+    """Frozen policy: a file, or ppo-default or dqn-default; by default the newest under runs/, and none at all where there is
+    none."""
     agents: str = ""
     """Comma-separated agents to play beside it: heuristics (equal, fedavg, oort, enough, ...: a wrong name lists them),
     best-static, greedy-mpc, FILE.py:NAME (docs/submit.md); by default all heuristics in simulation, and equal and the best two
@@ -93,7 +94,7 @@ def main() -> None:
     with console.status("loading"):
         from agents.benchmark import is_agent
         from agents.best_static import STATICS
-        from agents.frozen import load_policy, newest_policy
+        from agents.frozen import load_policy, newest_policy, policy_path
         from agents.greedy_mpc import PLANNERS
         from agents.heuristics import HEURISTICS
         from fedcore.files import content_key
@@ -104,7 +105,7 @@ def main() -> None:
         need_flower()
         if options.agreement:
             raise InputError("--agreement compares both tiers in this process; expected it without --engine flower")
-    path = options.policy
+    path = None if options.policy is None else policy_path(options.policy)
     if path is None:
         path = newest_policy(options.out)
         found = f"the newest frozen policy, {path}" if path else f"heuristics only: no frozen policy under {options.out}/"
@@ -135,16 +136,16 @@ def compete(options: Options) -> None:
     import sys
 
     from agents.cli import console
-    from agents.frozen import newest_policy
+    from agents.frozen import named_policies, newest_policy, policy_path
     from agents.leaderboard import AGENTS, Played, run
     from agents.splits import cases
     from fedcore.files import content_key
 
-    path = options.policy or newest_policy(options.out)
+    path = policy_path(options.policy) if options.policy else newest_policy(options.out)
     chosen, skipped = cases(options.splits, options.scenarios, options.traces)
     for sentence in skipped:
         console.print(sentence)
-    names = [name.strip() for name in options.agents.split(",") if name.strip()] or [*AGENTS]
+    names = [name.strip() for name in options.agents.split(",") if name.strip()] or [*named_policies(), *AGENTS]
     agents = tuple(dict.fromkeys([*([str(path)] if path else []), *names]))
     what = Played(agents, tuple(chosen), options.episodes, options.planned, options.workers)
     folder = options.out / f"benchmark-{content_key(agents, [c.scenario.name for c in chosen], options.episodes)}"

@@ -28,7 +28,9 @@ class Options:
     algo: Literal["ppo", "dqn"] = "ppo"
     """Learning algorithm."""
     scenario: str = "farm-lte"
-    """Scenario: a name (see scenarios/library) or the path of a YAML file."""
+    """Scenario: a name (see scenarios/library) or the path of a YAML file; "random" for a policy for any fleet, trained over
+    random scenarios (scenarios/generate.py), "library" for one trained over the whole library. These two are judged on
+    farm-lte; python evaluate.py --scenarios judges them elsewhere."""
     seed: int = 0
     """Of training: networks, exploration, episodes."""
     steps: int | None = None
@@ -67,19 +69,24 @@ def main() -> None:
         from agents.recipes import RECIPES, train
         from agents.report import Report, learning_curve, real_curves, score_bars, trade_off
         from agents.tables import comparison_grid, probe_grid, real_grid, simulation_grid
+        from agents.worlds import LIBRARY, RANDOM, described, training_worlds
         from envs.snapshot import snapshot
         from fedcore.files import content_key, write_text
         from fedcore.world import compile_world
 
-        scenario = scenarios.load(options.scenario)
+        several = options.scenario in (RANDOM, LIBRARY)
+        scenario = scenarios.load(Options.scenario if several else options.scenario)
         world = compile_world(scenario)
+        worlds = training_worlds(options.scenario, options.seed) if several else [world]
     # The networks are small: a second thread costs more than it brings.
     torch.set_num_threads(1)
     steps = options.steps or RECIPES[options.algo].steps
-    content = content_key(scenario.model_dump_json(), world.calibration.to_json())
-    folder = run_folder(options, scenario.name, steps, content)
+    content = content_key(*(text for w in worlds for text in (w.scenario.model_dump_json(), w.calibration.to_json())))
+    folder = run_folder(options, options.scenario if several else scenario.name, steps, content)
     path = folder / "policy.safetensors"
     console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), {world.arrays.machines} machines -> {folder}")
+    if several:
+        console.print(f"trained on {len(worlds)} scenarios ({options.scenario}), judged on this one")
 
     curve_path = folder / "curve.json"
     if path.is_file() and curve_path.is_file():
@@ -93,8 +100,9 @@ def main() -> None:
             def on_step(done: int, score: float) -> None:
                 bar.update(task, completed=done, note=f"ln efficiency {score:+.2f}")
 
-            policy, curve = train(options.algo, [world], options.seed, folder, steps, on_step)
+            policy, curve = train(options.algo, worlds, options.seed, folder, steps, on_step)
             bar.update(task, completed=steps)
+        policy = FrozenPolicy(policy.network, replace(policy.card, ranges=described(options.scenario)))
         freeze(policy, path)
         write_text(curve_path, json.dumps(curve))
 

@@ -14,7 +14,7 @@ from agents.best_static import BEST_STATIC as BEST_STATIC
 from agents.best_static import STATICS, search_static
 from agents.episodes import EpisodeResult, play_episode
 from agents.fixed import FIXED, parse_fixed
-from agents.frozen import load_policy
+from agents.frozen import load_policy, named_policies
 from agents.greedy_mpc import PLANNERS
 from agents.heuristics import HEURISTICS
 from agents.outside import is_outside, load_outside
@@ -28,7 +28,7 @@ HELD_OUT_SEED = 1_000_000
 
 def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orchestrator:
     """An orchestrator by name: a heuristic, a planner, one of `best_static.STATICS` (searched on this scenario), a decision
-    that never changes as `fixed.parse_fixed` spells it, the path of a frozen policy, or FILE.py:NAME as
+    that never changes as `fixed.parse_fixed` spells it, the name or path of a frozen policy, or FILE.py:NAME as
     `outside.load_outside` reads it.
 
     Raises:
@@ -44,15 +44,16 @@ def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orche
         return search_static(compile_world(scenario, max_machines), kind=name).policy
     if is_outside(name):
         return load_outside(name)
-    if name.endswith(".safetensors") or Path(name).is_file():
+    if name in named_policies() or name.endswith(".safetensors") or Path(name).is_file():
         return load_policy(name)
-    known = ", ".join([*HEURISTICS, *STATICS, *PLANNERS, f"{FIXED}SHARExH"])
+    known = ", ".join([*HEURISTICS, *STATICS, *PLANNERS, f"{FIXED}SHARExH", *named_policies()])
     raise InputError(f"agent {name!r} is unknown: expected a .safetensors file, FILE.py:NAME or one of {known}")
 
 
 def is_agent(name: str) -> bool:
     """Whether `orchestrator` takes a name, files that do not load aside."""
-    return name in (*HEURISTICS, *STATICS, *PLANNERS) or name.startswith(FIXED) or is_outside(name) or Path(name).is_file()
+    named = (*HEURISTICS, *STATICS, *PLANNERS, *named_policies())
+    return name in named or name.startswith(FIXED) or is_outside(name) or Path(name).is_file()
 
 
 def benchmark(

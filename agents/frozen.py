@@ -28,7 +28,19 @@ from envs.spaces import RESTS_BELOW
 from fedcore.files import write_bytes
 from scenarios.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
+POLICIES = Path(__file__).parent / "policies"
+"""Trained policies that come with the package, by name; `python -m agents.defaults` makes them."""
+
+
+def named_policies() -> list[str]:
+    """Names of the policies that come with the package."""
+    return sorted(path.stem for path in POLICIES.glob("*.safetensors"))
+
+
+def policy_path(name: str | Path) -> Path:
+    """The file of a policy given by name or by path."""
+    return POLICIES / f"{name}.safetensors" if str(name) in named_policies() else Path(name)
 
 
 def spaces_card() -> dict[str, Any]:
@@ -50,6 +62,9 @@ class PolicyCard:
         algorithm: "ppo" or "dqn".
         width: of its network.
         scenario: name of what it was trained on.
+        ranges: that random scenarios were drawn from, see `scenarios.generate.Ranges`; empty where it was trained on others.
+        curve: SHA-256 of its learning curve, as `train_agent.py` keeps it in curve.json.
+        versions: of the libraries that it was trained with.
         seed: of training.
         steps: environment steps of training.
         evaluation: its scores on held-out simulated episodes.
@@ -65,6 +80,9 @@ class PolicyCard:
     steps: int
     evaluation: dict[str, Any] = field(default_factory=dict)
     spaces: dict[str, Any] = field(default_factory=spaces_card)
+    ranges: dict[str, Any] = field(default_factory=dict)
+    curve: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
     version: str = ""
     digest: str = ""
 
@@ -108,7 +126,7 @@ class FrozenPolicy(Orchestrator):
         observations = np.ascontiguousarray(observations, dtype=np.float32)
         x = torch.from_numpy(observations)
         if self.card.algorithm == "ppo":
-            return np.clip(self.network(x)[0].numpy(), -1.0, 1.0)
+            return np.asarray(self.network(x).numpy())
         return menu_actions(self.network(x).argmax(dim=1).numpy(), observations)
 
     def decide(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -130,12 +148,17 @@ def freeze(policy: FrozenPolicy, path: Path) -> None:
 def load_policy(path: str | Path) -> FrozenPolicy:
     """Read a frozen policy.
 
+    Args:
+        path: of its file, or the name of one that comes with the package.
+
     Raises:
         InputError: no such file, cut short or damaged, not an intrafed policy, or made for other spaces.
     """
-    path = Path(path)
+    name = str(path) if str(path) in named_policies() else None
+    path = policy_path(path)
     if not path.is_file():
-        raise InputError(f"policy file {path} does not exist")
+        known = ", ".join(named_policies())
+        raise InputError(f"policy file {path} does not exist: expected a file written by train_agent.py, or one of {known}")
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get("intrafed")
@@ -165,7 +188,7 @@ def load_policy(path: str | Path) -> FrozenPolicy:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"policy file {path} does not fit its network: {str(error).splitlines()[0]}") from None
-    return FrozenPolicy(network, card)
+    return FrozenPolicy(network, card, name)
 
 
 def newest_policy(runs: Path) -> Path | None:

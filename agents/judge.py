@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.benchmark import HELD_OUT_SEED, EpisodeResult, orchestrator, play_episode
+from agents.frozen import policy_path
 from agents.outside import file_of
 from agents.probing import Probes, probe_encoder, probe_raw, probe_untrained
 from fedcore.dynamics import load_calibration
@@ -47,9 +48,9 @@ class Cell:
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
         scenario = json.dumps(self.scenario, sort_keys=True)
         parts: list[object] = [calibration, self.agent, scenario, self.seed, self.target_infonce]
-        file = file_of(self.agent)
-        if os.path.isfile(file):
-            parts.append(Path(file).read_bytes().hex())
+        file = policy_path(file_of(self.agent))
+        if file.is_file():
+            parts.append(file.read_bytes().hex())
         if self.data is not None:
             parts += [os.path.abspath(self.data), os.stat(self.data).st_size, os.stat(self.data).st_mtime_ns]
         return content_key(*parts)

@@ -1,18 +1,74 @@
 """The orchestrator's network: permutation-equivariant over machines, for fleets of any size.
 
 Deep Sets (Zaheer et al. 2017): every machine is encoded alone together with the fleet's features, encodings are pooled
-over the machines that are there, and each machine's share is read from its own encoding and the pool.
+over the machines that are there, and each machine's share is read from its own encoding and the pool. Decisions are
+categorical: per machine one of a few parts of the largest block that it can hold, and one level of H for the fleet. One
+encoder serves actor and critic, what is the fleet's is computed once and not per machine, and activations are ReLU: that is
+what makes learning fast on a processor (docs/speed.md).
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
+from envs.menu import LEVELS
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE
+from envs.spaces import RESTS_BELOW
 
-EXISTS, AVAILABLE = MACHINE_FEATURES.index("exists"), MACHINE_FEATURES.index("available")
-assert len(FLEET_FEATURES) == N_FLEET
+PARTS = (0.0, 0.25, 0.5, 1.0)
+"""What a machine may be asked to train: parts of the largest block that fits its memory."""
+N_DERIVED = 7
+_M = {name: i for i, name in enumerate(MACHINE_FEATURES)}
+_F = {name: i for i, name in enumerate(FLEET_FEATURES)}
+_FAR = 9.0
+"""Stands for infinity among logarithms."""
+
+
+def _power(exponent: Tensor) -> Tensor:
+    return torch.exp(exponent * 2.302585092994046)
+
+
+def _log(value: Tensor) -> Tensor:
+    return torch.log(value.clamp_min(1e-9)) * 0.4342944819032518
+
+
+@torch.no_grad()
+def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
+    """What follows from an observation and would be hard to learn: a machine beside the others it competes with.
+
+    Args:
+        body: (B, K, N_MACHINE).
+        fleet: (B, N_FLEET).
+        askable: (B, K) bool.
+
+    Returns:
+        (B, K, N_DERIVED): log10 of predicted time and cost (energy and bytes, weighted) of a whole round at the longest H, as
+        `envs.patterns` predicts them; how far these, and their product, lie above the best machine's; the part of the
+        fleet's data on machines of a better product; their number over K; 0 for machines that cannot be asked.
+    """
+    share, steps = body[:, :, _M["max_share"]], _power(fleet[:, None, _F["longest_interval"]])
+    saving = body[:, :, _M["step_saving"]]
+    work = 0.1 * steps * (saving + (1.0 - saving) * share)
+    powers = _power(body[:, :, _M["step_time"] : _M["idle_energy"] + 1])
+    at = {name: powers[:, :, _M[name] - _M["step_time"]] for name in MACHINE_FEATURES[_M["step_time"] : _M["idle_energy"] + 1]}
+    time = at["download_time"] + work * at["step_time"] + at["upload_time"] * share
+    energy = work * at["step_energy"] + at["radio_energy"] * (0.5 + 0.5 * share)
+    weight = fleet[:, None, _F["energy_weight"]]
+    cost = weight * energy + (1.0 - weight) * (1.0 + share) / 1.5
+    near = askable.to(body.dtype)
+    both = torch.stack([_log(time), _log(cost)], dim=2)
+    all_three = torch.cat([both, both.sum(dim=2, keepdim=True)], dim=2)
+    far = torch.where(askable[:, :, None], all_three, torch.full_like(all_three, _FAR))
+    above = (far - far.amin(dim=1, keepdim=True)).clamp_max(_FAR)
+    product = far[:, :, 2]
+    better = (product[:, None, :] < product[:, :, None]).to(body.dtype) * near[:, None, :]
+    data = body[:, :, _M["data"]]
+    before = torch.bmm(better, torch.stack([data / data.sum(dim=1, keepdim=True).clamp_min(1e-6), torch.ones_like(data)], 2))
+    before = before / torch.tensor([1.0, float(body.shape[1])])
+    return torch.cat([both, above, before], dim=2) * near[:, :, None]
 
 
 class FleetEncoder(nn.Module):
@@ -24,40 +80,41 @@ class FleetEncoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.machine = nn.Sequential(
-            nn.Linear(N_MACHINE + N_FLEET, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh()
-        )
-        self.pool = nn.Sequential(nn.Linear(2 * width + N_FLEET, width), nn.Tanh())
+        self.machine, self.fleet = nn.Linear(N_MACHINE + N_DERIVED, width), nn.Linear(N_FLEET, width, bias=False)
+        self.second = nn.Linear(width, width)
+        self.pool = nn.Linear(2 * width + N_FLEET, width)
+        self.trim = True  # to the machines that there are; off where a graph is traced once for any batch
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Encode.
 
         Args:
             observation: (B, K_max x N_MACHINE + N_FLEET).
 
         Returns:
-            (B, K, width) machine encodings, (B, width) pool, (B, K) float mask of machines that can be asked; K is the
-            number of machines up to the last that exists anywhere in the batch, so padding costs nothing.
+            (B, K, width) machine encodings, (B, width) pool, (B, K) bool mask of machines that can be asked, (B, K) largest
+            shares; K is the number of machines up to the last that exists anywhere in the batch, so padding costs nothing.
         """
         machines = (observation.shape[1] - N_FLEET) // N_MACHINE
         body = observation[:, : machines * N_MACHINE].view(-1, machines, N_MACHINE)
         fleet = observation[:, machines * N_MACHINE :]
-        there = body[:, :, EXISTS] > 0.5
-        used = max(1, int(there.any(dim=0).sum()))
-        body, there = body[:, :used], there[:, :used]
-        joint = torch.cat([body, fleet[:, None, :].expand(-1, used, -1)], dim=2)
-        encoded = self.machine(joint)
-        weight = there.to(encoded.dtype)[:, :, None]
-        mean = (encoded * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1.0)
-        # tanh encodings lie above -1, so -1 is neutral for the maximum.
-        top = torch.where(there[:, :, None], encoded, -torch.ones_like(encoded)).amax(dim=1)
-        pooled = self.pool(torch.cat([mean, top, fleet], dim=1))
-        askable = there & (body[:, :, AVAILABLE] > 0.5)
-        return encoded, pooled, askable.to(encoded.dtype)
+        there = body[:, :, _M["exists"]] > 0.5
+        if self.trim:
+            used = max(1, int(there.any(dim=0).sum()))
+            body, there = body[:, :used], there[:, :used]
+        largest = body[:, :, _M["max_share"]]
+        askable = there & (body[:, :, _M["available"]] > 0.5) & (largest > 0.0)
+        own = torch.cat([body, derived(body, fleet, askable)], dim=2)
+        hidden = torch.relu(self.machine(own) + self.fleet(fleet)[:, None, :])
+        encoded = torch.relu(self.second(hidden)) * there.to(hidden.dtype)[:, :, None]
+        mean = encoded.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1).to(hidden.dtype)
+        # ReLU encodings are not below 0, so 0, which padding has, is neutral for the maximum.
+        pooled = torch.relu(self.pool(torch.cat([mean, encoded.amax(dim=1), fleet], dim=1)))
+        return encoded, pooled, askable, largest
 
 
 class ActorNetwork(nn.Module):
-    """Mean action of a Gaussian policy: one share per machine, one sync level for the fleet.
+    """A categorical choice per machine among `PARTS`, and one among `LEVELS` of H.
 
     Args:
         width: of all hidden layers.
@@ -66,31 +123,67 @@ class ActorNetwork(nn.Module):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.encoder = FleetEncoder(width)
-        last, self.level = nn.Linear(width, 1), nn.Linear(width, 1)
-        self.share = nn.Sequential(nn.Linear(2 * width, width), nn.Tanh(), last)
-        for layer in (last, self.level):
+        self.own, self.shared = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.part, self.level = nn.Linear(width, len(PARTS)), nn.Linear(width, LEVELS)
+        for layer in (self.part, self.level):
             nn.init.orthogonal_(layer.weight, 0.01)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and the mask of entries that matter.
+    def logits(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Of the choices.
 
         Args:
             observation: (B, size).
 
         Returns:
-            (B, K_max + 1) means, -1 (rest) for machines that cannot be asked; (B, K_max + 1) mask, 1 where it matters.
+            (B, K, parts) and (B, LEVELS) logits, the (B, width) pool, (B, K) bool mask of machines that can be asked, (B, K)
+            their largest shares; K as in `FleetEncoder`.
         """
-        encoded, pooled, askable = self.encoder(observation)
+        encoded, pooled, askable, largest = self.encoder(observation)
+        hidden = torch.relu(self.own(encoded) + self.shared(pooled)[:, None, :])
+        return self.part(hidden), self.level(pooled), pooled, askable, largest
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """(B, size) observations to the likeliest (B, K_max + 1) actions."""
+        part, level, _, askable, largest = self.logits(observation)
         machines = (observation.shape[1] - N_FLEET) // N_MACHINE
-        joint = torch.cat([encoded, pooled[:, None, :].expand(-1, encoded.shape[1], -1)], dim=2)
-        share = self.share(joint)[:, :, 0]
-        share = torch.where(askable > 0.5, share, -torch.ones_like(share))
-        rest = machines - share.shape[1]
-        share = nn.functional.pad(share, (0, rest), value=-1.0)
-        mask = nn.functional.pad(askable, (0, rest))
-        level = self.level(pooled)
-        return torch.cat([share, level], dim=1), torch.cat([mask, torch.ones_like(level)], dim=1)
+        return to_actions(part.argmax(dim=2), level.argmax(dim=1), askable, largest, machines)
+
+
+def to_actions(part: Tensor, level: Tensor, askable: Tensor, largest: Tensor, machines: int) -> Tensor:
+    """Choices as actions.
+
+    Args:
+        part: (B, K) index into PARTS.
+        level: (B,) of H.
+        askable: (B, K) bool; who cannot be asked rests.
+        largest: (B, K) largest shares.
+        machines: K_max.
+
+    Returns:
+        (B, K_max + 1) of `envs.spaces.action_space`.
+    """
+    share = torch.tensor(PARTS)[part] * largest
+    entry = torch.where(askable & (part > 0), RESTS_BELOW + (1.0 - RESTS_BELOW) * share, torch.full_like(share, -1.0))
+    entry = nn.functional.pad(entry, (0, machines - entry.shape[1]), value=-1.0)
+    return torch.cat([entry, (2.0 * (level[:, None].to(entry.dtype) + 0.5) / LEVELS) - 1.0], dim=1)
+
+
+def to_choices(actions: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
+    """The choices that actions stand for, the nearest where they are none's.
+
+    Args:
+        actions: (B, K_max + 1).
+        largest: (B, K).
+
+    Returns:
+        (B, K) index into PARTS, (B,) level of H.
+    """
+    share = (actions[:, : largest.shape[1]] - RESTS_BELOW) / (1.0 - RESTS_BELOW)
+    middles = [0.5 * (a + b) for a, b in pairwise(PARTS)]
+    part = torch.bucketize(share / largest.clamp_min(1e-6), torch.tensor(middles))
+    level = (0.5 * (actions[:, -1] + 1.0) * LEVELS).long().clamp(0, LEVELS - 1)
+    return part, level
 
 
 class QNetwork(nn.Module):
@@ -108,21 +201,4 @@ class QNetwork(nn.Module):
 
     def forward(self, observation: Tensor) -> Tensor:
         """(B, size) observations to (B, moves) values."""
-        return self.head(self.encoder(observation)[1])
-
-
-class ValueNetwork(nn.Module):
-    """State value for PPO's critic; not part of a frozen policy.
-
-    Args:
-        width: of all hidden layers.
-    """
-
-    def __init__(self, width: int = 64) -> None:
-        super().__init__()
-        self.encoder = FleetEncoder(width)
-        self.head = nn.Linear(width, 1)
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """(B, size) observations to (B, 1) values."""
         return self.head(self.encoder(observation)[1])

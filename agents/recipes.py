@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from agents.frozen import FrozenPolicy, PolicyCard
 from agents.network import ActorNetwork, QNetwork
 from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
 from agents.vecenv import BatchedVecEnv
+from agents.warm_start import warm_start
 from envs.menu import menu_size
 from fedcore.world import World
 from scenarios.errors import InputError
@@ -24,25 +28,30 @@ from scenarios.errors import InputError
 
 @dataclass(frozen=True)
 class PPORecipe:
-    """Hyper-parameters of PPO (Schulman et al. 2017); the undiscounted return is the log-efficiency itself."""
+    """Hyper-parameters of PPO (Schulman et al. 2017); the undiscounted return is the log-efficiency itself.
+
+    Attributes:
+        warm_episodes: of every move in every world, to find the moves to learn from first, see `warm_start`; 0 for none.
+        warm_rounds: of the lessons.
+    """
 
     steps: int = 1_000_000
-    num_envs: int = 128
-    rollout: int = 32
+    num_envs: int = 512
+    rollout: int = 16
     minibatch: int = 1024
-    epochs: int = 6
-    learning_rate: float = 2e-3
+    epochs: int = 2
+    learning_rate: float = 1e-3
     gamma: float = 1.0
     gae_lambda: float = 0.95
     clip_range: float = 0.2
-    entropy: float = 0.0
-    log_std: float = -0.2
-    width: int = 48
+    width: int = 32
+    warm_episodes: int = 6
+    warm_rounds: int = 64
 
 
 @dataclass(frozen=True)
 class DQNRecipe:
-    """Hyper-parameters of DQN (Mnih et al. 2015) over the Discrete menu."""
+    """Hyper-parameters of DQN (Mnih et al. 2015) over the Discrete menu; the warm start's as `PPORecipe`."""
 
     steps: int = 150_000
     num_envs: int = 16
@@ -53,16 +62,25 @@ class DQNRecipe:
     train_every: int = 2
     gradient_steps: int = 2
     target_every: int = 2_000
+    explore_initial: float = 0.2  # it starts out with what the warm start taught
     explore_fraction: float = 0.4
     explore_final: float = 0.03
-    width: int = 48
+    width: int = 32
+    warm_episodes: int = 6
+    warm_rounds: int = 64
 
 
 RECIPES: dict[str, PPORecipe | DQNRecipe] = {"ppo": PPORecipe(), "dqn": DQNRecipe()}
 
 
+PARTS_OF_SCORE = ("time_vs_reference", "energy_vs_reference", "bytes_vs_reference", "rounds")
+
+
 class Watch(BaseCallback):
     """Logs what matters to TensorBoard, reports progress, and saves checkpoints so that training resumes.
+
+    Beside stable-baselines3's own figures: log-efficiency, its parts (geometric means) and the fraction of episodes that
+    reached the target, over the last 512 episodes; histograms of shares and of sync intervals in the last round.
 
     Args:
         checkpoint: file to save to.
@@ -73,29 +91,41 @@ class Watch(BaseCallback):
     def __init__(self, checkpoint: Path, every: int, report: Callable[[int, float], None]) -> None:
         super().__init__()
         self.checkpoint, self.every, self.report = checkpoint, every, report
-        self.recent: list[float] = []
+        self.recent: list[dict[str, Any]] = []
         self.curve: list[tuple[int, float]] = []
         self._next = every
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
             if "log_efficiency" in info:
-                self.recent.append(info["log_efficiency"])
+                self.recent.append(info)
         if len(self.recent) > 512:
             del self.recent[:-512]
         if self.num_timesteps >= self._next:
             self._next = self.num_timesteps + self.every
-            mean = float(np.mean(self.recent)) if self.recent else float("nan")
+            mean = float("nan")
+            if self.recent:
+                mean = float(np.mean([info["log_efficiency"] for info in self.recent]))
+                parts = np.exp(np.log(np.maximum([info["parts"] for info in self.recent], 1e-9)).mean(axis=0))
+                for name, value in zip(PARTS_OF_SCORE, parts, strict=True):
+                    self.logger.record(f"score/{name}", float(value))
+                self.logger.record("score/reached", float(np.mean([info["reached"] for info in self.recent])))
             self.curve.append((self.num_timesteps, mean))
             self.logger.record("orchestration/log_efficiency", mean)
             core = self.training_env.core  # type: ignore[attr-defined]
-            asked = core.shares[core.shares > 0]
-            if len(asked):
-                self.logger.record("orchestration/mean_share", float(asked.mean()))
-            self.logger.record("orchestration/mean_sync_interval", float(core.steps.mean()))
+            exists = core.exists
+            self.logger.record("orchestration/asked", float((core.shares > 0)[exists].mean()))
+            self.logger.record("orchestration/shares", torch.from_numpy(core.shares[exists]), exclude=("stdout", "csv", "json"))
+            steps = torch.from_numpy(core.steps.astype(np.float32))
+            self.logger.record("orchestration/sync_intervals", steps, exclude=("stdout", "csv", "json"))
             self.report(self.num_timesteps, mean)
             save_checkpoint(self.model, self.checkpoint)
         return True
+
+
+def content_digest(curve: list[tuple[int, float]]) -> str:
+    """SHA-256 of a learning curve."""
+    return hashlib.sha256(json.dumps(curve).encode()).hexdigest()
 
 
 def save_checkpoint(model: BaseAlgorithm, path: Path) -> None:
@@ -134,8 +164,7 @@ def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | No
             gamma=recipe.gamma,
             gae_lambda=recipe.gae_lambda,
             clip_range=recipe.clip_range,
-            ent_coef=recipe.entropy,
-            policy_kwargs={"width": recipe.width, "log_std_init": recipe.log_std},
+            policy_kwargs={"width": recipe.width},
             tensorboard_log=log,
             seed=seed,
             device="cpu",
@@ -151,6 +180,7 @@ def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | No
         train_freq=recipe.train_every,
         gradient_steps=recipe.gradient_steps,
         target_update_interval=recipe.target_every,
+        exploration_initial_eps=recipe.explore_initial,
         exploration_fraction=recipe.explore_fraction,
         exploration_final_eps=recipe.explore_final,
         policy_kwargs={"width": recipe.width},
@@ -191,6 +221,8 @@ def train(
         model.set_parameters(str(checkpoint), device="cpu")
         kind: type[BaseAlgorithm] = PPO if algorithm == "ppo" else DQN
         model.num_timesteps = kind.load(str(checkpoint), device="cpu").num_timesteps
+    elif recipe.warm_episodes:
+        warm_start(model, worlds, recipe.warm_episodes, recipe.warm_rounds, seed)
     watch = Watch(checkpoint, max(total // 50, 1), on_step)
     left = total - model.num_timesteps
     if left > 0:
@@ -200,7 +232,11 @@ def train(
             # Also after Ctrl-C: the same command then goes on from here.
             save_checkpoint(model, checkpoint)
     names = ",".join(dict.fromkeys(w.scenario.name for w in worlds)) if len(worlds) <= 8 else f"{len(worlds)} scenarios"
-    card = PolicyCard(algorithm, recipe.width, names, seed, total, {"recipe": asdict(recipe)})
+    versions = {name: metadata.version(name) for name in ("torch", "numpy", "stable-baselines3")}
+    card = PolicyCard(
+        algorithm, recipe.width, names, seed, total, {"recipe": asdict(recipe)}, curve=content_digest(watch.curve),
+        versions=versions,
+    )  # fmt: skip
     network: torch.nn.Module
     if algorithm == "ppo":
         network = ActorNetwork(recipe.width)

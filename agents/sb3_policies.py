@@ -10,17 +10,16 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor, nn
 
-from agents.network import ActorNetwork, QNetwork, ValueNetwork
+from agents.network import ActorNetwork, QNetwork, to_actions, to_choices
 
 
 class EquivariantActorCritic(ActorCriticPolicy):
-    """Gaussian policy over shares and sync level, with one spread for all shares and one for the level.
+    """Categorical policy over parts and sync level, and a critic on the same encoder.
 
-    Entries that do not matter (padding, machines that are away) are left out of log-probabilities and entropy, so that
-    their noise never reaches a gradient.
+    Machines that cannot be asked are left out of log-probabilities and entropy, so that they never reach a gradient.
 
     Args:
-        width: of the networks, as a keyword beside stable-baselines3's own.
+        width: of the network, as a keyword beside stable-baselines3's own.
     """
 
     def __init__(self, *args: Any, width: int = 64, **kwargs: Any) -> None:
@@ -29,41 +28,48 @@ class EquivariantActorCritic(ActorCriticPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         self.actor = ActorNetwork(self.width)
-        self.critic = ValueNetwork(self.width)
-        self.log_std = nn.Parameter(torch.full((2,), float(self.log_std_init)))
+        self.critic = nn.Sequential(nn.Linear(self.width, self.width), nn.ReLU(), nn.Linear(self.width, 1))
         self.optimizer = self.optimizer_class(  # type: ignore[call-arg]
             self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
         )
 
-    def _spread(self, entries: int) -> Tensor:
-        std = self.log_std.exp()
-        return torch.cat([std[:1].expand(entries - 1), std[1:]])
-
-    def _log_prob(self, mean: Tensor, mask: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        normal = torch.distributions.Normal(mean, self._spread(mean.shape[1]).expand_as(mean))
-        return (normal.log_prob(actions) * mask).sum(dim=1), (normal.entropy() * mask).sum(dim=1)
-
     def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Actions, values and log-probabilities."""
-        mean, mask = self.actor(obs)
-        actions = mean if deterministic else mean + self._spread(mean.shape[1]) * torch.randn_like(mean)
-        return actions, self.critic(obs), self._log_prob(mean, mask, actions)[0]
+        part_logits, level_logits, pooled, askable, largest = self.actor.logits(obs)
+        part_log, level_log = part_logits.log_softmax(dim=2), level_logits.log_softmax(dim=1)
+        if deterministic:
+            part, level = part_logits.argmax(dim=2), level_logits.argmax(dim=1)  # as the actor alone decides, to the last bit
+        else:  # an exponential race: the first arrival is a draw from the categorical
+            part = (part_log.exp() / torch.empty_like(part_log).exponential_()).argmax(dim=2)
+            level = (level_log.exp() / torch.empty_like(level_log).exponential_()).argmax(dim=1)
+        actions = to_actions(part, level, askable, largest, int(self.action_space.shape[0]) - 1)  # type: ignore[index]
+        return actions, self.critic(pooled), chosen_log_prob(part_log, level_log, part, level, askable)
 
     def evaluate_actions(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
-        """Values, log-probabilities and entropies of given actions."""
-        mean, mask = self.actor(obs)
-        log_prob, entropy = self._log_prob(mean, mask, actions)
-        return self.critic(obs), log_prob, entropy
+        """Values, log-probabilities and entropies of given actions; entropies are for the log and carry no gradient."""
+        part_logits, level_logits, pooled, askable, largest = self.actor.logits(obs)
+        part_log, level_log = part_logits.log_softmax(dim=2), level_logits.log_softmax(dim=1)
+        part, level = to_choices(actions, largest)
+        with torch.no_grad():  # half of the passes over the choices would serve a bonus that nobody gives
+            uncertain = -(part_log.exp() * part_log).sum(dim=2)
+            entropy = (uncertain * askable).sum(dim=1) - (level_log.exp() * level_log).sum(dim=1)
+        return self.critic(pooled), chosen_log_prob(part_log, level_log, part, level, askable), entropy
 
     def _predict(self, observation: Tensor, deterministic: bool = False) -> Tensor:  # type: ignore[override]
         return self.forward(observation, deterministic)[0]
 
     def predict_values(self, obs: Tensor) -> Tensor:  # type: ignore[override]
         """(B, 1) state values."""
-        return self.critic(obs)
+        return self.critic(self.actor.encoder(obs)[1])
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {**super()._get_constructor_parameters(), "width": self.width}
+
+
+def chosen_log_prob(part_log: Tensor, level_log: Tensor, part: Tensor, level: Tensor, askable: Tensor) -> Tensor:
+    """Log-probability (B,) of choices; arguments as `network.to_actions`, with log-probabilities of all of them."""
+    own = part_log.gather(2, part[:, :, None])[:, :, 0]
+    return (own * askable).sum(dim=1) + level_log.gather(1, level[:, None])[:, 0]
 
 
 class MenuQNetwork(BasePolicy):

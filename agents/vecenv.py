@@ -65,13 +65,14 @@ class BatchedVecEnv(VecEnv):
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         observation = self.core.observe()
         if len(which):
-            score = self.core.log_efficiency()
+            score, ledger = self.core.log_efficiency(), self.core.ledger()
             for i in which:
                 infos[i] = {
                     "terminal_observation": observation[i].copy(),
                     "episode": {"r": float(self._returns[i]), "l": int(self._lengths[i]), "t": 0.0},
                     "log_efficiency": float(score[i]),
                     "reached": bool(reason[i] == REACHED),
+                    "parts": (ledger.time[i], ledger.energy[i], ledger.bytes[i], self._lengths[i]),
                 }
             self.core.reset(which, [self.generators[i] for i in which])
             self._returns[which], self._lengths[which] = 0.0, 0

@@ -2,7 +2,7 @@
 
 One environment by `gym.make`; batches by `gym.make_vec` against the number of machines and of environments, with links that
 are shared and short (as in farm-lte) and with links of their own; PPO end to end on ours and on a toy of the same spaces
-that does a few NumPy operations per step, which is as fast as the learner can be fed.
+that does a few NumPy operations per step, which is as fast as the learner can be fed; one decision of a frozen policy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 import tyro
 from numpy.typing import NDArray
 from rich.console import Console
@@ -21,7 +22,10 @@ from rich.table import Table
 from stable_baselines3.common.vec_env import VecEnv
 
 import envs  # noqa: F401 - registers
-from agents.recipes import PPORecipe, build
+from agents.frozen import FrozenPolicy, PolicyCard
+from agents.network import ActorNetwork, QNetwork
+from agents.recipes import DQNRecipe, PPORecipe, build
+from envs.menu import menu_size
 from envs.observation import observation_space
 from envs.spaces import action_space
 from fedcore.world import compile_world
@@ -148,8 +152,9 @@ class Toy(VecEnv):
         return [False] * self.num_envs
 
 
-def ppo(steps: int, toy: bool) -> float:
-    """Steps per second of PPO's default recipe, learning included."""
+def ppo(steps: int, toy: bool, threads: int) -> float:
+    """Steps per second of PPO's default recipe, learning included, the warm start left out."""
+    torch.set_num_threads(threads)
     recipe = PPORecipe()
     model = build("ppo", [compile_world(fleet(16, True))], 0, None, recipe)
     if toy:
@@ -158,6 +163,20 @@ def ppo(steps: int, toy: bool) -> float:
     start = time.perf_counter()
     model.learn(steps, reset_num_timesteps=True)
     return model.num_timesteps / (time.perf_counter() - start)
+
+
+def decision_ms(policy: FrozenPolicy, scenario: Scenario, repeats: int) -> float:
+    """Milliseconds of one decision for one fleet, median."""
+    env = gym.make("IntraFed/Orchestration-v0", scenario=scenario)
+    observation, _ = env.reset(seed=0)
+    torch.set_num_threads(1)
+
+    def play() -> int:
+        for _ in range(200):
+            policy.decide(observation)
+        return 200
+
+    return 1e3 / rate(play, repeats)
 
 
 def main() -> None:
@@ -177,12 +196,17 @@ def main() -> None:
             table.add_row(f"{num_envs:,}", *cells)
         console.print(table)
     if options.ppo_steps:
-        ours, toy = ppo(options.ppo_steps, False), ppo(options.ppo_steps, True)
-        table = Table("PPO, learning included", "steps/s", title=f"end to end, 16 machines, {options.ppo_steps:,} steps")
-        table.add_row("intrafed", f"{ours:,.0f}")
-        table.add_row("toy of the same spaces", f"{toy:,.0f}")
-        table.add_row("ratio", f"{ours / toy:.2f}")
+        columns = ("intrafed", "toy of the same spaces", "ratio")
+        table = Table("threads of the learner", *columns, title="PPO end to end, 16 machines, steps/s")
+        for threads in (1, 2):
+            ours, toy = ppo(options.ppo_steps, False, threads), ppo(options.ppo_steps, True, threads)
+            table.add_row(str(threads), f"{ours:,.0f}", f"{toy:,.0f}", f"{ours / toy:.2f}")
         console.print(table)
+    table = Table("frozen policy, 16 machines", "ms", title="one decision")
+    for algorithm, network in (("ppo", ActorNetwork(PPORecipe().width)), ("dqn", QNetwork(menu_size(), DQNRecipe().width))):
+        policy = FrozenPolicy(network, PolicyCard(algorithm, 0, "", 0, 0))
+        table.add_row(algorithm, f"{decision_ms(policy, fleet(16, True), options.repeats):.2f}")
+    console.print(table)
 
 
 if __name__ == "__main__":

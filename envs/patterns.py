@@ -10,10 +10,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.observation import View
+from envs.observation import TEACHES_ALL, View
 
 Floats = NDArray[np.floating]
 SMALLEST = 0.05
+TURNS = 3
+"""A machine that comes in every so manyth round still counts nearly in full for what the fleet learns from."""
 
 
 def ready(view: View) -> NDArray[np.bool_]:
@@ -96,6 +98,61 @@ def thriftiest_half(view: View, share: float, steps: Floats | float) -> Floats:
     return best_half(view, cost, share)
 
 
+def prospect(view: View, steps: Floats | float, usual_share: float = 0.5) -> tuple[Floats, Floats, Floats]:
+    """What a round at the largest share promises of each machine.
+
+    Args:
+        view: of one observation or of a batch.
+        steps: H.
+        usual_share: the reference policy's.
+
+    Returns:
+        Seconds in the reference's mean rounds, cost (energy and bytes, weighted) in the same, and how much of the round's
+        work is expected to come back, by how often machines of its kind have been seen to leave; (..., K_max) each.
+    """
+    m, f = view.machine, {name: np.asarray(value)[..., None] for name, value in view.fleet.items()}
+    share, steps = m["max_share"], np.asarray(steps)
+    time = finish_time(view, share, steps)
+    idle = 10.0 ** m["idle_energy"] * finish_time(view, share, np.zeros(steps.shape))
+    energy, traffic = round_energy(view, share, steps) + idle, (1.0 + share) / (1.0 + usual_share)
+    cost = f["energy_weight"] * energy + (1.0 - f["energy_weight"]) * traffic
+    elapsed = np.maximum(f["time_vs_reference"] * 10.0 ** (2.0 * f["reference_rounds"]), 1.0)
+    losses = 2.0 * np.arctanh(np.minimum(m["leaves"], 0.999))
+    return time, cost, share * np.exp(-np.minimum(losses / elapsed * time, 5.0))
+
+
+def crew(view: View, steps: Floats | float, most: int | None = None, turns: int = 1) -> Floats:
+    """Whole models for the machines of the least time x cost whose data suffice together, everyone if nobody's do.
+
+    Args:
+        view: of one observation or of a batch.
+        steps: H.
+        most: at most so many machines.
+        turns: the round asks a part of them, so many times fewer, rounded up: those that were not asked for longest.
+    """
+    m, able = view.machine, ready(view)
+    time, cost, back = prospect(view, steps)
+    product = np.where(able, time * cost / np.maximum(back, 1e-6) ** 2, np.inf)
+    order = np.argsort(product, axis=-1, kind="stable")
+    data, alone = (np.take_along_axis(np.where(able, m[name], 0.0), order, axis=-1) for name in ("data", "teaches"))
+    # How far pooled data lead: between the best machine's and the fleet's, linearly in the logarithm of their number.
+    pooled, largest, total = data.cumsum(axis=-1), *(f(m["data"], axis=-1, keepdims=True) for f in (np.max, np.sum))
+    best, whole = m["teaches"].max(axis=-1, keepdims=True), np.asarray(view.fleet["teaches"])[..., None]
+    part = np.log(np.maximum(pooled, 1e-9) / largest) / np.maximum(np.log(total / largest), 1e-9)
+    together = np.where(part > 0.0, best + (whole - best) * np.minimum(part, 1.0), 0.0)
+    reach = np.maximum.accumulate(np.maximum(alone, together), axis=-1)
+    short = (reach < 1.0 / TEACHES_ALL).sum(axis=-1, keepdims=True)
+    place = np.argsort(order, axis=-1, kind="stable")
+    chosen = able & (place <= short)
+    if most is not None:
+        chosen &= place < most
+    if turns > 1:
+        waited = np.where(chosen, m["measurement_age"] - 1e-6 * place, -np.inf)
+        turn = np.argsort(np.argsort(-waited, axis=-1, kind="stable"), axis=-1, kind="stable")
+        chosen &= turn < np.ceil(chosen.sum(axis=-1, keepdims=True) / turns)
+    return chosen * m["max_share"]
+
+
 PATTERNS: dict[str, Callable[[View, Floats | float], Floats]] = {
     "whole": lambda view, steps: uniform(view, 1.0),
     "half": lambda view, steps: uniform(view, 0.5),
@@ -108,5 +165,8 @@ PATTERNS: dict[str, Callable[[View, Floats | float], Floats]] = {
     "fastest-quarter": lambda view, steps: fastest_half(view, 0.25, steps),
     "thrifty-half": lambda view, steps: thriftiest_half(view, 0.5, steps),
     "thrifty-quarter": lambda view, steps: thriftiest_half(view, 0.25, steps),
+    "crew": lambda view, steps: crew(view, steps),
+    "crew-turns": lambda view, steps: crew(view, steps, turns=TURNS),
+    "best": lambda view, steps: crew(view, steps, most=1),
 }
 """Name -> shares (..., K_max) from a view and H; a new pattern is one line."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from agents.heuristics.base import Heuristic
 from envs.observation import TEACHES_ALL, View
-from envs.patterns import finish_time, ready, round_energy
+from envs.patterns import prospect, ready
 from scenarios import Scenario
 
 Floats = NDArray[np.floating]
@@ -107,18 +107,12 @@ class Enough(Heuristic):
 
     def plan(self, view: View, steps: int) -> Plan:
         """Whom to ask if machines train so many steps; at least one must be ready."""
-        m, weight = view.machine, view.fleet["energy_weight"]
-        share, able = m["max_share"], ready(view)
+        m, able = view.machine, ready(view)
         spared = m["charge"] <= self.empty
         who = np.flatnonzero(able & ~spared if (able & ~spared).any() else able)
-        time = finish_time(view, share, float(steps))
-        idle = 10.0 ** m["idle_energy"] * finish_time(view, share, 0.0)
-        energy, traffic = round_energy(view, share, float(steps)) + idle, (1.0 + share) / (1.0 + self.usual_share)
-        cost = (weight * energy + (1.0 - weight) * traffic) / m["exists"].sum()
-        elapsed = max(float(view.fleet["time_vs_reference"]) * self.reference_rounds, 1.0)
-        losses = 2.0 * np.arctanh(np.minimum(m["leaves"], 0.999))
-        # Of a round's work, what is expected to come back.
-        back = share * np.exp(-np.minimum(losses / elapsed * time, 5.0)) * np.where(time > 0.9 * self.limit, 0.1, 1.0)
+        time, cost, back = prospect(view, float(steps), self.usual_share)
+        cost = cost / m["exists"].sum()
+        back = back * np.where(time > 0.9 * self.limit, 0.1, 1.0)
         time, cost = time[who] / back[who], cost[who] / back[who]
         order = np.argsort(time * cost, kind="stable")
         chosen = self._crew(view, who[order])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+import agents
 import scenarios
-from agents.frozen import FrozenPolicy, PolicyCard, freeze, load_policy, newest_policy
+from agents.frozen import FrozenPolicy, PolicyCard, freeze, load_policy, named_policies, newest_policy
 from agents.network import ActorNetwork, QNetwork
 from agents.recipes import DQNRecipe, PPORecipe, build, train
 from agents.vecenv import BatchedVecEnv
@@ -17,8 +18,8 @@ from envs.spaces import action_space
 from fedcore.world import compile_world
 from scenarios import InputError
 
-PPO = PPORecipe(steps=512, num_envs=8, rollout=16, minibatch=64, epochs=2, width=16)
-DQN = DQNRecipe(steps=400, num_envs=4, buffer=500, batch=16, width=16)
+PPO = PPORecipe(steps=512, num_envs=8, rollout=16, minibatch=64, epochs=2, width=16, warm_episodes=0)
+DQN = DQNRecipe(steps=400, num_envs=4, buffer=500, batch=16, width=16, warm_episodes=0)
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,22 @@ def test_a_stranger_safetensors_file_is_refused(tmp_path):
     save_file({"x": torch.zeros(3)}, tmp_path / "p.safetensors")
     with pytest.raises(InputError, match="no intrafed card"):
         load_policy(tmp_path / "p.safetensors")
+
+
+@pytest.mark.parametrize("name", named_policies())
+def test_policies_that_come_with_the_package_load_by_name(name, observations):
+    policy = agents.load(name)
+    assert policy.name == name
+    assert policy.card.scenario == "random"
+    assert policy.card.ranges["machines"]
+    assert len(policy.card.curve) == 64
+    assert all(action_space(16).contains(a) for a in policy.decide_batch(observations[:50]))
+
+
+def test_both_defaults_are_there_and_an_unknown_name_is_refused():
+    assert {"ppo-default", "dqn-default"} <= set(named_policies())
+    with pytest.raises(InputError, match=r"dqn-default, ppo-default"):
+        agents.load("ppo-defalt")
 
 
 def test_newest_policy(tmp_path):

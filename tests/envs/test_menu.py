@@ -110,3 +110,18 @@ def test_a_reset_comes_first(calibrated: Any) -> None:
         env.action_masks()
     with pytest.raises(TypeError, match="got CartPoleEnv, expected one of intrafed's"):
         MenuAction(gym.make("CartPole-v1"))
+
+
+def test_maskable_ppo_learns_on_it(calibrated: Any) -> None:
+    contrib = pytest.importorskip("sb3_contrib")
+    env = MenuAction(OrchestrationEnv(calibrated("phones"), reward="efficiency"))
+    model = contrib.MaskablePPO("MlpPolicy", env, n_steps=64, batch_size=32, n_epochs=1, seed=0, device="cpu")
+    model.learn(128)
+    observation, _ = env.reset(seed=0)
+    for _ in range(5):
+        masks = env.action_masks()
+        move, _ = model.predict(observation, action_masks=masks, deterministic=True)
+        assert masks[move]
+        observation, _, ended, _, _ = env.step(int(move))
+        if ended:
+            break

@@ -13,6 +13,7 @@ from envs.patterns import (
     balanced,
     best_half,
     by_speed,
+    crew,
     fastest_half,
     finish_time,
     ready,
@@ -47,15 +48,18 @@ def view(observations: NDArray[np.float32]) -> View:
 
 def hand(**machine: list[float]) -> View:
     n = len(next(iter(machine.values())))
-    neutral = {"exists": 1.0, "available": 1.0, "max_share": 1.0, "charge": 1.0, "step_saving": 0.5}
-    features = ("step_time", "upload_time", "download_time", "step_energy", "radio_energy")
+    ones = ("exists", "available", "max_share", "charge", "teaches")
+    neutral = {**dict.fromkeys(ones, 1.0), "step_saving": 0.5, "data": 0.5}
+    features = ("step_time", "upload_time", "download_time", "step_energy", "radio_energy", "idle_energy", "leaves",
+                "measurement_age")  # fmt: skip
+    fleet = {"energy_weight": 0.5, "teaches": 1.0, "time_vs_reference": 0.0, "reference_rounds": 0.75}
     return View(
         {
             **{name: np.zeros(n) for name in features},
             **{name: np.full(n, value) for name, value in neutral.items()},
             **{name: np.array(value) for name, value in machine.items()},
         },
-        {},
+        {name: np.array(value) for name, value in fleet.items()},
     )
 
 
@@ -168,3 +172,20 @@ def test_halves_rank_by_time_and_by_energy() -> None:
 def test_nobody_ready_means_nobody_asked() -> None:
     for name, pattern in PATTERNS.items():
         assert not pattern(hand(available=[0.0, 0.0, 0.0]), 10.0).any(), name
+
+
+def test_a_crew_is_the_best_whose_data_suffice_and_takes_turns() -> None:
+    alone = hand(step_time=[0.5, 0.0, 0.2, 0.9])
+    assert np.flatnonzero(crew(alone, 10.0)).tolist() == [1]
+    # One machine leads to half of the target, all four of them to all that there is: two are enough.
+    few = hand(step_time=[0.5, 0.0, 0.2, 0.9], teaches=[0.4] * 4, measurement_age=[0.3, 0.1, 0.2, 0.9])
+    assert 0.4 + 0.6 * np.log(2) / np.log(4) > 1 / 1.5 > 0.4
+    assert np.flatnonzero(crew(few, 10.0)).tolist() == [1, 2]
+    assert np.flatnonzero(crew(few, 10.0, turns=3)).tolist() == [2]
+    assert np.flatnonzero(crew(few, 10.0, most=1)).tolist() == [1]
+    hopeless = hand(step_time=[0.5, 0.0, 0.2], teaches=[0.1] * 3, measurement_age=[0.3, 0.1, 0.2])
+    hopeless.fleet["teaches"] = np.array(0.2)
+    assert np.flatnonzero(crew(hopeless, 10.0)).tolist() == [0, 1, 2]
+    assert np.flatnonzero(crew(hopeless, 10.0, turns=3)).tolist() == [0]
+    gone = hand(step_time=[0.0, 0.3], leaves=[0.9, 0.0])
+    assert np.flatnonzero(crew(gone, 10.0)).tolist() == [1]

@@ -1,0 +1,83 @@
+"""A frozen policy as ONNX, for where there is no Python: `python -m agents.export_onnx ppo-default policy.onnx`.
+
+A PPO policy becomes one graph from `observation` (batch, K_max x machine features + fleet features) to `action` (batch,
+K_max + 1), both float32 as `envs.observation` and `envs.spaces` describe them. Of a DQN policy the graph gives `value`
+(batch, moves): the largest is the move of `envs.menu`. Needs the optional extra `onnx`.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+
+from agents.frozen import FrozenPolicy, load_policy
+from agents.network import FleetEncoder
+from envs.observation import N_FLEET, N_MACHINE
+from scenarios.errors import InputError
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a frozen policy as an ONNX graph."""
+
+    policy: Annotated[str, tyro.conf.Positional]
+    """A policy's file, or ppo-default or dqn-default."""
+    output: Annotated[Path, tyro.conf.Positional]
+    """The .onnx file."""
+    max_machines: int = 16
+    """Rows that observations are padded to."""
+
+
+def export_onnx(policy: FrozenPolicy, path: Path, max_machines: int = 16) -> None:
+    """Write a policy's network as an ONNX graph whose batch may be of any size.
+
+    Args:
+        policy: PPO or DQN.
+        path: of the file.
+        max_machines: K_max of the observations that it will be given.
+
+    Raises:
+        InputError: the optional extra is not installed, or the file cannot be written.
+    """
+    try:
+        import onnx  # noqa: F401 - torch.onnx needs it
+    except ImportError:
+        raise InputError("ONNX export needs the optional extra: pip install 'intrafed[onnx]'") from None
+    network = copy.deepcopy(policy.network)
+    for module in network.modules():
+        if isinstance(module, FleetEncoder):
+            module.trim = False  # the graph is traced once, for any fleet
+    example = torch.zeros((2, max_machines * N_MACHINE + N_FLEET))
+    output = "action" if policy.card.algorithm == "ppo" else "value"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            # The tracer is the older of torch's two exporters: it needs nothing but onnx itself.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.onnx.export(
+                network, (example,), str(path), input_names=["observation"], output_names=[output],
+                dynamic_axes={"observation": {0: "batch"}, output: {0: "batch"}}, dynamo=False, verbose=False,
+            )  # fmt: skip
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error} (expected a writable disk)") from None
+
+
+def main() -> None:
+    """Command line."""
+    options = tyro.cli(ExportOptions)
+    if options.max_machines < 1:
+        raise InputError(f"--max-machines is {options.max_machines}, expected at least 1")
+    export_onnx(load_policy(options.policy), options.output, options.max_machines)
+    print(f"wrote {options.output}")
+
+
+if __name__ == "__main__":
+    from agents.cli import run
+
+    run(main)

@@ -1,0 +1,45 @@
+"""What a policy is trained on: one scenario, the whole library, or random scenarios (domain randomisation)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from fedcore.world import World, compile_world
+from scenarios import load, names, random_scenario
+from scenarios.generate import RANGES, Split
+from scenarios.schema import Scenario
+
+RANDOM, LIBRARY = "random", "library"
+DRAWS = 256
+"""Random scenarios that a policy is trained on: an episode draws one of them."""
+
+
+def random_scenarios(count: int, seed: int, split: Split = "train") -> list[Scenario]:
+    """Draws from a split of `scenarios.generate`, the same for the same seed."""
+    return [random_scenario(np.random.default_rng([seed, i]), split) for i in range(count)]
+
+
+def training_worlds(name: str, seed: int, draws: int = DRAWS) -> list[World]:
+    """Compiled scenarios to train on.
+
+    Args:
+        name: of a scenario or its file; "library" for all of the library, "random" for draws of the training range.
+        seed: of the draws.
+        draws: their number.
+
+    Raises:
+        InputError: unknown scenario, or one that does not compile.
+    """
+    if name == RANDOM:
+        chosen = random_scenarios(draws, seed)
+    else:
+        chosen = [load(one) for one in (names() if name == LIBRARY else [name])]
+    return [compile_world(scenario) for scenario in chosen]
+
+
+def described(name: str, draws: int = DRAWS) -> dict[str, Any]:
+    """Of what range such worlds are, for a policy's card."""
+    return {"draws": draws, **asdict(RANGES["train"])} if name == RANDOM else {}

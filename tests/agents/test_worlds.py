@@ -1,0 +1,19 @@
+import numpy as np
+
+from agents.worlds import described, random_scenarios, training_worlds
+from scenarios.generate import RANGES
+
+
+def test_random_worlds_are_seeded_and_of_the_training_range():
+    first = random_scenarios(3, 0)
+    assert first == random_scenarios(3, 0)
+    assert first != random_scenarios(3, 1)
+    assert [w.scenario for w in training_worlds("random", 0, draws=2)] == first[:2]
+    low, high = RANGES["train"].machines
+    assert all(low <= len(s.fleet.machines) <= high for s in first)
+
+
+def test_one_scenario_by_name_and_what_a_card_says():
+    assert [w.scenario.name for w in training_worlds("two-servers", 0)] == ["two-servers"]
+    assert described("two-servers") == {}
+    assert np.isclose(described("random")["variability"], RANGES["train"].variability).all()
