@@ -19,7 +19,7 @@ from agents.probing import Probes, probe_encoder, probe_raw, probe_untrained
 from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
 from fedcore.parallel import single_threaded, worker_pool
-from fedcore.reference import TARGET_ROUNDS, reach_target
+from fedcore.reference import TARGET_PART, TARGET_ROUNDS, play_reference, target_between
 from scenarios import Scenario, parse
 
 _updates: Any = None
@@ -178,7 +178,7 @@ def cell_scenario(scenario: Scenario) -> dict[str, Any]:
 
 
 def target_of(scenario: Scenario, data: str, seed: int = 0) -> float:
-    """Progress 1 on images that no calibration has seen: the InfoNCE that the reference policy reaches on them.
+    """InfoNCE at progress 1 on images that no calibration has seen.
 
     Plays the reference policy (everyone, equal shares) for as many rounds as calibrations do, in a process of its own;
     kept in the cache by content.
@@ -187,7 +187,7 @@ def target_of(scenario: Scenario, data: str, seed: int = 0) -> float:
         InputError: the images do not load, or are too few for the fleet.
     """
     cell = Cell("reference", cell_scenario(scenario), seed, data)
-    path = cache_folder("targets", TARGET_ROUNDS) / f"{cell.key()}.json"
+    path = cache_folder("targets", TARGET_ROUNDS, TARGET_PART) / f"{cell.key()}.json"
     if not path.is_file():
         with worker_pool(1) as pool:
             write_text(path, json.dumps(pool.submit(_reach_target, cell).result()))
@@ -200,4 +200,5 @@ def _reach_target(cell: Cell) -> float:
 
     scenario = parse(cell.scenario, "scenario")
     dataset = load_images(str(cell.data), size_px=scenario.workload.image_px)
-    return reach_target(build_training(scenario, prepare_data(scenario, dataset), None, cell.seed), scenario)
+    training = build_training(scenario, prepare_data(scenario, dataset), None, cell.seed)
+    return target_between(training.untrained, play_reference(training, scenario))

@@ -18,7 +18,7 @@ from fedcore.files import cache_folder, write_bytes, write_text
 from fedcore.fit_dynamics import as_rounds, draw_unseen, fit_report, split_runs
 from fedcore.parallel import Job, run_kept
 from fedcore.recorded import keep_records, recorded_path, unpack_records
-from fedcore.reference import REFERENCE_MACHINES, TARGET_ROUNDS, bare_scenario, reach_target
+from fedcore.reference import REFERENCE_MACHINES, TARGET_ROUNDS, bare_scenario, play_reference, target_between
 from scenarios import InputError, load
 from scenarios.errors import told
 from scenarios.schema import Workload
@@ -109,7 +109,7 @@ def target_run(workload: Workload, seed: int) -> tuple[float, float]:
 
     scenario = bare_scenario(REFERENCE_MACHINES, workload)
     training = build_training(scenario, prepare_data(scenario, seed=seed), None, seed=seed)
-    return training.untrained, reach_target(training, scenario)
+    return training.untrained, play_reference(training, scenario)
 
 
 def calibrate(options: CalibrateOptions) -> Calibration:
@@ -141,7 +141,8 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     everything = run_kept(jobs, options.workers, "real rounds")
     kept = list(everything.values())
     targets, records = kept[:3], kept[3:]
-    untrained, target = (float(np.mean([pair[i] for pair in targets])) for i in (0, 1))
+    untrained, reached = (float(np.mean([pair[i] for pair in targets])) for i in (0, 1))
+    target = target_between(untrained, reached)
     rounds = as_rounds(records, target)
     judge, unseen = split_runs(rounds)
     dynamics, fit = fit_report(rounds, judge, unseen)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.dynamics import Dynamics, recent_by_machine, remember
-from fedcore.reference import REFERENCE_MACHINES, TARGET_ROUNDS, TARGET_TAIL, bare_scenario
+from fedcore.reference import REFERENCE_MACHINES, TARGET_PART, TARGET_ROUNDS, TARGET_TAIL, bare_scenario
 from scenarios.schema import Workload
 
 
@@ -89,7 +89,7 @@ def _reference_round() -> tuple[float, float, float, float]:
 
 
 def reference_end(model: Dynamics) -> float:
-    """Predicted progress of the reference policy where it is 1 by definition, see `reach_target`."""
+    """Predicted progress of the reference policy where `TARGET_PART` of it is 1 by definition, see `play_reference`."""
     coverage, share, steps, samples = (np.array(value) for value in _reference_round())
     work = model.work(coverage, np.array(1.0), steps)
     learned, gap, tail = np.zeros(()), np.zeros(()), []
@@ -113,7 +113,8 @@ def fit_dynamics(rounds: Rounds) -> Dynamics:
         model = unpack(x)
         path, step = predict(model, rounds)
         # Increments pin the local response, paths keep small biases from adding up, the last what progress 1 means.
-        return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path), [ANCHOR * (1.0 - reference_end(model))]])
+        anchor = ANCHOR * (1.0 - TARGET_PART * reference_end(model))
+        return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path), [anchor]])
 
     model = unpack(least_squares(residuals, START, bounds=BOUNDS, loss="soft_l1", f_scale=0.05).x)
     run, machine = luck_spreads(model, rounds)
