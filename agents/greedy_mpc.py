@@ -100,7 +100,7 @@ class Belief:
         told = 0.5 * (np.log(rate["upload_time"] / up) + np.log(rate["download_time"] / down))
         spread, sigma = p[:, c.LINK_SPREAD] ** 2, p[:, c.LINK_SIGMA] ** 2
         lasting = spread / np.maximum(spread + sigma, 1e-12)
-        measured = (age < self.round) & exists
+        measured = (age < self.round - 0.5) & exists
         reference = self.world.reference
         kept = np.exp(-age * reference.time_s / reference.rounds / np.maximum(p[:, c.LINK_TAU_S], 1e-9))
         fading = told * (1.0 - lasting) / np.sqrt(np.maximum(sigma, 1e-12)) + 0.5 * np.sqrt(sigma)

@@ -24,7 +24,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 h1{font-size:1.7rem}h2{font-size:1.2rem;margin-top:2.2rem}
-table{border-collapse:collapse;font-size:.9rem;margin:.6rem 0}th,td{padding:.3rem .7rem;text-align:right}
+table{border-collapse:collapse;font-size:.9rem;margin:.6rem 0;display:block;overflow-x:auto}
+th,td{padding:.3rem .7rem;text-align:right}
 th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #444}tbody tr:nth-child(odd){background:#f4f6f8}
 img{max-width:100%}pre{background:#f4f6f8;padding:.8rem;overflow-x:auto}.note{color:#666;font-size:.85rem}
 """

@@ -23,13 +23,13 @@ def small(agents: tuple[str, ...] = ("equal", "speed"), **more: int) -> Played:
 
 
 def test_cells_are_kept_and_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "a"))
+    monkeypatch.setattr(leaderboard, "cache_folder", lambda name: tmp_path / "a")
     play(small(("equal",)))  # as if interrupted after the first agent
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").glob("benchmark-*/*.json")}
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").glob("*.json")}
     assert len(kept) == 2
     resumed = play(small())
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
-    monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "b"))
+    monkeypatch.setattr(leaderboard, "cache_folder", lambda name: tmp_path / "b")
     assert play(small(workers=2)) == resumed
     assert resumed.regret("equal", ["two-servers"])[1] == 1
 

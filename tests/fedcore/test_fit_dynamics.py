@@ -10,7 +10,8 @@ from fedcore.reference import TARGET_PART
 
 SHAPE = Dynamics(
     rate=0.1, ceiling=1.45, share_power=0.1, scaling=0.8, steps_power=0.75, cover_power=0.6, overlap_power=0.15,
-    data_power=0.35, rest_samples=20.0, rest_power=1.5, gap_fade=0.0, context_power=0.4, noise=0.004, run_spread=0.1, machine_spread=0.1,
+    data_power=0.35, rest_samples=20.0, rest_power=1.5, gap_fade=0.0, context_power=0.4, noise=0.004, run_spread=0.1,
+    machine_spread=0.1,
 )  # fmt: skip
 
 
