@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+MARK = "INTRAFED_PROCESSES"
+"""Environment variable by which children are found wherever they have gone."""
 GRACE_S = 3.0
 """Between asking a process group to end and killing it."""
 _PR_SET_PDEATHSIG = 1
@@ -35,7 +37,7 @@ def flower_environment(home: Path) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         # Flower's own interval between two looks for a task to start is 1 s.
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": os.environ.get("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.2"),
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": os.environ.get("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.5"),
         # Flower starts its own commands by name.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
@@ -66,6 +68,7 @@ class Processes:
 
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[bytes]] = []
+        self._mark = f"{os.getpid()}-{time.time_ns()}"
         self._before: Callable[[int, FrameType | None], Any] | int | None = None
 
     def start(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -73,7 +76,8 @@ class Processes:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             process = subprocess.Popen(
-                list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=dict(environment),
+                list(command), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+                env={**environment, MARK: self._mark},
                 start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
         self._started.append(process)
@@ -105,6 +109,10 @@ class Processes:
                 os.killpg(process.pid, signal.SIGTERM)
         for process in list(reversed(self._started)):
             self.stop(process)
+        # What they have started in sessions of its own, as a SuperLink does, is in none of the groups.
+        for number in _marked(self._mark):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
 
     def __enter__(self) -> Processes:
         if threading.current_thread() is threading.main_thread():
@@ -122,6 +130,16 @@ class Processes:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
+
+
+def _marked(mark: str) -> list[int]:
+    """Processes that inherited a mark; where there is no /proc, none are found."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={mark}".encode() in entry.read_bytes().split(b"\0"):
+                found.append(int(entry.parent.name))
+    return found
 
 
 def _alive(group: int) -> bool:

@@ -42,10 +42,11 @@ class Superlink:
         self.folder, self.short, self._processes = folder, short, processes
         [self.port] = free_ports(1)
         self.environment = flower_environment(folder / "flower")
-        # A run's ServerApp is this process's child, so it needs no port of its own.
+        # It starts one process a run: looking for tasks as often as nodes do would be work for nothing.
+        environment = self.environment | {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "1"}
         command = ["flower-superlink", "--insecure", "--disable-runtime-dependency-installation", "--port", str(self.port)]
         log = folder / "superlink.log"
-        self.process = processes.start(command, log, self.environment)
+        self.process = processes.start(command, log, environment)
         if not wait_for_port(self.port, STARTS_S, self.process):
             raise InputError(f"the SuperLink has not started; see {log}")
         write_connection(folder / "flower", self.address, None)

@@ -44,27 +44,28 @@ STUBBORN = "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, 
 FAMILY = f"""
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}])
-open(sys.argv[1], "w").write(str(child.pid))
+other = subprocess.Popen([sys.executable, "-c", {STUBBORN!r}], start_new_session=True)
+open(sys.argv[1], "w").write(f"{{child.pid}} {{other.pid}}")
 time.sleep(600)
 """
 
 
-def started(path: Path) -> int:
+def started(path: Path) -> list[int]:
     until = time.monotonic() + 60
     while not path.exists() or not path.read_text():
         assert time.monotonic() < until
         time.sleep(0.05)
-    return int(path.read_text())
+    return [int(number) for number in path.read_text().split()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_leaving_the_context_ends_whole_groups_even_deaf_grandchildren(tmp_path):
+def test_leaving_the_context_ends_whole_groups_even_deaf_ones_in_sessions_of_their_own(tmp_path):
     numbers = []
 
     def fail() -> None:
         with Processes() as processes:
             parent = processes.start([sys.executable, "-c", FAMILY, str(tmp_path / "child")], tmp_path / "log", os.environ)
-            numbers.extend([parent.pid, started(tmp_path / "child")])
+            numbers.extend([parent.pid, *started(tmp_path / "child")])
             assert all(alive(number) for number in numbers)
             raise ZeroDivisionError
 
@@ -88,7 +89,7 @@ with Processes() as processes:
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_owner_takes_its_children_along(tmp_path, sent):
     with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path / "child")], cwd=ROOT) as owner:
-        child = started(tmp_path / "child")
+        [child] = started(tmp_path / "child")
         owner.send_signal(sent)
         owner.wait(30)
     until = time.monotonic() + 30
