@@ -47,7 +47,7 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     Returns:
         (B, K, N_DERIVED): log10 of predicted time and cost (energy and bytes, weighted) of a whole round at the longest H, as
         `envs.patterns` predicts them; how far these, and their product, lie above the best machine's; the part of the
-        fleet's data on machines of a better product; their number over K; 0 for machines that cannot be asked.
+        fleet's data on machines of a better product; their number over 10; 0 for machines that cannot be asked.
     """
     share, steps = body[:, :, _M["max_share"]], _power(fleet[:, None, _F["longest_interval"]])
     saving = body[:, :, _M["step_saving"]]
@@ -67,7 +67,7 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     better = (product[:, None, :] < product[:, :, None]).to(body.dtype) * near[:, None, :]
     data = body[:, :, _M["data"]]
     before = torch.bmm(better, torch.stack([data / data.sum(dim=1, keepdim=True).clamp_min(1e-6), torch.ones_like(data)], 2))
-    before = before / torch.tensor([1.0, float(body.shape[1])])
+    before = before * torch.tensor([1.0, 0.1])
     return torch.cat([both, above, before], dim=2) * near[:, :, None]
 
 
