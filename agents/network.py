@@ -147,7 +147,28 @@ class ActorNetwork(nn.Module):
         """(B, size) observations to the likeliest (B, K_max + 1) actions."""
         part, level, _, askable, largest = self.logits(observation)
         machines = (observation.shape[1] - N_FLEET) // N_MACHINE
-        return to_actions(part.argmax(dim=2), level.argmax(dim=1), askable, largest, machines)
+        return to_actions(likeliest(part, askable), level.argmax(dim=1), askable, largest, machines)
+
+
+def likeliest(logits: Tensor, askable: Tensor) -> Tensor:
+    """The likeliest part of every machine; where that would ask nobody, the machine nearest to being asked is.
+
+    Of machines that take turns each is more likely to rest than not: a round for nobody gains nothing, and the next would be
+    the same.
+
+    Args:
+        logits: (B, K, parts).
+        askable: (B, K) bool.
+
+    Returns:
+        (B, K) index into PARTS.
+    """
+    part = logits.argmax(dim=2)
+    work, wanted = logits[:, :, 1:].max(dim=2)
+    nearest = torch.where(askable, work - logits[:, :, 0], torch.full_like(work, -torch.inf)).argmax(dim=1, keepdim=True)
+    nobody = ~((part > 0) & askable).any(dim=1, keepdim=True)
+    chosen = torch.arange(part.shape[1]) == nearest
+    return torch.where(nobody & chosen, wanted + 1, part)
 
 
 def to_actions(part: Tensor, level: Tensor, askable: Tensor, largest: Tensor, machines: int) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 import scenarios
-from agents.network import PARTS, ActorNetwork, to_actions, to_choices
+from agents.network import PARTS, ActorNetwork, likeliest, to_actions, to_choices
 from agents.recipes import DQNRecipe, PPORecipe, build
 from agents.vecenv import BatchedVecEnv
 from agents.warm_start import ENVS, LEAST_LEVEL, TRIED, best_moves, lessons, moves_tried, warm_start
@@ -95,3 +95,16 @@ def test_a_decision_does_not_hang_on_who_else_is_in_the_batch():
         alone = network.logits(observation[small])[0]
     assert alone.shape[1] == 2
     assert torch.allclose(together[:, :2], alone, atol=1e-5)
+
+
+def test_somebody_is_asked_where_anybody_can_be():
+    logits = torch.zeros((3, 4, len(PARTS)))
+    logits[:, :, 0] = 2.0  # everyone would rather rest
+    logits[0, 2, 3] = 1.5
+    logits[1, 1, 1] = 3.0  # one would not
+    askable = torch.tensor([[True, True, True, False], [True] * 4, [False] * 4])
+    part = likeliest(logits, askable)
+    assert part[0].tolist() == [0, 0, 3, 0]
+    assert part[1].tolist() == [0, 1, 0, 0]
+    logits[0, 3, 3] = 1.9  # who cannot be asked is not
+    assert likeliest(logits, askable)[0].tolist() == [0, 0, 3, 0]
