@@ -60,6 +60,7 @@ def export_onnx(policy: FrozenPolicy, path: Path, max_machines: int = 16) -> Non
         with warnings.catch_warnings():
             # The tracer is the older of torch's two exporters: it needs nothing but onnx itself.
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # constants are meant to be constants
             torch.onnx.export(
                 network, (example,), str(path), input_names=["observation"], output_names=[output],
                 dynamic_axes={"observation": {0: "batch"}, output: {0: "batch"}}, dynamo=False, verbose=False,

@@ -47,7 +47,7 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     Returns:
         (B, K, N_DERIVED): log10 of predicted time and cost (energy and bytes, weighted) of a whole round at the longest H, as
         `envs.patterns` predicts them; how far these, and their product, lie above the best machine's; the part of the
-        fleet's data on machines of a better product; their number over K; 0 for machines that cannot be asked.
+        fleet's data on machines of a better product; their number over 10; 0 for machines that cannot be asked.
     """
     share, steps = body[:, :, _M["max_share"]], _power(fleet[:, None, _F["longest_interval"]])
     saving = body[:, :, _M["step_saving"]]
@@ -67,7 +67,7 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     better = (product[:, None, :] < product[:, :, None]).to(body.dtype) * near[:, None, :]
     data = body[:, :, _M["data"]]
     before = torch.bmm(better, torch.stack([data / data.sum(dim=1, keepdim=True).clamp_min(1e-6), torch.ones_like(data)], 2))
-    before = before / torch.tensor([1.0, float(body.shape[1])])
+    before = before * torch.tensor([1.0, 0.1])
     return torch.cat([both, above, before], dim=2) * near[:, :, None]
 
 
@@ -147,7 +147,28 @@ class ActorNetwork(nn.Module):
         """(B, size) observations to the likeliest (B, K_max + 1) actions."""
         part, level, _, askable, largest = self.logits(observation)
         machines = (observation.shape[1] - N_FLEET) // N_MACHINE
-        return to_actions(part.argmax(dim=2), level.argmax(dim=1), askable, largest, machines)
+        return to_actions(likeliest(part, askable), level.argmax(dim=1), askable, largest, machines)
+
+
+def likeliest(logits: Tensor, askable: Tensor) -> Tensor:
+    """The likeliest part of every machine; where that would ask nobody, the machine nearest to being asked is.
+
+    Of machines that take turns each is more likely to rest than not: a round for nobody gains nothing, and the next would be
+    the same.
+
+    Args:
+        logits: (B, K, parts).
+        askable: (B, K) bool.
+
+    Returns:
+        (B, K) index into PARTS.
+    """
+    part = logits.argmax(dim=2)
+    work, wanted = logits[:, :, 1:].max(dim=2)
+    nearest = torch.where(askable, work - logits[:, :, 0], torch.full_like(work, -torch.inf)).argmax(dim=1, keepdim=True)
+    nobody = ~((part > 0) & askable).any(dim=1, keepdim=True)
+    chosen = torch.arange(part.shape[1]) == nearest
+    return torch.where(nobody & chosen, wanted + 1, part)
 
 
 def to_actions(part: Tensor, level: Tensor, askable: Tensor, largest: Tensor, machines: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,9 +20,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from agents.frozen import FrozenPolicy, PolicyCard
 from agents.network import ActorNetwork, QNetwork
 from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
+from agents.trial import trial
 from agents.vecenv import BatchedVecEnv
 from agents.warm_start import warm_start
 from envs.menu import menu_size
+from fedcore.files import write_bytes
 from fedcore.world import World
 from scenarios.errors import InputError
 
@@ -40,10 +43,12 @@ class PPORecipe:
     rollout: int = 16
     minibatch: int = 1024
     epochs: int = 2
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-4
+    value_weight: float = 0.1  # actor and critic share an encoder: more, and the critic drags the actor along
     gamma: float = 1.0
     gae_lambda: float = 0.95
     clip_range: float = 0.2
+    target_kl: float = 0.03
     width: int = 32
     warm_episodes: int = 6
     warm_rounds: int = 64
@@ -79,21 +84,41 @@ PARTS_OF_SCORE = ("time_vs_reference", "energy_vs_reference", "bytes_vs_referenc
 class Watch(BaseCallback):
     """Logs what matters to TensorBoard, reports progress, and saves checkpoints so that training resumes.
 
+    What it keeps is the best policy, by `trial`: learning may lose again what a warm start or luck has found.
+
     Beside stable-baselines3's own figures: log-efficiency, its parts (geometric means) and the fraction of episodes that
     reached the target, over the last 512 episodes; histograms of shares and of sync intervals in the last round.
 
     Args:
-        checkpoint: file to save to.
+        worlds: that it learns in.
+        checkpoint: file to save to; the best policy goes beside it.
         every: environment steps between checkpoints.
         report: called with (steps done, mean log-efficiency of the last episodes).
     """
 
-    def __init__(self, checkpoint: Path, every: int, report: Callable[[int, float], None]) -> None:
+    def __init__(
+        self, worlds: Sequence[World], checkpoint: Path, every: int, report: Callable[[int, float], None]
+    ) -> None:
         super().__init__()
-        self.checkpoint, self.every, self.report = checkpoint, every, report
+        self.worlds, self.checkpoint, self.every, self.report = worlds, checkpoint, every, report
+        self.best = -np.inf
         self.recent: list[dict[str, Any]] = []
         self.curve: list[tuple[int, float]] = []
         self._next = every
+
+    def _on_training_start(self) -> None:
+        if best_path(self.checkpoint).is_file():
+            self.best = float(torch.load(best_path(self.checkpoint))["score"])
+        self._try()
+
+    def _try(self) -> None:
+        score = trial(self.model, self.worlds, isinstance(self.model, DQN))
+        self.logger.record("orchestration/trial", score)
+        if score > self.best:
+            self.best = score
+            kept = io.BytesIO()
+            torch.save({"score": score, "policy": self.model.policy.state_dict()}, kept)
+            write_bytes(best_path(self.checkpoint), kept.getvalue())
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
@@ -118,9 +143,15 @@ class Watch(BaseCallback):
             self.logger.record("orchestration/shares", torch.from_numpy(core.shares[exists]), exclude=("stdout", "csv", "json"))
             steps = torch.from_numpy(core.steps.astype(np.float32))
             self.logger.record("orchestration/sync_intervals", steps, exclude=("stdout", "csv", "json"))
+            self._try()
             self.report(self.num_timesteps, mean)
             save_checkpoint(self.model, self.checkpoint)
         return True
+
+
+def best_path(checkpoint: Path) -> Path:
+    """Where the best policy so far is kept, with its score."""
+    return checkpoint.with_name("best.pt")
 
 
 def content_digest(curve: list[tuple[int, float]]) -> str:
@@ -164,6 +195,8 @@ def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | No
             gamma=recipe.gamma,
             gae_lambda=recipe.gae_lambda,
             clip_range=recipe.clip_range,
+            vf_coef=recipe.value_weight,
+            target_kl=recipe.target_kl,
             policy_kwargs={"width": recipe.width},
             tensorboard_log=log,
             seed=seed,
@@ -211,7 +244,7 @@ def train(
         recipe: None takes the default.
 
     Returns:
-        The policy, ready to freeze, and its learning curve (steps, mean log-efficiency of recent episodes).
+        The best policy, ready to freeze, and its learning curve (steps, mean log-efficiency of recent episodes).
     """
     recipe = recipe or RECIPES[algorithm]
     total = steps or recipe.steps
@@ -223,7 +256,7 @@ def train(
         model.num_timesteps = kind.load(str(checkpoint), device="cpu").num_timesteps
     elif recipe.warm_episodes:
         warm_start(model, worlds, recipe.warm_episodes, recipe.warm_rounds, seed)
-    watch = Watch(checkpoint, max(total // 50, 1), on_step)
+    watch = Watch(worlds, checkpoint, max(total // 25, 1), on_step)
     left = total - model.num_timesteps
     if left > 0:
         try:
@@ -231,6 +264,8 @@ def train(
         finally:
             # Also after Ctrl-C: the same command then goes on from here.
             save_checkpoint(model, checkpoint)
+    if best_path(checkpoint).is_file():
+        model.policy.load_state_dict(torch.load(best_path(checkpoint))["policy"])
     names = ",".join(dict.fromkeys(w.scenario.name for w in worlds)) if len(worlds) <= 8 else f"{len(worlds)} scenarios"
     versions = {name: metadata.version(name) for name in ("torch", "numpy", "stable-baselines3")}
     card = PolicyCard(

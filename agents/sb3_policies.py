@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import Tensor, nn
 
-from agents.network import ActorNetwork, QNetwork, to_actions, to_choices
+from agents.network import ActorNetwork, QNetwork, likeliest, to_actions, to_choices
 
 
 class EquivariantActorCritic(ActorCriticPolicy):
@@ -38,7 +38,7 @@ class EquivariantActorCritic(ActorCriticPolicy):
         part_logits, level_logits, pooled, askable, largest = self.actor.logits(obs)
         part_log, level_log = part_logits.log_softmax(dim=2), level_logits.log_softmax(dim=1)
         if deterministic:
-            part, level = part_logits.argmax(dim=2), level_logits.argmax(dim=1)  # as the actor alone decides, to the last bit
+            part, level = likeliest(part_logits, askable), level_logits.argmax(dim=1)  # as the actor alone, to the last bit
         else:  # an exponential race: the first arrival is a draw from the categorical
             part = (part_log.exp() / torch.empty_like(part_log).exponential_()).argmax(dim=2)
             level = (level_log.exp() / torch.empty_like(level_log).exponential_()).argmax(dim=1)

@@ -51,7 +51,7 @@ def test_ppo_decisions_equal_the_live_policy(world, observations, tmp_path):
     policy, curve = train("ppo", [world], 0, tmp_path, recipe=PPO)
     freeze(policy, tmp_path / "p.safetensors")
     live = build("ppo", [world], 0, None, PPO)
-    live.set_parameters(str(tmp_path / "checkpoint.zip"), device="cpu")
+    live.policy.load_state_dict(torch.load(tmp_path / "best.pt")["policy"])
     frozen = load_policy(tmp_path / "p.safetensors").decide_batch(observations)
     expected = live.predict(observations, deterministic=True)[0]
     assert len(observations) == 10_000
@@ -64,7 +64,7 @@ def test_dqn_decisions_equal_the_live_policy(world, observations, tmp_path):
     policy, _ = train("dqn", [world], 0, tmp_path, recipe=DQN)
     freeze(policy, tmp_path / "p.safetensors")
     live = build("dqn", [world], 0, None, DQN)
-    live.set_parameters(str(tmp_path / "checkpoint.zip"), device="cpu")
+    live.policy.load_state_dict(torch.load(tmp_path / "best.pt")["policy"])
     frozen = load_policy(tmp_path / "p.safetensors").decide_batch(observations)
     moves = live.predict(observations, deterministic=True)[0]
     assert np.array_equal(frozen, menu_actions(moves, observations))

@@ -1,7 +1,12 @@
 """What training logs."""
 
+from dataclasses import replace
+
+import torch
+
 import scenarios
-from agents.recipes import PARTS_OF_SCORE, PPORecipe, train
+from agents.recipes import PARTS_OF_SCORE, PPORecipe, build, train
+from agents.trial import trial
 from fedcore.world import compile_world
 
 RECIPE = PPORecipe(num_envs=8, rollout=16, minibatch=64, epochs=1, width=16, warm_episodes=0)
@@ -16,8 +21,22 @@ def test_tensorboard_has_the_scores_parts_and_the_spread_of_decisions(tmp_path):
     events.Reload()
     tags = events.Tags()
     assert {f"score/{name}" for name in PARTS_OF_SCORE} <= set(tags["scalars"])
-    assert {"orchestration/log_efficiency", "orchestration/asked", "score/reached"} <= set(tags["scalars"])
+    others = {"orchestration/log_efficiency", "orchestration/trial", "orchestration/asked", "score/reached"}
+    assert others <= set(tags["scalars"])
     assert {"orchestration/shares", "orchestration/sync_intervals"} <= set(tags["histograms"])
     rounds = events.Scalars("score/rounds")[-1].value
     assert 1.0 < rounds < 200.0
     assert len(curve) > 10
+
+
+def test_the_best_policy_is_kept_when_learning_spoils_it(tmp_path):
+    worlds = [compile_world(scenarios.load("two-servers"))]
+    wild = replace(RECIPE, learning_rate=1.0)  # throws the policy far off at the first step
+    policy, _ = train("ppo", worlds, 0, tmp_path, steps=512, recipe=wild)
+    kept = torch.load(tmp_path / "best.pt")
+    fresh = build("ppo", worlds, 0, None, wild)
+    assert kept["score"] >= trial(fresh, worlds, menu=False)
+    fresh.policy.load_state_dict(kept["policy"])
+    assert trial(fresh, worlds, menu=False) == kept["score"]
+    own = policy.network.state_dict()
+    assert all(torch.equal(own[name], kept["policy"][f"actor.{name}"]) for name in own)

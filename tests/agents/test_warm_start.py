@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 import scenarios
-from agents.network import PARTS, to_actions, to_choices
+from agents.network import PARTS, ActorNetwork, likeliest, to_actions, to_choices
 from agents.recipes import DQNRecipe, PPORecipe, build
+from agents.vecenv import BatchedVecEnv
 from agents.warm_start import ENVS, LEAST_LEVEL, TRIED, best_moves, lessons, moves_tried, warm_start
 from envs.menu import LEVELS, menu_actions
 from envs.observation import MACHINE_FEATURES, N_MACHINE
@@ -79,3 +80,31 @@ def test_choices_and_actions_are_each_others_inverse():
     own, own_level = to_choices(actions, largest)
     assert torch.equal(own, part)
     assert torch.equal(own_level, level)
+
+
+def test_a_decision_does_not_hang_on_who_else_is_in_the_batch():
+    env = BatchedVecEnv([compile_world(scenarios.load(name)) for name in ("two-servers", "scale-three-sites")], 20, seed=0)
+    observation = torch.from_numpy(env.reset().copy())
+    torch.manual_seed(0)
+    network = ActorNetwork(16)
+    torch.nn.init.normal_(network.part.weight, std=1.0)
+    small = observation[:, : 16 * N_MACHINE].view(-1, 16, N_MACHINE)[:, :, 0].sum(dim=1) == 2
+    assert 0 < small.sum() < 20
+    with torch.inference_mode():
+        together = network.logits(observation)[0][small]
+        alone = network.logits(observation[small])[0]
+    assert alone.shape[1] == 2
+    assert torch.allclose(together[:, :2], alone, atol=1e-5)
+
+
+def test_somebody_is_asked_where_anybody_can_be():
+    logits = torch.zeros((3, 4, len(PARTS)))
+    logits[:, :, 0] = 2.0  # everyone would rather rest
+    logits[0, 2, 3] = 1.5
+    logits[1, 1, 1] = 3.0  # one would not
+    askable = torch.tensor([[True, True, True, False], [True] * 4, [False] * 4])
+    part = likeliest(logits, askable)
+    assert part[0].tolist() == [0, 0, 3, 0]
+    assert part[1].tolist() == [0, 1, 0, 0]
+    logits[0, 3, 3] = 1.9  # who cannot be asked is not
+    assert likeliest(logits, askable)[0].tolist() == [0, 0, 3, 0]
