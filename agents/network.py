@@ -20,7 +20,7 @@ from envs.spaces import RESTS_BELOW
 
 PARTS = (0.0, 0.25, 0.5, 1.0)
 """What a machine may be asked to train: parts of the largest block that fits its memory."""
-N_DERIVED = 7
+N_DERIVED = 9
 _M = {name: i for i, name in enumerate(MACHINE_FEATURES)}
 _F = {name: i for i, name in enumerate(FLEET_FEATURES)}
 _FAR = 9.0
@@ -47,7 +47,8 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     Returns:
         (B, K, N_DERIVED): log10 of predicted time and cost (energy and bytes, weighted) of a whole round at the longest H, as
         `envs.patterns` predicts them; how far these, and their product, lie above the best machine's; the part of the
-        fleet's data on machines of a better product; their number over 10; 0 for machines that cannot be asked.
+        fleet's data on machines of a better product; their number over 10; by how much the machine that waited longest has
+        waited longer, and how many have, over 10; 0 for machines that cannot be asked.
     """
     share, steps = body[:, :, _M["max_share"]], _power(fleet[:, None, _F["longest_interval"]])
     saving = body[:, :, _M["step_saving"]]
@@ -68,7 +69,10 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     data = body[:, :, _M["data"]]
     before = torch.bmm(better, torch.stack([data / data.sum(dim=1, keepdim=True).clamp_min(1e-6), torch.ones_like(data)], 2))
     before = before * torch.tensor([1.0, 0.1])
-    return torch.cat([both, above, before], dim=2) * near[:, :, None]
+    age = torch.where(askable, body[:, :, _M["measurement_age"]], torch.full_like(data, -1.0))
+    longer = (age[:, None, :] > age[:, :, None]).to(body.dtype).sum(dim=2)
+    turn = torch.stack([age.amax(dim=1, keepdim=True) - age, 0.1 * longer], dim=2)
+    return torch.cat([both, above, before, turn], dim=2) * near[:, :, None]
 
 
 class FleetEncoder(nn.Module):
