@@ -66,7 +66,7 @@ def test_what_is_taught_is_chosen(algorithm):
     model = build(algorithm, worlds, 0, None, recipe)
     losses = lost(kept_scores(worlds, 2, seed=0))
     taught = lessons(worlds, losses, 6, seed=5)
-    warm_start(model, worlds, 2, 24, seed=0)
+    warm_start(model, worlds, 2, 40, seed=0)
     chosen = torch.from_numpy(model.predict(taught.observations.numpy(), deterministic=True)[0])
     loses = taught.lost.gather(1, chosen[:, None])[:, 0]
     assert loses.mean() < 0.4
