@@ -112,7 +112,9 @@ def page(rows: dict[str, list[Quality]], policies: Sequence[str], options: Defau
 
 `agents.load("ppo-default")`, `agents.load("dqn-default")`, or these names wherever a policy's file goes. Made by
 `python -m agents.defaults`, which trains them over random scenarios ([scenarios/generate.py](../scenarios/generate.py), split
-"train"), freezes them and writes this page.
+"train"), freezes them and writes this page. How: what every move of `envs.menu` scores in every training scenario is learnt
+first ([warm_start.py](../agents/warm_start.py)), then PPO or DQN ([recipes.py](../agents/recipes.py)) go on, and the best
+policy by the same few episodes ([trial.py](../agents/trial.py)) is kept.
 
 Simulated, {options.episodes} held-out episodes each. Figures are interquartile means of efficiency (the reference policy
 has 1); ratios are of such means, over the best heuristic on these very episodes, which favours heuristics a little, and over

@@ -1,8 +1,7 @@
 """A frozen policy as ONNX, for where there is no Python: `python -m agents.export_onnx ppo-default policy.onnx`.
 
-A PPO policy becomes one graph from `observation` (batch, K_max x machine features + fleet features) to `action` (batch,
-K_max + 1), both float32 as `envs.observation` and `envs.spaces` describe them. Of a DQN policy the graph gives `value`
-(batch, moves): the largest is the move of `envs.menu`. Needs the optional extra `onnx`.
+The graph goes from `observation` (batch, K_max x machine features + fleet features), as `envs.observation` describes it, to
+`rating` (batch, moves), both float32: the highest is the move of `envs.menu`. Needs the optional extra `onnx`.
 """
 
 from __future__ import annotations
@@ -54,7 +53,6 @@ def export_onnx(policy: FrozenPolicy, path: Path, max_machines: int = 16) -> Non
         if isinstance(module, FleetEncoder):
             module.trim = False  # the graph is traced once, for any fleet
     example = torch.zeros((2, max_machines * N_MACHINE + N_FLEET))
-    output = "action" if policy.card.algorithm == "ppo" else "value"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
@@ -62,8 +60,8 @@ def export_onnx(policy: FrozenPolicy, path: Path, max_machines: int = 16) -> Non
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # constants are meant to be constants
             torch.onnx.export(
-                network, (example,), str(path), input_names=["observation"], output_names=[output],
-                dynamic_axes={"observation": {0: "batch"}, output: {0: "batch"}}, dynamo=False, verbose=False,
+                network, (example,), str(path), input_names=["observation"], output_names=["rating"],
+                dynamic_axes={"observation": {0: "batch"}, "rating": {0: "batch"}}, dynamo=False, verbose=False,
             )  # fmt: skip
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error} (expected a writable disk)") from None

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from agents.base import Orchestrator
-from agents.network import ActorNetwork, QNetwork
+from agents.network import MenuNetwork
 from envs.menu import LEVELS, menu_actions, menu_size
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES
 from envs.patterns import PATTERNS
@@ -28,7 +28,7 @@ from envs.spaces import RESTS_BELOW
 from fedcore.files import write_bytes
 from scenarios.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 POLICIES = Path(__file__).parent / "policies"
 """Trained policies that come with the package, by name; `python -m agents.defaults` makes them."""
 
@@ -103,15 +103,11 @@ def _digest(weights: dict[str, Tensor]) -> str:
     return h.hexdigest()
 
 
-def _network(algorithm: str, width: int) -> nn.Module:
-    return ActorNetwork(width) if algorithm == "ppo" else QNetwork(menu_size(), width)
-
-
 class FrozenPolicy(Orchestrator):
     """A policy that no longer learns.
 
     Args:
-        network: actor (PPO) or Q-network (DQN).
+        network: a `MenuNetwork`: the actor (PPO) or the Q-network (DQN).
         card: what is known about it.
         name: for tables.
     """
@@ -125,8 +121,6 @@ class FrozenPolicy(Orchestrator):
         """(B, size) observations to (B, K_max + 1) actions."""
         observations = np.ascontiguousarray(observations, dtype=np.float32)
         x = torch.from_numpy(observations)
-        if self.card.algorithm == "ppo":
-            return np.asarray(self.network(x).numpy())
         return menu_actions(self.network(x).argmax(dim=1).numpy(), observations)
 
     def decide(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -169,11 +163,14 @@ def load_policy(path: str | Path) -> FrozenPolicy:
         ) from None
     try:
         raw = json.loads(text) if text else None
-        if not isinstance(raw, dict) or raw.pop("format") != FORMAT:
+        if not isinstance(raw, dict):
             raise ValueError("no policy card")
-        card = PolicyCard(**raw)
+        made = int(raw.pop("format"))
+        card = PolicyCard(**raw) if made == FORMAT else None
     except (ValueError, TypeError, KeyError):
         raise InputError(f"policy file {path} has no intrafed card: expected a file written by train_agent.py") from None
+    if card is None:
+        raise InputError(f"policy file {path} is of format {made}: expected format {FORMAT}; train it again with this version")
     now = spaces_card()
     for key, value in now.items():
         if card.spaces.get(key) != value:
@@ -183,7 +180,7 @@ def load_policy(path: str | Path) -> FrozenPolicy:
             )
     if card.algorithm not in ("ppo", "dqn") or card.digest != _digest(weights):
         raise InputError(f"policy file {path} does not match its own checksum: expected an unchanged file")
-    network = _network(card.algorithm, card.width)
+    network = MenuNetwork(menu_size(), card.width)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -1,26 +1,19 @@
 """The orchestrator's network: permutation-equivariant over machines, for fleets of any size.
 
 Deep Sets (Zaheer et al. 2017): every machine is encoded alone together with the fleet's features, encodings are pooled
-over the machines that are there, and each machine's share is read from its own encoding and the pool. Decisions are
-categorical: per machine one of a few parts of the largest block that it can hold, and one level of H for the fleet. One
-encoder serves actor and critic, what is the fleet's is computed once and not per machine, and activations are ReLU: that is
-what makes learning fast on a processor (docs/speed.md).
+over the machines that are there, and the moves of `envs.menu` are rated by the pool. The fleet chooses as one: choices made
+for each machine alone cannot say "one of these, in turn", and that is what most fleets need. What is the fleet's is computed
+once and not per machine, and activations are ReLU: that makes learning fast on a processor (docs/speed.md).
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
-from envs.menu import LEVELS
-from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE
-from envs.spaces import RESTS_BELOW
+from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE, TEACHES_ALL
 
-PARTS = (0.0, 0.25, 0.5, 1.0)
-"""What a machine may be asked to train: parts of the largest block that fits its memory."""
-N_DERIVED = 9
+N_DERIVED = 11
 _M = {name: i for i, name in enumerate(MACHINE_FEATURES)}
 _F = {name: i for i, name in enumerate(FLEET_FEATURES)}
 _FAR = 9.0
@@ -48,7 +41,8 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
         (B, K, N_DERIVED): log10 of predicted time and cost (energy and bytes, weighted) of a whole round at the longest H, as
         `envs.patterns` predicts them; how far these, and their product, lie above the best machine's; the part of the
         fleet's data on machines of a better product; their number over 10; by how much the machine that waited longest has
-        waited longer, and how many have, over 10; 0 for machines that cannot be asked.
+        waited longer, and how many have, over 10; 1 for the machines of `envs.patterns.crew`, the first whose
+        data suffice together, and how far these lead with all better ones; 0 for machines that cannot be asked.
     """
     share, steps = body[:, :, _M["max_share"]], _power(fleet[:, None, _F["longest_interval"]])
     saving = body[:, :, _M["step_saving"]]
@@ -72,11 +66,24 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     age = torch.where(askable, body[:, :, _M["measurement_age"]], torch.full_like(data, -1.0))
     longer = (age[:, None, :] > age[:, :, None]).to(body.dtype).sum(dim=2)
     turn = torch.stack([age.amax(dim=1, keepdim=True) - age, 0.1 * longer], dim=2)
-    return torch.cat([both, above, before, turn], dim=2) * near[:, :, None]
+    teaches = body[:, :, _M["teaches"]]
+    without, own = torch.bmm(better, data[:, :, None])[:, :, 0], (better * teaches[:, None, :]).amax(dim=2)
+    needed = (_reach(without, own, data, teaches, fleet) < 1.0 / TEACHES_ALL).to(body.dtype)
+    led = _reach(without + data, torch.maximum(own, teaches), data, teaches, fleet)
+    crew = torch.stack([needed, needed * led], dim=2)
+    return torch.cat([both, above, before, turn, crew], dim=2) * near[:, :, None]
+
+
+def _reach(pooled: Tensor, alone: Tensor, data: Tensor, teaches: Tensor, fleet: Tensor) -> Tensor:
+    """How far so much data lead, alone or pooled, as `envs.patterns.crew` estimates it; (B, K) all but fleet."""
+    largest, best = data.amax(dim=1, keepdim=True).clamp_min(1e-9), teaches.amax(dim=1, keepdim=True)
+    way = _log(pooled / largest) / _log(data.sum(dim=1, keepdim=True) / largest).clamp_min(1e-9)
+    together = best + (fleet[:, None, _F["teaches"]] - best) * way.clamp_max(1.0)
+    return torch.maximum(alone, torch.where(way > 0.0, together, torch.zeros_like(together)))
 
 
 class FleetEncoder(nn.Module):
-    """Observation to per-machine and pooled encodings.
+    """Observation to one encoding of the fleet.
 
     Args:
         width: of all hidden layers.
@@ -89,15 +96,14 @@ class FleetEncoder(nn.Module):
         self.pool = nn.Linear(2 * width + N_FLEET, width)
         self.trim = True  # to the machines that there are; off where a graph is traced once for any batch
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, observation: Tensor) -> Tensor:
         """Encode.
 
         Args:
             observation: (B, K_max x N_MACHINE + N_FLEET).
 
         Returns:
-            (B, K, width) machine encodings, (B, width) pool, (B, K) bool mask of machines that can be asked, (B, K) largest
-            shares; K is the number of machines up to the last that exists anywhere in the batch, so padding costs nothing.
+            (B, width). Only machines up to the last that exists anywhere in the batch are looked at: padding costs nothing.
         """
         machines = (observation.shape[1] - N_FLEET) // N_MACHINE
         body = observation[:, : machines * N_MACHINE].view(-1, machines, N_MACHINE)
@@ -106,113 +112,19 @@ class FleetEncoder(nn.Module):
         if self.trim:
             used = max(1, int(there.any(dim=0).sum()))
             body, there = body[:, :used], there[:, :used]
-        largest = body[:, :, _M["max_share"]]
-        askable = there & (body[:, :, _M["available"]] > 0.5) & (largest > 0.0)
+        askable = there & (body[:, :, _M["available"]] > 0.5) & (body[:, :, _M["max_share"]] > 0.0)
         own = torch.cat([body, derived(body, fleet, askable)], dim=2)
         hidden = torch.relu(self.machine(own) + self.fleet(fleet)[:, None, :])
         encoded = torch.relu(self.second(hidden)) * there.to(hidden.dtype)[:, :, None]
         mean = encoded.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1).to(hidden.dtype)
         # ReLU encodings are not below 0, so 0, which padding has, is neutral for the maximum.
-        pooled = torch.relu(self.pool(torch.cat([mean, encoded.amax(dim=1), fleet], dim=1)))
-        return encoded, pooled, askable, largest
+        return torch.relu(self.pool(torch.cat([mean, encoded.amax(dim=1), fleet], dim=1)))
 
 
-class ActorNetwork(nn.Module):
-    """A categorical choice per machine among `PARTS`, and one among `LEVELS` of H.
+class MenuNetwork(nn.Module):
+    """Rates the moves of the Discrete menu: log-probabilities up to a constant (PPO), or values (DQN).
 
-    Args:
-        width: of all hidden layers.
-    """
-
-    def __init__(self, width: int = 64) -> None:
-        super().__init__()
-        self.encoder = FleetEncoder(width)
-        self.own, self.shared = nn.Linear(width, width), nn.Linear(width, width, bias=False)
-        self.part, self.level = nn.Linear(width, len(PARTS)), nn.Linear(width, LEVELS)
-        for layer in (self.part, self.level):
-            nn.init.orthogonal_(layer.weight, 0.01)
-            nn.init.zeros_(layer.bias)
-
-    def logits(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Of the choices.
-
-        Args:
-            observation: (B, size).
-
-        Returns:
-            (B, K, parts) and (B, LEVELS) logits, the (B, width) pool, (B, K) bool mask of machines that can be asked, (B, K)
-            their largest shares; K as in `FleetEncoder`.
-        """
-        encoded, pooled, askable, largest = self.encoder(observation)
-        hidden = torch.relu(self.own(encoded) + self.shared(pooled)[:, None, :])
-        return self.part(hidden), self.level(pooled), pooled, askable, largest
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """(B, size) observations to the likeliest (B, K_max + 1) actions."""
-        part, level, _, askable, largest = self.logits(observation)
-        machines = (observation.shape[1] - N_FLEET) // N_MACHINE
-        return to_actions(likeliest(part, askable), level.argmax(dim=1), askable, largest, machines)
-
-
-def likeliest(logits: Tensor, askable: Tensor) -> Tensor:
-    """The likeliest part of every machine; where that would ask nobody, the machine nearest to being asked is.
-
-    Of machines that take turns each is more likely to rest than not: a round for nobody gains nothing, and the next would be
-    the same.
-
-    Args:
-        logits: (B, K, parts).
-        askable: (B, K) bool.
-
-    Returns:
-        (B, K) index into PARTS.
-    """
-    part = logits.argmax(dim=2)
-    work, wanted = logits[:, :, 1:].max(dim=2)
-    nearest = torch.where(askable, work - logits[:, :, 0], torch.full_like(work, -torch.inf)).argmax(dim=1, keepdim=True)
-    nobody = ~((part > 0) & askable).any(dim=1, keepdim=True)
-    chosen = torch.arange(part.shape[1]) == nearest
-    return torch.where(nobody & chosen, wanted + 1, part)
-
-
-def to_actions(part: Tensor, level: Tensor, askable: Tensor, largest: Tensor, machines: int) -> Tensor:
-    """Choices as actions.
-
-    Args:
-        part: (B, K) index into PARTS.
-        level: (B,) of H.
-        askable: (B, K) bool; who cannot be asked rests.
-        largest: (B, K) largest shares.
-        machines: K_max.
-
-    Returns:
-        (B, K_max + 1) of `envs.spaces.action_space`.
-    """
-    share = torch.tensor(PARTS)[part] * largest
-    entry = torch.where(askable & (part > 0), RESTS_BELOW + (1.0 - RESTS_BELOW) * share, torch.full_like(share, -1.0))
-    entry = nn.functional.pad(entry, (0, machines - entry.shape[1]), value=-1.0)
-    return torch.cat([entry, (2.0 * (level[:, None].to(entry.dtype) + 0.5) / LEVELS) - 1.0], dim=1)
-
-
-def to_choices(actions: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """The choices that actions stand for, the nearest where they are none's.
-
-    Args:
-        actions: (B, K_max + 1).
-        largest: (B, K).
-
-    Returns:
-        (B, K) index into PARTS, (B,) level of H.
-    """
-    share = (actions[:, : largest.shape[1]] - RESTS_BELOW) / (1.0 - RESTS_BELOW)
-    middles = [0.5 * (a + b) for a, b in pairwise(PARTS)]
-    part = torch.bucketize(share / largest.clamp_min(1e-6), torch.tensor(middles))
-    level = (0.5 * (actions[:, -1] + 1.0) * LEVELS).long().clamp(0, LEVELS - 1)
-    return part, level
-
-
-class QNetwork(nn.Module):
-    """Values of the moves on the Discrete menu.
+    Every move asks somebody wherever anybody can be asked (tests/envs/test_patterns.py), so no move needs a mask.
 
     Args:
         moves: their number.
@@ -222,8 +134,11 @@ class QNetwork(nn.Module):
     def __init__(self, moves: int, width: int = 64) -> None:
         super().__init__()
         self.encoder = FleetEncoder(width)
-        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, moves))
+        last = nn.Linear(width, moves)
+        nn.init.orthogonal_(last.weight, 0.01)
+        nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), last)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """(B, size) observations to (B, moves) values."""
-        return self.head(self.encoder(observation)[1])
+        """(B, size) observations to (B, moves) ratings; the highest is the move to make."""
+        return self.head(self.encoder(observation))

@@ -14,15 +14,14 @@ EPISODES, ROUNDS = 256, 60
 TRIAL_SEED = 5_000_000  # far from training's and from the held-out episodes'
 
 
-def trial(model: BaseAlgorithm, worlds: Sequence[World], menu: bool) -> float:
+def trial(model: BaseAlgorithm, worlds: Sequence[World]) -> float:
     """Mean log-efficiency of `EPISODES` episodes, always the same; one that goes on after `ROUNDS` counts as ended there.
 
     Args:
-        model: its policy takes its likeliest actions.
+        model: its policy takes its likeliest moves.
         worlds: that episodes draw from.
-        menu: whether it chooses moves of the menu.
     """
-    env = BatchedVecEnv(worlds, EPISODES, TRIAL_SEED, menu=menu)
+    env = BatchedVecEnv(worlds, EPISODES, TRIAL_SEED, menu=True)
     observation, score = env.reset(), np.full(EPISODES, np.nan)
     for _ in range(ROUNDS):
         env.step_async(model.predict(observation, deterministic=True)[0])

@@ -13,7 +13,7 @@ from scenarios.generate import RANGES, Split
 from scenarios.schema import Scenario
 
 RANDOM, LIBRARY = "random", "library"
-DRAWS = 256
+DRAWS = 160
 """Random scenarios that a policy is trained on: an episode draws one of them."""
 
 

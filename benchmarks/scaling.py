@@ -20,8 +20,9 @@ from rich.table import Table
 import envs  # noqa: F401 - registers
 from agents.frozen import FrozenPolicy, PolicyCard
 from agents.heuristics import HEURISTICS
-from agents.network import ActorNetwork
+from agents.network import MenuNetwork
 from envs.core import Core, SimulatedLearner
+from envs.menu import menu_size
 from fedcore.allocation import allocate
 from fedcore.costs import cost_of_block
 from fedcore.merge import Update, merge
@@ -101,7 +102,7 @@ def deciding(machines: int, repeats: int) -> tuple[str, ...]:
     agents = {name: HEURISTICS[name]() for name in ("equal", "makespan", "enough")}
     for agent in agents.values():
         agent.begin(scenario)
-    agents["policy"] = FrozenPolicy(ActorNetwork(48), PolicyCard("ppo", 48, "-", 0, 0))
+    agents["policy"] = FrozenPolicy(MenuNetwork(menu_size(), 48), PolicyCard("ppo", 48, "-", 0, 0))
     cells = [f"{1e3 * seconds(lambda a=agent: a.decide(observation), repeats):.2f}" for agent in agents.values()]
     action = agents["equal"].decide(observation)[None]
     return (f"{machines:,}", *cells, f"{1e3 * seconds(lambda: core.step(action), repeats):.2f}")

@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import envs  # noqa: F401 - registers
 from agents.frozen import FrozenPolicy, PolicyCard
-from agents.network import ActorNetwork, QNetwork
+from agents.network import MenuNetwork
 from agents.recipes import DQNRecipe, PPORecipe, build
 from envs.menu import menu_size
 from envs.observation import observation_space
@@ -203,8 +203,8 @@ def main() -> None:
             table.add_row(str(threads), f"{ours:,.0f}", f"{toy:,.0f}", f"{ours / toy:.2f}")
         console.print(table)
     table = Table("frozen policy, 16 machines", "ms", title="one decision")
-    for algorithm, network in (("ppo", ActorNetwork(PPORecipe().width)), ("dqn", QNetwork(menu_size(), DQNRecipe().width))):
-        policy = FrozenPolicy(network, PolicyCard(algorithm, 0, "", 0, 0))
+    for algorithm, recipe in (("ppo", PPORecipe()), ("dqn", DQNRecipe())):
+        policy = FrozenPolicy(MenuNetwork(menu_size(), recipe.width), PolicyCard(algorithm, 0, "", 0, 0))
         table.add_row(algorithm, f"{decision_ms(policy, fleet(16, True), options.repeats):.2f}")
     console.print(table)
 

@@ -1,4 +1,4 @@
-"""The Discrete face for DQN: a menu of share patterns times sync intervals."""
+"""The Discrete face, of PPO and DQN: a menu of share patterns times sync intervals."""
 
 from __future__ import annotations
 

@@ -16,6 +16,12 @@ Floats = NDArray[np.floating]
 SMALLEST = 0.05
 TURNS = 3
 """A machine that comes in every so manyth round still counts nearly in full for what the fleet learns from."""
+SURE = 1.15
+"""How much further than the target a crew that is to be sure of it is predicted to lead."""
+STUCK = 0.1
+"""Time x cost, in the reference's, after which a crew that has not reached the target is not going to."""
+ALL = 1_000_000
+"""More machines than there are."""
 
 
 def ready(view: View) -> NDArray[np.bool_]:
@@ -121,14 +127,20 @@ def prospect(view: View, steps: Floats | float, usual_share: float = 0.5) -> tup
     return time, cost, share * np.exp(-np.minimum(losses / elapsed * time, 5.0))
 
 
-def crew(view: View, steps: Floats | float, most: int | None = None, turns: int = 1) -> Floats:
+def crew(
+    view: View, steps: Floats | float, most: int | None = None, turns: int = 1, more: int = 0, margin: float = 1.0
+) -> Floats:
     """Whole models for the machines of the least time x cost whose data suffice together, everyone if nobody's do.
+
+    A crew that has cost as much as `STUCK` says does not suffice, whatever was predicted: everyone then, in turns.
 
     Args:
         view: of one observation or of a batch.
         steps: H.
         most: at most so many machines.
         turns: the round asks a part of them, so many times fewer, rounded up: those that were not asked for longest.
+        more: so many machines more than suffice by prediction.
+        margin: how many times as far as the target their data must lead.
     """
     m, able = view.machine, ready(view)
     time, cost, back = prospect(view, steps)
@@ -141,15 +153,17 @@ def crew(view: View, steps: Floats | float, most: int | None = None, turns: int 
     part = np.log(np.maximum(pooled, 1e-9) / largest) / np.maximum(np.log(total / largest), 1e-9)
     together = np.where(part > 0.0, best + (whole - best) * np.minimum(part, 1.0), 0.0)
     reach = np.maximum.accumulate(np.maximum(alone, together), axis=-1)
-    short = (reach < 1.0 / TEACHES_ALL).sum(axis=-1, keepdims=True)
+    f = view.fleet
+    spent = f["energy_weight"] * f["energy_vs_reference"] + (1.0 - f["energy_weight"]) * f["bytes_vs_reference"]
+    stuck = np.asarray(f["time_vs_reference"] * spent > STUCK)[..., None]
+    short = np.where(stuck, ALL, (reach < margin / TEACHES_ALL).sum(axis=-1, keepdims=True))
     place = np.argsort(order, axis=-1, kind="stable")
-    chosen = able & (place <= short)
+    chosen = able & (place <= short + more)
     if most is not None:
-        chosen &= place < most
-    if turns > 1:
-        waited = np.where(chosen, m["measurement_age"] - 1e-6 * place, -np.inf)
-        turn = np.argsort(np.argsort(-waited, axis=-1, kind="stable"), axis=-1, kind="stable")
-        chosen &= turn < np.ceil(chosen.sum(axis=-1, keepdims=True) / turns)
+        chosen &= (place < most) | stuck
+    waited = np.where(chosen, m["measurement_age"] - 1e-6 * place, -np.inf)
+    turn = np.argsort(np.argsort(-waited, axis=-1, kind="stable"), axis=-1, kind="stable")
+    chosen &= turn < np.ceil(chosen.sum(axis=-1, keepdims=True) / np.where(stuck, TURNS, turns))
     return chosen * m["max_share"]
 
 
@@ -167,6 +181,16 @@ PATTERNS: dict[str, Callable[[View, Floats | float], Floats]] = {
     "thrifty-quarter": lambda view, steps: thriftiest_half(view, 0.25, steps),
     "crew": lambda view, steps: crew(view, steps),
     "crew-turns": lambda view, steps: crew(view, steps, turns=TURNS),
+    "crew-pairs": lambda view, steps: crew(view, steps, turns=2),
+    "crew-singly": lambda view, steps: crew(view, steps, turns=ALL),
+    "crew-more": lambda view, steps: crew(view, steps, turns=TURNS, more=1),
+    "sure-pairs": lambda view, steps: crew(view, steps, turns=2, margin=SURE),
+    "sure-singly": lambda view, steps: crew(view, steps, turns=ALL, margin=SURE),
     "best": lambda view, steps: crew(view, steps, most=1),
+    "two": lambda view, steps: crew(view, steps, most=2),
+    "singly": lambda view, steps: crew(view, steps, turns=ALL, more=ALL),
 }
-"""Name -> shares (..., K_max) from a view and H; a new pattern is one line."""
+"""Name -> shares (..., K_max) from a view and H; a new pattern is one line.
+
+Of the crew all are asked in a round, every third, every other or one ("singly"); with "more", of one machine more than the
+crew; "sure" is a crew with a margin; "singly" alone is every machine that can be asked, one a round."""

@@ -7,7 +7,7 @@ import torch
 import scenarios
 from agents.export_onnx import export_onnx
 from agents.frozen import FrozenPolicy, PolicyCard
-from agents.network import ActorNetwork, QNetwork
+from agents.network import MenuNetwork
 from agents.vecenv import BatchedVecEnv
 from envs.menu import menu_actions, menu_size
 from fedcore.world import compile_world
@@ -18,7 +18,7 @@ def test_equals_the_policy_on_batches_of_any_size(algorithm, tmp_path):
     pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     torch.manual_seed(0)
-    network = ActorNetwork(16) if algorithm == "ppo" else QNetwork(menu_size(), 16)
+    network = MenuNetwork(menu_size(), 16)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     policy = FrozenPolicy(network, PolicyCard(algorithm, 16, "x", 0, 1))
@@ -30,7 +30,7 @@ def test_equals_the_policy_on_batches_of_any_size(algorithm, tmp_path):
     for _ in range(5):
         for batch in (observation, observation[:1], observation[3:10]):
             (out,) = session.run(None, {"observation": batch})
-            actions = out if algorithm == "ppo" else menu_actions(out.argmax(axis=1), batch)
+            actions = menu_actions(out.argmax(axis=1), batch)
             assert np.allclose(actions, policy.decide_batch(batch), atol=1e-5)
         env.step_async(rng.uniform(-1, 1, (50, 17)).astype(np.float32))
         observation = env.step_wait()[0]

@@ -10,7 +10,7 @@ import torch
 import agents
 import scenarios
 from agents.frozen import FrozenPolicy, PolicyCard, freeze, load_policy, named_policies, newest_policy
-from agents.network import ActorNetwork, QNetwork
+from agents.network import MenuNetwork
 from agents.recipes import DQNRecipe, PPORecipe, build, train
 from agents.vecenv import BatchedVecEnv
 from envs.menu import menu_actions, menu_size
@@ -41,33 +41,24 @@ def observations(world):
 
 def random_policy(algorithm: str) -> FrozenPolicy:
     torch.manual_seed(1)
-    network = ActorNetwork(16) if algorithm == "ppo" else QNetwork(menu_size(), 16)
+    network = MenuNetwork(menu_size(), 16)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return FrozenPolicy(network, PolicyCard(algorithm, 16, "farm-lte", 0, 1))
 
 
-def test_ppo_decisions_equal_the_live_policy(world, observations, tmp_path):
-    policy, curve = train("ppo", [world], 0, tmp_path, recipe=PPO)
+@pytest.mark.parametrize(("algorithm", "recipe"), [("ppo", PPO), ("dqn", DQN)])
+def test_decisions_equal_the_live_policy(algorithm, recipe, world, observations, tmp_path):
+    policy, curve = train(algorithm, [world], 0, tmp_path, recipe=recipe)
     freeze(policy, tmp_path / "p.safetensors")
-    live = build("ppo", [world], 0, None, PPO)
-    live.policy.load_state_dict(torch.load(tmp_path / "best.pt")["policy"])
-    frozen = load_policy(tmp_path / "p.safetensors").decide_batch(observations)
-    expected = live.predict(observations, deterministic=True)[0]
-    assert len(observations) == 10_000
-    assert np.array_equal(frozen, expected)
-    assert curve
-    assert curve[-1][0] >= 512
-
-
-def test_dqn_decisions_equal_the_live_policy(world, observations, tmp_path):
-    policy, _ = train("dqn", [world], 0, tmp_path, recipe=DQN)
-    freeze(policy, tmp_path / "p.safetensors")
-    live = build("dqn", [world], 0, None, DQN)
+    live = build(algorithm, [world], 0, None, recipe)
     live.policy.load_state_dict(torch.load(tmp_path / "best.pt")["policy"])
     frozen = load_policy(tmp_path / "p.safetensors").decide_batch(observations)
     moves = live.predict(observations, deterministic=True)[0]
+    assert len(observations) == 10_000
     assert np.array_equal(frozen, menu_actions(moves, observations))
+    assert curve
+    assert curve[-1][0] >= recipe.steps - recipe.num_envs
 
 
 def test_training_is_deterministic_and_depends_on_the_seed(world, tmp_path):
@@ -139,6 +130,16 @@ def test_a_policy_for_other_spaces_is_refused(tmp_path):
         load_policy(tmp_path / "p.safetensors")
 
 
+def test_a_policy_of_an_older_format_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    path = tmp_path / "p.safetensors"
+    with monkeypatch.context() as m:
+        m.setattr("agents.frozen.FORMAT", 2)
+        freeze(random_policy("ppo"), path)
+    with pytest.raises(InputError, match="is of format 2: expected format 3; train it again") as told:
+        load_policy(path)
+    assert "\n" not in str(told.value)
+
+
 def test_a_stranger_safetensors_file_is_refused(tmp_path):
     from safetensors.torch import save_file
 
@@ -173,7 +174,7 @@ def test_newest_policy(tmp_path):
     assert newest_policy(tmp_path) == Path(tmp_path / "new" / "policy.safetensors")
 
 
-def test_network_is_equivariant_over_machines(observations):
+def test_network_rates_moves_alike_in_whatever_order_machines_come(observations):
     from envs.observation import N_MACHINE
 
     network = random_policy("ppo").network
@@ -182,9 +183,9 @@ def test_network_is_equivariant_over_machines(observations):
     body = x[:, : 16 * N_MACHINE].view(50, 16, N_MACHINE)
     shuffled = torch.cat([body[:, order].reshape(50, -1), x[:, 16 * N_MACHINE :]], dim=1)
     with torch.inference_mode():
-        plain, moved = network(x)[0], network(shuffled)[0]
-    assert torch.allclose(moved[:, :16], plain[:, order], atol=1e-5)
-    assert torch.allclose(moved[:, 16], plain[:, 16], atol=1e-5)
+        plain, moved = network(x), network(shuffled)
+    assert plain.std(dim=0).min() > 0.0
+    assert torch.allclose(moved, plain, atol=1e-4)
 
 
 def test_policy_serves_larger_fleets_unchanged():

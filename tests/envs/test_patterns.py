@@ -52,7 +52,8 @@ def hand(**machine: list[float]) -> View:
     neutral = {**dict.fromkeys(ones, 1.0), "step_saving": 0.5, "data": 0.5}
     features = ("step_time", "upload_time", "download_time", "step_energy", "radio_energy", "idle_energy", "leaves",
                 "measurement_age")  # fmt: skip
-    fleet = {"energy_weight": 0.5, "teaches": 1.0, "time_vs_reference": 0.0, "reference_rounds": 0.75}
+    fleet = {"energy_weight": 0.5, "teaches": 1.0, "reference_rounds": 0.75}
+    fleet |= dict.fromkeys(("time_vs_reference", "energy_vs_reference", "bytes_vs_reference"), 0.0)
     return View(
         {
             **{name: np.zeros(n) for name in features},
@@ -183,6 +184,14 @@ def test_a_crew_is_the_best_whose_data_suffice_and_takes_turns() -> None:
     assert np.flatnonzero(crew(few, 10.0)).tolist() == [1, 2]
     assert np.flatnonzero(crew(few, 10.0, turns=3)).tolist() == [2]
     assert np.flatnonzero(crew(few, 10.0, most=1)).tolist() == [1]
+    assert np.flatnonzero(crew(few, 10.0, turns=3, more=1)).tolist() == [0]  # of the three it has waited longest
+    by_name = {name: np.flatnonzero(pattern(few, 10.0)).tolist() for name, pattern in PATTERNS.items()}
+    assert (by_name["crew-pairs"], by_name["crew-singly"], by_name["crew-more"]) == ([2], [2], [0])
+    assert (by_name["best"], by_name["two"], by_name["singly"]) == ([1], [1, 2], [3])
+    assert np.flatnonzero(crew(few, 10.0, margin=1.2)).tolist() == [0, 1, 2]
+    few.fleet.update({name: np.array(0.5) for name in ("time_vs_reference", "energy_vs_reference", "bytes_vs_reference")})
+    for pattern in (crew(few, 10.0), crew(few, 10.0, most=1), crew(few, 10.0, turns=3)):
+        assert np.flatnonzero(pattern).tolist() == [0, 3]  # it has cost much and not sufficed
     hopeless = hand(step_time=[0.5, 0.0, 0.2], teaches=[0.1] * 3, measurement_age=[0.3, 0.1, 0.2])
     hopeless.fleet["teaches"] = np.array(0.2)
     assert np.flatnonzero(crew(hopeless, 10.0)).tolist() == [0, 1, 2]
