@@ -24,6 +24,8 @@ from scenarios import InputError, load, names
 
 HELD_OUT_DRAWS = 1_000
 """Seed of the random scenarios that policies are judged on, far from training's."""
+RIVALS = ("enough",)
+"""The heuristics that policies are held against: the strongest."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
 
 
 def judged(policies: Sequence[FrozenPolicy], options: DefaultsOptions) -> dict[str, list[Quality]]:
-    """Play everyone on the library, and on random scenarios of both other splits with the strongest heuristic only."""
+    """Play everyone on the library and on random scenarios of both other splits, beside the strongest heuristic."""
     from agents.cli import progress_bar
 
     library = [load(name) for name in names()]
@@ -94,10 +96,10 @@ def judged(policies: Sequence[FrozenPolicy], options: DefaultsOptions) -> dict[s
         def on_scenario(name: str) -> None:
             bar.update(task, advance=1, note=name)
 
-        out = {"library": quality(policies, library, options.episodes, on_scenario=on_scenario)}
+        out = {"library": quality(policies, library, options.episodes, RIVALS, on_scenario)}
         for split in ("validation", "ood"):
             drawn = random_scenarios(options.draws, HELD_OUT_DRAWS, split)
-            out[split] = quality(policies, drawn, options.episodes, ("enough",), on_scenario)
+            out[split] = quality(policies, drawn, options.episodes, RIVALS, on_scenario)
     return out
 
 
@@ -117,8 +119,7 @@ first ([warm_start.py](../agents/warm_start.py)), then PPO or DQN ([recipes.py](
 policy by the same few episodes ([trial.py](../agents/trial.py)) is kept.
 
 Simulated, {options.episodes} held-out episodes each. Figures are interquartile means of efficiency (the reference policy
-has 1); ratios are of such means, over the best heuristic on these very episodes, which favours heuristics a little, and over
-the best fixed decision, searched on each scenario.
+has 1); ratios are of such means, over the strongest heuristic and over the best fixed decision, searched on each scenario.
 """
     for split, table in rows.items():
         text += f"\n## {titles[split]}\n\n{summary(table, policies)}\n\n{quality_grid(table, policies, '').markdown()}\n"
