@@ -110,9 +110,12 @@ class Processes:
         for process in list(reversed(self._started)):
             self.stop(process)
         # What they have started in sessions of its own, as a SuperLink does, is in none of the groups.
-        for number in _marked(self._mark):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(number, signal.SIGKILL)
+        until = time.monotonic() + GRACE_S
+        while (left := _marked(self._mark)) and time.monotonic() < until:
+            for number in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(number, signal.SIGKILL)
+            time.sleep(0.05)
 
     def __enter__(self) -> Processes:
         if threading.current_thread() is threading.main_thread():

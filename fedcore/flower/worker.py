@@ -28,13 +28,16 @@ def serve(node: Node, path: Path) -> None:
         path: of the socket; only this user may connect.
     """
     path.unlink(missing_ok=True)
+    early = path.with_name(f"{path.name}-")
+    early.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         before = os.umask(0o177)
         try:
-            listener.bind(str(path))
+            listener.bind(str(early))
         finally:
             os.umask(before)
         listener.listen()
+        early.rename(path)  # whoever sees it is answered
         while True:
             connection, _ = listener.accept()
             with connection:
