@@ -69,7 +69,7 @@ def main() -> None:
         from agents.recipes import RECIPES, train
         from agents.report import Report, learning_curve, real_curves, score_bars, trade_off
         from agents.tables import comparison_grid, probe_grid, real_grid, simulation_grid
-        from agents.worlds import LIBRARY, RANDOM, described, training_worlds
+        from agents.worlds import LIBRARY, RANDOM, contents, described, training_worlds
         from envs.snapshot import snapshot
         from fedcore.files import content_key, write_text
         from fedcore.world import compile_world
@@ -81,7 +81,7 @@ def main() -> None:
     # The networks are small: a second thread costs more than it brings.
     torch.set_num_threads(1)
     steps = options.steps or RECIPES[options.algo].steps
-    content = content_key(*(text for w in worlds for text in (w.scenario.model_dump_json(), w.calibration.to_json())))
+    content = content_key(*contents(worlds))
     folder = run_folder(options, options.scenario if several else scenario.name, steps, content)
     path = folder / "policy.safetensors"
     console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), {world.arrays.machines} machines -> {folder}")

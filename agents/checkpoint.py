@@ -67,7 +67,10 @@ def save_checkpoint(path: Path, env: MeasuredEnv, agent: Orchestrator, log: dict
     tensors = {f"state/{n}": v.contiguous() for n, v in server.state.items()}
     if server.target is not None:
         tensors |= {f"target/{n}": v.contiguous().clone() for n, v in server.target.items()}
+    counts = {kind: kept for kind, kept in server.memory.items() if isinstance(kept, list)}
     for kind, kept in server.memory.items():
+        if kind in counts:
+            continue
         if isinstance(kept, Importance):
             tensors |= {f"memory/{kind}/moved/{n}": _tensor(v) for n, v in kept.moved.items()}
             tensors |= {f"memory/{kind}/rested/{n}": _tensor(v) for n, v in kept.rested.items()}
@@ -78,7 +81,7 @@ def save_checkpoint(path: Path, env: MeasuredEnv, agent: Orchestrator, log: dict
     tensors |= {f"agent/{n}": _tensor(v) for n, v in arrays.items()}
     card = {
         "format": FORMAT, "identity": identity, "round": server.round_index, "steps_done": server.steps_done, "agent": plain,
-        "log": log,
+        "log": log, "counts": counts,
     }  # fmt: skip
     write_bytes(path, save(tensors, {"intrafed": json.dumps(card)}))
 
@@ -124,6 +127,7 @@ def load_checkpoint(path: Path, env: MeasuredEnv, agent: Orchestrator, identity:
             server.memory[kind] = kept
         else:
             server.memory[kind] = under(f"memory/{kind}/state/")
+    server.memory |= card.get("counts", {})
     for name, array in _core_arrays(env).items():
         stored = tensors[f"core/{name}"].numpy()
         array[...] = stored.view(np.uint64) if array.dtype == np.uint64 else stored

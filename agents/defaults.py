@@ -18,9 +18,9 @@ import numpy as np
 from agents.frozen import POLICIES, FrozenPolicy, freeze, load_policy
 from agents.heuristics import HEURISTICS
 from agents.quality import Quality, quality, quality_grid
-from agents.worlds import RANDOM, described, random_scenarios, training_worlds
+from agents.worlds import RANDOM, contents, described, random_scenarios, training_worlds
 from fedcore.files import content_key, write_text
-from scenarios import InputError, load, names
+from scenarios import load, names
 
 HELD_OUT_DRAWS = 1_000
 """Seed of the random scenarios that policies are judged on, far from training's."""
@@ -68,7 +68,7 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
     with console.status("compiling random scenarios"):
         worlds = training_worlds(RANDOM, options.seed)
     steps = options.steps or RECIPES[algorithm].steps
-    content = content_key(steps, *(text for w in worlds for text in (w.scenario.model_dump_json(), w.calibration.to_json())))
+    content = content_key(steps, *contents(worlds))
     folder = options.runs / f"{algorithm}-default-seed{options.seed}-{content[:6]}"
     with progress_bar() as bar:
         task = bar.add_task(f"training {algorithm}", total=steps, note="")
@@ -145,12 +145,11 @@ def main() -> None:
     """Command line."""
     import tyro
 
-    from agents.cli import console
+    from agents.cli import console, positive
 
     options = tyro.cli(DefaultsOptions)
     for name in ("episodes", "draws"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name} is {getattr(options, name)}, expected at least 1")
+        positive(name, getattr(options, name))
     policies: dict[str, FrozenPolicy] = {algorithm: trained(algorithm, options) for algorithm in options.algorithms}
     for path in sorted(options.folder.glob("*-default.safetensors")):
         policies.setdefault(path.stem.removesuffix("-default"), load_policy(path))

@@ -54,6 +54,22 @@ class EpisodeResult:
         """For JSON."""
         return asdict(self)
 
+    @staticmethod
+    def of(
+        agent: str, scenario: str, seed: int, info: dict[str, Any], score: float, reached: bool, curve: list[list[float]]
+    ) -> EpisodeResult:
+        """Of the last round's info, and what the episode scored."""
+        return EpisodeResult(
+            agent, scenario, seed, score, reached, info["progress"], info["time_s"], info["energy_j"], info["bytes"],
+            info["co2e_kg"], info["round"], curve,
+        )  # fmt: skip
+
+
+def curve_point(info: dict[str, Any]) -> list[float]:
+    """A round's entry in `EpisodeResult.curve`."""
+    names = ("time_s", "progress", "energy_j", "bytes", "sync_interval")
+    return [*(info[name] for name in names), float(info["shares"].sum())]
+
 
 def play_episode(
     agent: Orchestrator,
@@ -76,15 +92,9 @@ def play_episode(
     ended = False
     while not ended:
         observation, _, ended, _, info = env.step(agent.decide(observation))
-        curve.append(
-            [info["time_s"], info["progress"], info["energy_j"], info["bytes"], info["sync_interval"],
-             float(info["shares"].sum())]
-        )  # fmt: skip
+        curve.append(curve_point(info))
         on_round(info)
-    return EpisodeResult(
-        agent.name, scenario.name, seed, info["log_efficiency"], info["reached"], info["progress"], info["time_s"],
-        info["energy_j"], info["bytes"], info["co2e_kg"], info["round"], curve,
-    )  # fmt: skip
+    return EpisodeResult.of(agent.name, scenario.name, seed, info, info["log_efficiency"], info["reached"], curve)
 
 
 def play_together(
@@ -116,9 +126,9 @@ def play_together(
         scores = core.log_efficiency()
         for b in np.flatnonzero(reason):
             info = core.info(int(b))
-            results[int(rows[b])] = EpisodeResult(
-                agent.name, scenario.name, seeds[rows[b]], float(scores[b]), bool(reason[b] == REACHED), info["progress"],
-                info["time_s"], info["energy_j"], info["bytes"], info["co2e_kg"], info["round"], [],
+            reached = bool(reason[b] == REACHED)
+            results[int(rows[b])] = EpisodeResult.of(
+                agent.name, scenario.name, seeds[rows[b]], info, float(scores[b]), reached, []
             )  # fmt: skip
         goes_on = np.flatnonzero(reason == 0)
         if len(goes_on) < len(rows):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from agents.benchmark import HELD_OUT_SEED, EpisodeResult, orchestrator, play_episode
-from agents.frozen import policy_path
 from agents.outside import file_of
 from agents.probing import Probes, probe_encoder, probe_raw, probe_untrained
 from fedcore.dynamics import load_calibration
@@ -48,7 +47,7 @@ class Cell:
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
         scenario = json.dumps(self.scenario, sort_keys=True)
         parts: list[object] = [calibration, self.agent, scenario, self.seed, self.target_infonce]
-        file = policy_path(file_of(self.agent))
+        file = file_of(self.agent)
         if file.is_file():
             parts.append(file.read_bytes().hex())
         if self.data is not None:

@@ -97,9 +97,8 @@ def agent_key(agent: str) -> str:
         return agent + code_of("agents.clairvoyant")
     if agent.startswith(FIXED):
         return agent + code_of("agents.fixed")
-    file = Path(file_of(agent))
     reads = "agents.outside" if is_outside(agent) else "agents.frozen"
-    content = hashlib.sha256(file.read_bytes()).hexdigest()
+    content = hashlib.sha256(file_of(agent).read_bytes()).hexdigest()
     return content_key(agent.rpartition(":")[2] if is_outside(agent) else "", content, code_of(reads))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.base import Orchestrator
+from agents.frozen import policy_path
 from envs.observation import machines_of
 from scenarios import InputError, Scenario
 
@@ -78,9 +79,9 @@ def is_outside(name: str) -> bool:
     return ".py:" in name
 
 
-def file_of(name: str) -> str:
-    """Path of the file that an agent's name means, if it means one: FILE of FILE.py:NAME, else the name."""
-    return name.rpartition(":")[0] if is_outside(name) else name
+def file_of(name: str) -> Path:
+    """The file that an agent's name means, if it means one: FILE of FILE.py:NAME, a named policy's, else the name as a path."""
+    return policy_path(name.rpartition(":")[0] if is_outside(name) else name)
 
 
 def load_outside(name: str) -> Orchestrator:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import trim_mean
 
 from agents.base import Orchestrator
 from agents.benchmark import BEST_STATIC, benchmark
 from agents.best_static import search_static
 from agents.heuristics import HEURISTICS
+from agents.statistics import iqm
 from agents.tables import Grid
 from fedcore.world import compile_world
 from scenarios import Scenario
@@ -36,11 +36,6 @@ class Quality:
     def over(self, agent: str, others: Sequence[str]) -> float:
         """How many times as efficient an agent is as the best of others."""
         return self.efficiency[agent] / max(self.efficiency[name] for name in others)
-
-
-def interquartile_mean(efficiencies: Sequence[float]) -> float:
-    """Mean of the middle half."""
-    return float(trim_mean(np.asarray(efficiencies), 0.25))
 
 
 def quality(
@@ -65,7 +60,7 @@ def quality(
         scores: dict[str, list[float]] = {}
         for result in benchmark(agents, scenario, episodes):
             scores.setdefault(result.agent, []).append(float(np.exp(result.log_efficiency)))
-        out.append(Quality(scenario.name, {name: interquartile_mean(values) for name, values in scores.items()}))
+        out.append(Quality(scenario.name, {name: float(iqm(np.array(values))) for name, values in scores.items()}))
         on_scenario(scenario.name)
     return out
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agents.benchmark import HELD_OUT_SEED
 from agents.cli import console, progress_bar
 from agents.flower_trial import play_trial
 from agents.judge import cell_scenario, target_of
@@ -42,7 +44,7 @@ def measured_grid(told: Sequence[dict[str, Any]], scenario: str) -> Grid:
         r = each["result"]
         rows.append(
             (
-                r["agent"], str(r["seed"] % 1000), f"{2.718281828459045 ** r['log_efficiency']:.2f}",
+                r["agent"], str(r["seed"] - HELD_OUT_SEED), f"{math.exp(r['log_efficiency']):.2f}",
                 "yes" if r["reached"] else f"no, {r['progress']:.2f}", f"{r['time_s']:.1f}",
                 f"{r['time_s'] / max(r['rounds'], 1):.2f}", si(r["energy_j"], "J"), each["meter"], si(r["bytes"], "B"),
                 str(r["rounds"]),
@@ -77,7 +79,7 @@ def on_machines(
         told = []
         for run in range(runs):
             for agent in agents:
-                job = Job(agent, cell_scenario(scenario), 1_000_000 + run, "", path, target)
+                job = Job(agent, cell_scenario(scenario), HELD_OUT_SEED + run, "", path, target)
                 kept = out / "machines" / content_key(job.identity())
                 job = Job(**{**vars(job), "folder": str(kept.resolve())})
                 told.append(play_job(job, f"{scenario.name}, {Path(agent).stem}"))

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from safetensors.torch import save
 
-from agents.benchmark import EpisodeResult, orchestrator
+from agents.benchmark import orchestrator
 from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.episodes import EpisodeResult, curve_point
+from agents.outside import file_of
 from envs.measured import MeasuredEnv
 from fedcore.data.loading import load_images
 from fedcore.engines.remote import RemoteEngine
@@ -57,7 +59,8 @@ class Job:
     def identity(self) -> str:
         """Names the run by content, for its checkpoint: not by where it is kept or how long it waits at the start."""
         known = {name: value for name, value in asdict(self).items() if name not in ("folder", "gather_s")}
-        policy = Path(self.agent).read_bytes().hex() if Path(self.agent).is_file() else ""
+        file = file_of(self.agent)
+        policy = file.read_bytes().hex() if file.is_file() else ""
         return content_key(json.dumps(known, sort_keys=True), policy)
 
     def write(self, path: Path) -> None:
@@ -152,10 +155,7 @@ def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResu
     while not ended:
         action = agent.decide(env.observation())
         _, _, ended, _, info = env.step(action)
-        curve.append(
-            [info["time_s"], info["progress"], info["energy_j"], info["bytes"], info["sync_interval"],
-             float(info["shares"].sum())]
-        )  # fmt: skip
+        curve.append(curve_point(info))
         decisions.append({"shares": [float(s) for s in info["shares"]], "steps": info["sync_interval"]})
         for text in info["refused"]:
             events.say(f"round {info['round'] - 1}: refused: {text}")
@@ -172,10 +172,9 @@ def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResu
             events.say(f"round {info['round'] - 1}: no new checkpoint, the one before is kept: {error}")
     training = env.learner.training
     assert training is not None
-    result = EpisodeResult(
-        agent.name, env.core.world().scenario.name, job.seed, float(env.core.log_efficiency()[0]),
-        bool(env.core.progress[0] >= 1.0), info["progress"], info["time_s"], info["energy_j"], info["bytes"],
-        info["co2e_kg"], info["round"], curve,
+    result = EpisodeResult.of(
+        agent.name, env.core.world().scenario.name, job.seed, info, float(env.core.log_efficiency()[0]),
+        bool(env.core.progress[0] >= 1.0), curve,
     )  # fmt: skip
     write_bytes(folder / ENCODER, save({name: value.contiguous() for name, value in training.state.items()}))
     told = {"result": result.to_dict(), "decisions": decisions, "meter": info.get("meter", "none")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,6 +39,11 @@ def training_worlds(name: str, seed: int, draws: int = DRAWS) -> list[World]:
     else:
         chosen = [load(one) for one in (names() if name == LIBRARY else [name])]
     return [compile_world(scenario) for scenario in chosen]
+
+
+def contents(worlds: Sequence[World]) -> list[str]:
+    """What decides what is learned in such worlds, as texts for a key."""
+    return [text for w in worlds for text in (w.scenario.model_dump_json(), w.calibration.to_json())]
 
 
 def described(name: str, draws: int = DRAWS) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 import scenarios
 from agents import leaderboard
 from agents.episodes import EpisodeResult
+from agents.frozen import policy_path
 from agents.leaderboard import Played, agent_key, labels, play, scenario_key, write
 from agents.splits import Case
 from agents.standings import Standings
@@ -56,6 +57,8 @@ def test_a_cell_is_named_by_what_decides_its_result(tmp_path: Path) -> None:
     policy.write_text("def decide(o): return 1")
     assert agent_key(f"{policy}:decide") != key
     assert agent_key("equal") != agent_key("fedavg")
+    # A policy by name is its file.
+    assert agent_key("ppo-default") == agent_key(str(policy_path("ppo-default"))) != agent_key("dqn-default")
     (case,) = small().cases
     other = case.scenario.model_copy(update={"title": "another"})
     assert scenario_key(case) != scenario_key(Case("own", other))

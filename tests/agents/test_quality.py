@@ -3,12 +3,13 @@ import pytest
 
 import scenarios
 from agents.fixed import parse_fixed
-from agents.quality import Quality, interquartile_mean, quality, quality_grid
+from agents.quality import Quality, quality, quality_grid
+from agents.statistics import iqm
 from fedcore.world import compile_world
 
 
 def test_interquartile_mean_by_hand():
-    assert interquartile_mean([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -50.0]) == pytest.approx(3.5)
+    assert iqm(np.array([100.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -50.0])) == pytest.approx(3.5)
 
 
 def test_ratios_are_of_the_same_episodes():
