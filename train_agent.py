@@ -40,7 +40,7 @@ class Options:
     real_runs: int = 1
     """Real training runs per judged agent; 0 skips the real tier."""
     workers: int = 2
-    """Processes for real runs, one core each."""
+    """Processes for the search that training starts from and for real runs, one core each."""
     out: Path = Path("runs")
     """Folder of all runs."""
 
@@ -100,7 +100,12 @@ def main() -> None:
             def on_step(done: int, score: float) -> None:
                 bar.update(task, completed=done, note=f"ln efficiency {score:+.2f}")
 
-            policy, curve = train(options.algo, worlds, options.seed, folder, steps, on_step)
+            def on_note(note: str) -> None:
+                bar.update(task, note=note)
+
+            policy, curve = train(
+                options.algo, worlds, options.seed, folder, steps, on_step, workers=options.workers, on_note=on_note
+            )
             bar.update(task, completed=steps)
         policy = FrozenPolicy(policy.network, replace(policy.card, ranges=described(options.scenario)))
         freeze(policy, path)

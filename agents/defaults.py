@@ -38,6 +38,7 @@ class DefaultsOptions:
         steps: environment steps of each; by default the recipes'.
         episodes: held-out simulated episodes per agent and scenario.
         draws: random scenarios per split to judge on.
+        workers: processes for the search that training starts from.
         folder: for the policies.
         runs: folder for checkpoints and TensorBoard files.
         page: where the tables go.
@@ -48,6 +49,7 @@ class DefaultsOptions:
     steps: int | None = None
     episodes: int = 40
     draws: int = 12
+    workers: int = 2
     folder: Path = POLICIES
     runs: Path = Path("runs")
     page: Path = Path("docs/policies.md")
@@ -76,8 +78,11 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
         def on_step(done: int, score: float) -> None:
             bar.update(task, completed=done, note=f"ln efficiency {score:+.2f}")
 
+        def on_note(note: str) -> None:
+            bar.update(task, note=note)
+
         start = time.monotonic()
-        policy, _ = train(algorithm, worlds, options.seed, folder, steps, on_step)
+        policy, _ = train(algorithm, worlds, options.seed, folder, steps, on_step, workers=options.workers, on_note=on_note)
     console.print(f"{algorithm}: trained in {(time.monotonic() - start) / 60:.1f} min")
     card = replace(policy.card, scenario=RANDOM, ranges=described(RANDOM))
     policy = FrozenPolicy(policy.network, card, f"{algorithm}-default")
@@ -114,9 +119,10 @@ def page(rows: dict[str, list[Quality]], policies: Sequence[str], options: Defau
 
 `agents.load("ppo-default")`, `agents.load("dqn-default")`, or these names wherever a policy's file goes. Made by
 `python -m agents.defaults`, which trains them over random scenarios ([scenarios/generate.py](../scenarios/generate.py), split
-"train"), freezes them and writes this page. How: what every move of `envs.menu` scores in every training scenario is learnt
-first ([warm_start.py](../agents/warm_start.py)), then PPO or DQN ([recipes.py](../agents/recipes.py)) go on, and the best
-policy by the same few episodes ([trial.py](../agents/trial.py)) is kept.
+"train"), freezes them and writes this page. How: what every move of `envs.menu` is worth in every round of episodes is found by
+playing on from there in simulation ([lessons.py](../agents/lessons.py)) and learnt first
+([warm_start.py](../agents/warm_start.py)), then PPO or DQN ([recipes.py](../agents/recipes.py)) go on, and the best policy by
+the same few episodes ([trial.py](../agents/trial.py)) is kept.
 
 Simulated, {options.episodes} held-out episodes each. Figures are interquartile means of efficiency (the reference policy
 has 1); ratios are of such means, over the strongest heuristic and over the best fixed decision, searched on each scenario.

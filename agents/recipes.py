@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from agents.network import MenuNetwork
 from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
 from agents.trial import trial
 from agents.vecenv import BatchedVecEnv
-from agents.warm_start import warm_start
+from agents.warm_start import WarmStart, actor, warm_start
 from envs.menu import menu_size
 from fedcore.files import write_bytes
 from fedcore.world import World
@@ -34,8 +34,7 @@ class PPORecipe:
     """Hyper-parameters of PPO (Schulman et al. 2017); the undiscounted return is the log-efficiency itself.
 
     Attributes:
-        warm_episodes: of every move in every world, to find the moves to learn from first, see `warm_start`; 0 for none.
-        warm_rounds: of the lessons.
+        warm: what is learnt before, see `warm_start`; None for nothing.
     """
 
     steps: int = 400_000
@@ -49,9 +48,8 @@ class PPORecipe:
     gae_lambda: float = 0.95
     clip_range: float = 0.2
     target_kl: float = 0.02
-    width: int = 32
-    warm_episodes: int = 6
-    warm_rounds: int = 48
+    width: int = 64
+    warm: WarmStart | None = field(default_factory=WarmStart)
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,8 @@ class DQNRecipe:
     explore_initial: float = 0.1  # it starts out with what the warm start taught
     explore_fraction: float = 0.4
     explore_final: float = 0.03
-    width: int = 32
-    warm_episodes: int = 6
-    warm_rounds: int = 48
+    width: int = 64
+    warm: WarmStart | None = field(default_factory=WarmStart)
 
 
 RECIPES: dict[str, PPORecipe | DQNRecipe] = {"ppo": PPORecipe(), "dqn": DQNRecipe()}
@@ -96,9 +93,7 @@ class Watch(BaseCallback):
         report: called with (steps done, mean log-efficiency of the last episodes).
     """
 
-    def __init__(
-        self, worlds: Sequence[World], checkpoint: Path, every: int, report: Callable[[int, float], None]
-    ) -> None:
+    def __init__(self, worlds: Sequence[World], checkpoint: Path, every: int, report: Callable[[int, float], None]) -> None:
         super().__init__()
         self.worlds, self.checkpoint, self.every, self.report = worlds, checkpoint, every, report
         self.best = -np.inf
@@ -231,6 +226,8 @@ def train(
     steps: int | None = None,
     on_step: Callable[[int, float], None] = lambda done, score: None,
     recipe: Any = None,
+    workers: int = 1,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> tuple[FrozenPolicy, list[tuple[int, float]]]:
     """Train an orchestrator, or go on where a checkpoint in the folder stopped.
 
@@ -242,6 +239,8 @@ def train(
         steps: environment steps; None takes the recipe's.
         on_step: progress, see `Watch`.
         recipe: None takes the default.
+        workers: processes for the warm start; the result does not depend on it.
+        on_note: told in words what goes on before the first step.
 
     Returns:
         The best policy, ready to freeze, and its learning curve (steps, mean log-efficiency of recent episodes).
@@ -254,8 +253,8 @@ def train(
         model.set_parameters(str(checkpoint), device="cpu")
         kind: type[BaseAlgorithm] = PPO if algorithm == "ppo" else DQN
         model.num_timesteps = kind.load(str(checkpoint), device="cpu").num_timesteps
-    elif recipe.warm_episodes:
-        warm_start(model, worlds, recipe.warm_episodes, recipe.warm_rounds, seed)
+    elif recipe.warm is not None:
+        warm_start(model, worlds, recipe.warm, seed, workers, on_note)
     watch = Watch(worlds, checkpoint, max(total // 25, 1), on_step)
     left = total - model.num_timesteps
     if left > 0:
@@ -273,6 +272,5 @@ def train(
         versions=versions,
     )  # fmt: skip
     network = MenuNetwork(menu_size(), recipe.width)
-    live: Any = model.policy
-    network.load_state_dict((live.actor if algorithm == "ppo" else live.q_net.network).state_dict())
+    network.load_state_dict(actor(model).state_dict())
     return FrozenPolicy(network, card), watch.curve

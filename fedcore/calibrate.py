@@ -35,6 +35,7 @@ class CalibrateOptions:
         name: of the calibration file.
         scenario: whose workload is calibrated, a name or a YAML file; its fleet does not matter.
         runs: recorded runs of random decisions; and longer ones: half as many with few machines, a quarter with all.
+        switches: long runs that go from few machines to all: they show what becomes of overfitting, where there is any.
         steps: local steps per run (rounds times H); three times as many in the longer ones.
         workers: processes, one core each.
         output: folder of the JSON file.
@@ -44,6 +45,7 @@ class CalibrateOptions:
     name: str = "soil-mixed-convnet-simclr"
     scenario: str = "farm-lte"
     runs: int = 24
+    switches: int = 0
     steps: int = 250
     workers: int = 2
     output: Path = FOLDER
@@ -59,7 +61,8 @@ def random_run(workload: Workload, run: int, total_steps: int, who: str = "some"
         total_steps: local steps (rounds times H) to play.
         who: "some" keeps a random style; "few" lets only one to three machines ever take part, "all" always everyone:
             whether few machines' data alone can reach the target is what decides between asking few and asking all, and
-            only long runs of both show it.
+            only long runs of both show it. "switch" begins as "few" and goes on as "all": whether that mends what was
+            learnt by heart.
 
     Returns:
         Record with `untrained`, `images` per machine, `context`, and one entry per round: H, shares, InfoNCE after it.
@@ -84,14 +87,17 @@ def random_run(workload: Workload, run: int, total_steps: int, who: str = "some"
     typical = rng.uniform(0.05, 1.0, machines) if rng.random() < 0.5 else np.full(machines, rng.uniform(0.1, 1.0))
     if who == "all":
         typical = np.full(machines, rng.uniform(0.3, 1.0))
-    elif who == "few":
+    elif who in ("few", "switch"):
         typical = np.full(machines, rng.uniform(0.3, 1.0))
         typical[rng.permutation(machines)[int(rng.integers(1, 4)) :]] = 0.0
     elif rng.random() < 0.5:
         typical[rng.permutation(machines)[int(rng.integers(1, machines + 1)) :]] = 0.0
     absent = 0.0 if who != "some" else rng.choice([0.0, rng.uniform(0.0, 0.9)])
     usual_steps = int(rng.choice([2, 5, 10, 20, 40]))
+    switch_at = rng.uniform(0.2, 0.6) * total_steps if who == "switch" else np.inf
     while done < total_steps:
+        if done >= switch_at:
+            typical = np.full(machines, typical.max())
         steps = usual_steps if rng.random() < 0.6 else int(rng.choice([2, 5, 10, 20, 40]))
         shares = np.where(typical > 0, np.clip(typical * rng.lognormal(0.0, 0.3, machines), 0.02, 1.0), 0.0)
         shares[rng.random(machines) < absent] = 0.0
@@ -131,7 +137,8 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     jobs: dict[Path, Job] = {folder / f"target{TARGET_ROUNDS}-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
     # The longest jobs first, so that the processes end together.
     first = options.runs
-    for who, begin, number in (("all", 2 * first, first // 4), ("few", first, first // 2), ("some", 0, first)):
+    switched = ("switch", 3 * first, options.switches)
+    for who, begin, number in (("all", 2 * first, first // 4), switched, ("few", first, first // 2), ("some", 0, first)):
         steps = options.steps * (1 if who == "some" else 3)
         jobs |= {
             folder / f"{who}-{run:04d}.json": (random_run, (workload, run, steps, who)) for run in range(begin, begin + number)

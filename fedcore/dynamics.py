@@ -4,8 +4,8 @@ Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten 
 
     work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  c^q
     learned    du = rate * luck * (1 - u / L)^(1 + 1/s) dw,   L = C * z^e
-    gap        dg = (rate * (N_0 / N)^v - f g) dw
-    progress   p = u - g + noise * N(0, 1)
+    by heart   dr = (rate - f r) dw
+    progress   p = u - r * (N_0 / N)^v + noise * N(0, 1)
 
 where m is the sum of the shares that came back (mean coverage of a neuron), D the fraction of the fleet's samples that
 took part in this round, z the mean share of those machines, c the context, and N the number of samples that have been
@@ -13,10 +13,10 @@ taking part lately: a machine that is in at least a third of the rounds counts n
 high while D stays low. Returns diminish as scaling laws have it (Hestness et al. 2017): what is left to learn, L - u, falls
 as a power s of the work done. Small shares level off below whole layers: machines that move different neurons at once, each
 taking the others as frozen, overstep together (a Jacobi step), which more rounds do not average away.
-The gap is overfitting, what training on few samples costs on others: it
-grows with every pass over them, the slower the more they are, and fades with work, to what the samples that take part then
-sustain. Both equations integrate
-exactly over a round, whatever its work.
+The gap r (N_0 / N)^v is overfitting, what training on few samples costs on others: it
+grows with every pass over them, the slower the more they are, and fades with work. It is the gap of the samples that take part
+*now*: records of fleets that went from few machines to all show it gone within two rounds, as what was learnt by heart is of no
+use on the others. Both equations integrate exactly over a round, whatever its work.
 What is measured scatters about the path without moving it (the fixed server-side set sees every merge a little
 differently). Runs differ in luck, and so do machines: some weights start better, some instruments teach more. ln luck is
 a draw per episode from N(0, run_spread^2) plus the mean, over the samples that have been taking part lately, of a draw per
@@ -74,13 +74,19 @@ def learned_after(learned: Any, work: Any, luck: Any, rate: Any, ceiling: Any, s
 
 
 @numba.vectorize(cache=True)
-def gap_after(gap: Any, work: Any, samples: Any, rate: Any, rest_samples: Any, rest_power: Any, gap_fade: Any) -> Any:
-    """g after a round, entry by entry; arguments as `Dynamics.advance`."""
-    if rest_samples <= 0.0:
-        return 0.0 * work
-    grows, fades = rate * work * (rest_samples / max(samples, 1.0)) ** rest_power, gap_fade * work
+def rote_after(rote: Any, work: Any, rate: Any, gap_fade: Any) -> Any:
+    """r after a round, entry by entry; arguments as `Dynamics.advance`."""
+    fades = gap_fade * work
     lasting = -np.expm1(-fades) / fades if fades > 1e-12 else 1.0
-    return gap * np.exp(-fades) + grows * lasting
+    return rote * np.exp(-fades) + rate * work * lasting
+
+
+@numba.vectorize(cache=True)
+def gap_of(rote: Any, samples: Any, rest_samples: Any, rest_power: Any) -> Any:
+    """The gap, entry by entry; arguments as `Dynamics.gap`."""
+    if rest_samples <= 0.0:
+        return 0.0 * rote
+    return rote * (rest_samples / max(samples, 1.0)) ** rest_power
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class Dynamics:
         data_power: d.
         rest_samples: N_0, samples with which an untrained encoder gains nothing; 0: no number of them is too few.
         rest_power: v, how the gap falls with more samples.
-        gap_fade: f, fraction of the gap that a unit of work undoes.
+        gap_fade: f, fraction of what was learnt by heart that a unit of work undoes.
         context_power: q.
         noise: standard deviation of measured progress about the path.
         run_spread: standard deviation of ln luck between runs.
@@ -148,28 +154,34 @@ class Dynamics:
     def advance(
         self,
         learned: NDArray[np.float64],
-        gap: NDArray[np.float64],
+        rote: NDArray[np.float64],
         work: NDArray[np.float64],
-        samples: NDArray[np.float64],
         share: Parameter = 1.0,
         luck: Parameter = 1.0,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """What is learned and the gap after a round; progress is their difference.
+        """What is learned after a round, and what by heart; progress is the first less the `gap` that the second makes.
 
         Args:
             learned: u before.
-            gap: g before.
+            rote: r before.
             work: of the round.
-            samples: number that has been taking part lately, N.
             share: mean of those that came back, z.
             luck: of the run.
         """
         ceiling = self.ceiling * share**self.share_power
-        rest = (self.rest_samples, self.rest_power, self.gap_fade)
         return (
             np.asarray(learned_after(learned, work, luck, self.rate, ceiling, self.scaling)),
-            np.asarray(gap_after(gap, work, samples, self.rate, *rest)),
+            np.asarray(rote_after(rote, work, self.rate, self.gap_fade)),
         )
+
+    def gap(self, rote: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What having learnt by heart costs.
+
+        Args:
+            rote: r.
+            samples: number that has been taking part lately, N.
+        """
+        return np.asarray(gap_of(rote, samples, self.rest_samples, self.rest_power))
 
     def peak(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
         """The highest progress that this many samples lead an average untrained encoder to with whole layers, if the gap does
@@ -231,11 +243,11 @@ def learn(
     participation: NDArray[np.float64],
     fortune: NDArray[np.float64],
     learned: NDArray[np.float64],
-    gap: NDArray[np.float64],
+    rote: NDArray[np.float64],
     progress: NDArray[np.float64],
 ) -> None:
-    """One round of learning in B episodes, in one pass: as `remember`, `recent_samples`, `Dynamics.work` and
-    `Dynamics.advance`.
+    """One round of learning in B episodes, in one pass: as `remember`, `recent_samples`, `Dynamics.work`, `Dynamics.advance`
+    and `Dynamics.gap`.
 
     Args:
         samples: (W, K) on each machine, by world.
@@ -249,7 +261,7 @@ def learn(
         participation: (B, K), changed.
         fortune: (B, K) ln luck of an episode with one machine alone, drawn in its first round and kept here.
         learned: (B,), changed.
-        gap: (B,), changed.
+        rote: (B,), changed.
         progress: (B,), changed to what is measured after the round; a round that merged nothing measures what the last did.
     """
     for b in range(len(world)):
@@ -259,7 +271,7 @@ def learn(
         rate, ceiling, share_power, scaling, steps_power, cover, overlap, data_power = table[b, :8]
         rest_samples, rest_power, fade, _, noise, run_spread, machine_spread = table[b, 8:]
         if run == 0:
-            learned[b], gap[b], start = 0.0, 0.0, of_round(key[b], -1)
+            learned[b], rote[b], start = 0.0, 0.0, of_round(key[b], -1)
             for k in range(done.shape[1]):
                 fortune[b, k] = run_spread * normal(start, PROGRESS, 0) + machine_spread * normal(start, PROGRESS, 1 + k)
         coverage, count, part, whole, lately, luck = 0.0, 0, 0.0, 0.0, 0.0, 0.0
@@ -281,8 +293,9 @@ def learn(
         if work > 0.0:
             here = ceiling * (coverage / count) ** share_power
             learned[b] = learned_after(learned[b], work, luck, rate, here, scaling)
-            gap[b] = gap_after(gap[b], work, lately, rate, rest_samples, rest_power, fade)
-            progress[b] = learned[b] - gap[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
+            rote[b] = rote_after(rote[b], work, rate, fade)
+            gap = gap_of(rote[b], lately, rest_samples, rest_power)
+            progress[b] = learned[b] - gap + noise * normal(of_round(key[b], run), PROGRESS, 0)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from envs.spaces import action_space
 from fedcore.world import compile_world
 from scenarios import InputError
 
-PPO = PPORecipe(steps=512, num_envs=8, rollout=16, minibatch=64, epochs=2, width=16, warm_episodes=0)
-DQN = DQNRecipe(steps=400, num_envs=4, buffer=500, batch=16, width=16, warm_episodes=0)
+PPO = PPORecipe(steps=512, num_envs=8, rollout=16, minibatch=64, epochs=2, width=16, warm=None)
+DQN = DQNRecipe(steps=400, num_envs=4, buffer=500, batch=16, width=16, warm=None)
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,13 @@ def work(coverage: float = 1.0, data: float = 1.0, steps: float = 10.0) -> float
     return float(KNOWN.work(*(np.array([v]) for v in (coverage, data, steps)))[0])
 
 
-def advance(learned: float, amount: float, gap: float = 0.0, samples: float = PLENTY, luck: float = 1.0) -> tuple[float, float]:
-    after = KNOWN.advance(*(np.array([v]) for v in (learned, gap, amount, samples)), luck=luck)
+def advance(learned: float, amount: float, rote: float = 0.0, luck: float = 1.0) -> tuple[float, float]:
+    after = KNOWN.advance(*(np.array([v]) for v in (learned, rote, amount)), luck=luck)
     return float(after[0][0]), float(after[1][0])
+
+
+def gap(rote: float, samples: float) -> float:
+    return float(KNOWN.gap(np.array(rote), np.array(samples)))
 
 
 def learned_after(learned: float, amount: float) -> float:
@@ -72,16 +76,16 @@ def test_more_of_anything_gives_no_less(which, a, b, progress):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.floats(-0.5, 1.4), st.floats(0.0, 0.5), st.floats(0.001, 20), st.floats(0.05, 0.95), st.floats(10, 1000))
-def test_a_round_integrates_exactly(learned, gap, amount, cut, samples):
-    whole = advance(learned, amount, gap, samples)
-    first = advance(learned, cut * amount, gap, samples)
-    assert advance(first[0], (1 - cut) * amount, first[1], samples) == pytest.approx(whole, abs=1e-10)
+@given(st.floats(-0.5, 1.4), st.floats(0.0, 5.0), st.floats(0.001, 20), st.floats(0.05, 0.95))
+def test_a_round_integrates_exactly(learned, rote, amount, cut):
+    whole = advance(learned, amount, rote)
+    first = advance(learned, cut * amount, rote)
+    assert advance(first[0], (1 - cut) * amount, first[1]) == pytest.approx(whole, abs=1e-10)
     # ... and follows the equations of the module's text.
     little = 1e-5
-    slope = (np.array(advance(learned, little, gap, samples)) - (learned, gap)) / little
+    slope = (np.array(advance(learned, little, rote)) - (learned, rote)) / little
     assert slope[0] == pytest.approx(0.12 * (1 - learned / 1.5) ** (1 + 1 / 0.8), rel=1e-3)
-    assert slope[1] == pytest.approx(0.12 * (8.0 / samples) ** 1.5 - 0.02 * gap, rel=1e-3, abs=1e-6)
+    assert slope[1] == pytest.approx(0.12 - 0.02 * rote, rel=1e-3, abs=1e-6)
 
 
 def test_nothing_lies_beyond_the_ceiling():
@@ -90,16 +94,16 @@ def test_nothing_lies_beyond_the_ceiling():
 
 
 def test_luck_speeds_what_is_learned_and_not_the_gap():
-    lucky, plain = advance(0.2, 1.0, samples=50, luck=2.0), advance(0.2, 2.0, samples=50)
+    lucky, plain = advance(0.2, 1.0, luck=2.0), advance(0.2, 2.0)
     assert lucky[0] == pytest.approx(plain[0])
     assert lucky[1] < plain[1]
 
 
-def path(samples: float, rounds: int, start: tuple[float, float] = (0.0, 0.0)) -> list[float]:
-    at, out = start, []
+def path(samples: float, rounds: int) -> list[float]:
+    at, out = (0.0, 0.0), []
     for _ in range(rounds):
-        at = advance(at[0], 1.0, at[1], samples)
-        out.append(at[0] - at[1])
+        at = advance(at[0], 1.0, at[1])
+        out.append(at[0] - gap(at[1], samples))
     return out
 
 
@@ -111,11 +115,13 @@ def test_few_samples_are_overfitted_and_many_are_not():
     assert few[0] == pytest.approx(many[0], abs=0.02)
 
 
-def test_the_gap_fades_when_more_data_take_part():
-    learned, gap = 0.8, 0.4
-    after = advance(learned, 5.0, gap, samples=5000)
-    assert after[1] < gap
-    assert advance(learned, 5.0, gap, samples=10)[1] > gap
+def test_the_gap_is_of_the_samples_that_take_part_now():
+    rote = advance(0.0, 50.0)[1]
+    # What few have learnt by heart matters no more once all take part, whatever they did before.
+    assert gap(rote, 80.0) == pytest.approx(gap(rote, 8.0) * 10**-1.5) == pytest.approx(rote * 10**-1.5)
+    assert gap(rote, PLENTY) == pytest.approx(0.0, abs=1e-12)
+    few, all_ = (play([8, 392], shares, 30, seeds=2) for shares in ([1.0, 0.0], [1.0, 1.0]))
+    assert (few[1] - few[0]).mean() > 50 * abs((all_[1] - all_[0]).mean())
 
 
 @pytest.mark.parametrize("samples", [12.0, 40.0, 200.0])
@@ -123,8 +129,8 @@ def test_the_peak_is_the_best_that_so_many_samples_lead_to(samples):
     still = dataclasses.replace(KNOWN, gap_fade=0.0)
     at, best = (np.zeros(1), np.zeros(1)), 0.0
     for _ in range(4000):
-        at = still.advance(*at, np.full(1, 0.05), np.full(1, samples))
-        best = max(best, float((at[0] - at[1])[0]))
+        at = still.advance(*at, np.full(1, 0.05))
+        best = max(best, float((at[0] - still.gap(at[1], np.full(1, samples)))[0]))
     assert KNOWN.peak(np.array(samples)) == pytest.approx(best, abs=1e-4)
     assert KNOWN.peak(np.array(4.0)) == 0.0
     assert dataclasses.replace(KNOWN, rest_samples=0.0).peak(np.array(samples)) == pytest.approx(1.5, abs=1e-4)
@@ -132,9 +138,10 @@ def test_the_peak_is_the_best_that_so_many_samples_lead_to(samples):
 
 def test_parameters_may_be_arrays_one_value_per_episode():
     many = dataclasses.replace(KNOWN, rate=np.array([0.1, 0.2]), rest_samples=np.zeros(2))
-    learned, gap = many.advance(np.zeros(2), np.zeros(2), np.ones(2), np.ones(2))
+    learned, rote = many.advance(np.zeros(2), np.zeros(2), np.ones(2))
     assert learned == pytest.approx([1.5 - 1.5 * (1 + r / 1.2) ** -0.8 for r in (0.1, 0.2)])
-    assert gap.tolist() == [0.0, 0.0]
+    assert rote == pytest.approx([(1 - np.exp(-0.02)) / 0.02 * r for r in (0.1, 0.2)])
+    assert many.gap(rote, np.ones(2)).tolist() == [0.0, 0.0]
 
 
 def test_work_done_runs_from_zero_to_one_along_the_path():
@@ -191,24 +198,24 @@ def test_recent_samples_are_those_of_the_machines_that_took_part():
 
 
 def play(samples, shares, rounds: int, dynamics: Dynamics = KNOWN, seeds: int = 400):
-    """`learn` over that many episodes with the same decision each round: (progress, learned, gap)."""
+    """`learn` over that many episodes with the same decision each round: (progress, learned, rote)."""
     machines = len(samples)
     keys = np.random.default_rng(0).integers(2**63, size=seeds).astype(np.uint64)
     table = np.tile(dataclasses.astuple(dynamics), (seeds, 1))
     participation, fortune = np.zeros((seeds, machines)), np.full((seeds, machines), np.nan)
-    learned, gap, progress = np.full(seeds, np.nan), np.full(seeds, np.nan), np.zeros(seeds)
+    learned, rote, progress = np.full(seeds, np.nan), np.full(seeds, np.nan), np.zeros(seeds)
     held, done = np.tile(shares, (seeds, 1)), np.tile(np.array(shares) > 0, (seeds, 1))
     for r in range(rounds):
         learn(
             np.array([samples], dtype=float), np.zeros(seeds, dtype=np.int64), done, held, np.full(seeds, 10),
-            np.full(seeds, r), keys, table, participation, fortune, learned, gap, progress,
+            np.full(seeds, r), keys, table, participation, fortune, learned, rote, progress,
         )  # fmt: skip
-    return progress, learned, gap
+    return progress, learned, rote
 
 
 def test_small_shares_level_off_below_whole_layers():
     def end(share: float, learned: float = 0.0) -> float:
-        at = KNOWN.advance(*(np.array([v]) for v in (learned, 0.0, 1e12, PLENTY)), share)
+        at = KNOWN.advance(*(np.array([v]) for v in (learned, 0.0, 1e12)), share)
         return float(at[0][0])
 
     assert end(1.0) == pytest.approx(1.5, rel=1e-6)
@@ -219,15 +226,16 @@ def test_small_shares_level_off_below_whole_layers():
 
 def test_learn_is_the_dynamics_round_by_round():
     still = dataclasses.replace(KNOWN, noise=0.0, run_spread=0.0, machine_spread=0.0)
-    progress, learned, gap = play([30, 50, 20], [0.5, 0.25, 0.0], 3, still, seeds=2)
+    progress, learned, rote = play([30, 50, 20], [0.5, 0.25, 0.0], 3, still, seeds=2)
     took_part, at = np.zeros((1, 3)), (np.zeros(1), np.zeros(1))
     for r in range(3):
         took_part = remember(took_part, np.array([[True, True, False]]), np.array([r]))
         amount = still.work(np.array([0.75]), np.array([0.8]), np.array([10.0]))
-        at = still.advance(*at, amount, recent_samples(took_part, np.array([[30.0, 50.0, 20.0]])), 0.375)
+        at = still.advance(*at, amount, 0.375)
     assert learned == pytest.approx([at[0][0]] * 2)
-    assert gap == pytest.approx([at[1][0]] * 2)
-    assert progress == pytest.approx(learned - gap)
+    assert rote == pytest.approx([at[1][0]] * 2)
+    samples = recent_samples(took_part, np.array([[30.0, 50.0, 20.0]]))
+    assert progress == pytest.approx(learned - still.gap(at[1], samples))
 
 
 def test_no_draw_of_one_episode_and_round_comes_again_in_another():

@@ -9,15 +9,15 @@ from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, r
 from fedcore.reference import TARGET_PART
 
 SHAPE = Dynamics(
-    rate=0.1, ceiling=1.45, share_power=0.1, scaling=0.8, steps_power=0.75, cover_power=0.6, overlap_power=0.15,
-    data_power=0.35, rest_samples=20.0, rest_power=1.5, gap_fade=0.0, context_power=0.4, noise=0.004, run_spread=0.1,
+    rate=0.1, ceiling=1.7, share_power=0.1, scaling=0.8, steps_power=0.75, cover_power=0.6, overlap_power=0.15,
+    data_power=0.35, rest_samples=5.0, rest_power=0.9, gap_fade=0.0, context_power=0.4, noise=0.004, run_spread=0.1,
     machine_spread=0.1,
 )  # fmt: skip
 
 
 def anchored(shape: Dynamics) -> Dynamics:
     """Of that shape, with the rate at which progress 1 is what it means."""
-    rate = brentq(lambda x: TARGET_PART * reference_end(dataclasses.replace(shape, rate=x)) - 1.0, 1e-3, 1.0)
+    rate = brentq(lambda x: TARGET_PART * reference_end(dataclasses.replace(shape, rate=x)) - 1.0, 1e-3, 0.3)
     return dataclasses.replace(shape, rate=rate)
 
 
@@ -48,8 +48,8 @@ def synthetic(runs: int, noisy: bool, seed: int = 0) -> list[dict]:
             here = np.array([images[shares > 0].sum() / images.sum()])
             amount = TRUE.work(np.array([shares.sum()]), here, np.array([steps]))
             lately = recent_samples(took_part, images[None])
-            at = TRUE.in_context(context).advance(*at, amount, lately, shares[shares > 0].mean(), luck)
-            measured = float((at[0] - at[1])[0]) + noisy * TRUE.noise * rng.normal()
+            at = TRUE.in_context(context).advance(*at, amount, shares[shares > 0].mean(), luck)
+            measured = float((at[0] - TRUE.gap(at[1], lately))[0]) + noisy * TRUE.noise * rng.normal()
             rounds.append(
                 {"steps": steps, "shares": shares.tolist(), "infonce": UNTRAINED - measured * (UNTRAINED - TARGET)}
             )

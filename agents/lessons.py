@@ -1,0 +1,123 @@
+"""What every move of the menu is worth in the rounds of simulated episodes, found by playing on from there.
+
+In a round each move is kept to the end of the episode, in a future drawn anew. Whoever then makes the best one, and asks
+again in the next round, does better than any one move kept throughout: a rollout algorithm (Bertsekas 2005, "Dynamic
+programming and suboptimal control: a survey from ADP to MPC"). Such a search knows the simulator and the episode's hidden luck;
+who learns its scores from observations alone learns what they are on average where observations do not tell more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.network import MenuNetwork
+from agents.rollout import play_out
+from agents.vecenv import BatchedVecEnv
+from envs.core import Core
+from envs.menu import LEVELS, menu_actions, menu_size
+from envs.patterns import PATTERNS
+from fedcore.world import World
+
+TRIED = ("crew", "crew-turns", "crew-pairs", "crew-singly", "crew-more", "sure-pairs", "sure-singly", "best", "two", "singly")
+LEAST_LEVEL = LEVELS - 3
+"""Of the intervals on the menu, the three longest are tried."""
+STRAY = 0.1
+WORST = 4.0
+"""What the worst moves, and those that are not tried, lose at most."""
+
+
+def moves_tried() -> NDArray[np.int64]:
+    """Moves of the menu that the search tries."""
+    patterns = [list(PATTERNS).index(name) for name in TRIED]
+    return np.array([pattern * LEVELS + level for pattern in patterns for level in range(LEAST_LEVEL, LEVELS)])
+
+
+def kept_scores(core: Core, rng: np.random.Generator) -> NDArray[np.float64]:
+    """What every move scores if it is kept from here to the episode's end.
+
+    Futures are drawn anew, the same for all moves of an episode: what the episode is going to meet stays unknown.
+
+    Args:
+        core: simulated episodes that have begun and not ended; left as they are.
+        rng: of the futures.
+
+    Returns:
+        (B, moves tried) log-efficiencies.
+    """
+    moves, envs = moves_tried(), core.num_envs
+    copies = core.copies(np.repeat(np.arange(envs), len(moves)))
+    copies.key = np.repeat(rng.integers(2**63, size=envs, dtype=np.int64).astype(np.uint64), len(moves))
+    kept = np.tile(moves, envs)
+    return play_out(copies, lambda rows, seen: menu_actions(kept[rows], seen)).reshape(envs, len(moves))
+
+
+def lost(scores: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(B, menu) how much less than the best every move of the menu scores, at most `WORST`."""
+    out = np.full((len(scores), menu_size()), WORST, dtype=np.float32)
+    out[:, moves_tried()] = np.minimum(scores.max(axis=1, keepdims=True) - scores, WORST)
+    return out
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Rounds of episodes.
+
+    Attributes:
+        observations: (N, size).
+        lost: (N, menu) how much less than the best move every other scores, kept from there to the episode's end.
+        best: (N,) the best move there.
+        taken: (N,) the move that was played.
+        earned: (N,) what was earned from there to the episode's end, NaN where that was not seen.
+    """
+
+    observations: Tensor
+    lost: Tensor
+    best: Tensor
+    taken: Tensor
+    earned: Tensor
+
+
+def join(parts: Sequence[Lessons]) -> Lessons:
+    """All in one."""
+    return Lessons(*(torch.cat(field) for field in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
+def lessons(worlds: Sequence[World], network: MenuNetwork | None, envs: int, rounds: int, seed: int) -> Lessons:
+    """Play episodes, with a stray move now and then, and find what every move would be worth in each of their rounds.
+
+    Args:
+        worlds: to draw episodes from.
+        network: whose moves are played; None plays the best ones.
+        envs: episodes side by side; an ended one is followed by another.
+        rounds: of each.
+        seed: of everything.
+    """
+    env, rng, moves = BatchedVecEnv(worlds, envs, seed), np.random.default_rng([seed, 2]), moves_tried()
+    observation = env.reset()
+    seen, losses, taken = (list[Tensor]() for _ in range(3))
+    rewards, ends = np.zeros((rounds, envs)), np.zeros((rounds, envs), dtype=np.bool_)
+    for t in range(rounds):
+        loses = lost(kept_scores(env.core, rng))
+        chosen = loses.argmin(axis=1) if network is None else _chosen(network, observation)
+        played = np.where(rng.random(envs) < STRAY, rng.choice(moves, size=envs), chosen)
+        for kept, value in ((seen, observation), (losses, loses), (taken, played)):
+            kept.append(torch.from_numpy(value.copy()))
+        env.step_async(menu_actions(played, observation))
+        observation, rewards[t], ends[t], _ = env.step_wait()
+    earned, ahead = np.zeros((rounds, envs)), np.full(envs, np.nan)
+    for t in reversed(range(rounds)):
+        ahead = rewards[t] + np.where(ends[t], 0.0, ahead)
+        earned[t] = ahead
+    everything, known = torch.cat(losses), torch.from_numpy(earned.astype(np.float32)).flatten()
+    return Lessons(torch.cat(seen), everything, everything.argmin(dim=1), torch.cat(taken), known)
+
+
+@torch.inference_mode()
+def _chosen(network: MenuNetwork, observation: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.asarray(network(torch.from_numpy(observation)).argmax(dim=1))
