@@ -49,7 +49,7 @@ class PPORecipe:
     clip_range: float = 0.2
     target_kl: float = 0.02
     width: int = 64
-    warm: WarmStart | None = field(default_factory=WarmStart)
+    warm: WarmStart | None = field(default_factory=lambda: WarmStart(passes=4))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class DQNRecipe:
     explore_fraction: float = 0.4
     explore_final: float = 0.03
     width: int = 64
-    warm: WarmStart | None = field(default_factory=WarmStart)
+    warm: WarmStart | None = field(default_factory=lambda: WarmStart(passes=2))
 
 
 RECIPES: dict[str, PPORecipe | DQNRecipe] = {"ppo": PPORecipe(), "dqn": DQNRecipe()}

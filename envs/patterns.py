@@ -132,7 +132,8 @@ def crew(
 ) -> Floats:
     """Whole models for the machines of the least time x cost whose data suffice together, everyone if nobody's do.
 
-    A crew that has cost as much as `STUCK` says does not suffice, whatever was predicted: everyone then, in turns.
+    Those whose data are too few to be missed are left out. A crew that has cost as much as `STUCK` says does not suffice,
+    whatever was predicted: everyone then, in turns.
 
     Args:
         view: of one observation or of a batch.
@@ -147,24 +148,54 @@ def crew(
     product = np.where(able, time * cost / np.maximum(back, 1e-6) ** 2, np.inf)
     order = np.argsort(product, axis=-1, kind="stable")
     data, alone = (np.take_along_axis(np.where(able, m[name], 0.0), order, axis=-1) for name in ("data", "teaches"))
-    # How far pooled data lead: between the best machine's and the fleet's, linearly in the logarithm of their number.
-    pooled, largest, total = data.cumsum(axis=-1), *(f(m["data"], axis=-1, keepdims=True) for f in (np.max, np.sum))
-    best, whole = m["teaches"].max(axis=-1, keepdims=True), np.asarray(view.fleet["teaches"])[..., None]
-    part = np.log(np.maximum(pooled, 1e-9) / largest) / np.maximum(np.log(total / largest), 1e-9)
-    together = np.where(part > 0.0, best + (whole - best) * np.minimum(part, 1.0), 0.0)
-    reach = np.maximum.accumulate(np.maximum(alone, together), axis=-1)
+    reach = np.maximum.accumulate(np.maximum(alone, together(view, data.cumsum(axis=-1))), axis=-1)
     f = view.fleet
     spent = f["energy_weight"] * f["energy_vs_reference"] + (1.0 - f["energy_weight"]) * f["bytes_vs_reference"]
     stuck = np.asarray(f["time_vs_reference"] * spent > STUCK)[..., None]
-    short = np.where(stuck, ALL, (reach < margin / TEACHES_ALL).sum(axis=-1, keepdims=True))
+    wanted = margin / TEACHES_ALL
+    short = np.where(stuck, ALL, (reach < wanted).sum(axis=-1, keepdims=True))
     place = np.argsort(order, axis=-1, kind="stable")
     chosen = able & (place <= short + more)
+    if most is None:
+        idle = _not_missed(view, able & (place <= short) & (short < able.sum(axis=-1, keepdims=True)), wanted)
+        chosen &= ~idle
     if most is not None:
         chosen &= (place < most) | stuck
     waited = np.where(chosen, m["measurement_age"] - 1e-6 * place, -np.inf)
     turn = np.argsort(np.argsort(-waited, axis=-1, kind="stable"), axis=-1, kind="stable")
     chosen &= turn < np.ceil(chosen.sum(axis=-1, keepdims=True) / np.where(stuck, TURNS, turns))
     return chosen * m["max_share"]
+
+
+def together(view: View, pooled: Floats) -> Floats:
+    """How far so much pooled data lead, in units of the feature `teaches`: between the best machine's and the fleet's, linearly
+    in the logarithm of their number; 0 where they are no more than the largest machine's.
+
+    Args:
+        view: of one observation or of a batch.
+        pooled: (..., N) sums of the feature `data`.
+    """
+    m = view.machine
+    largest, total = (f(m["data"], axis=-1, keepdims=True) for f in (np.max, np.sum))
+    best, whole = m["teaches"].max(axis=-1, keepdims=True), np.asarray(view.fleet["teaches"])[..., None]
+    part = np.log(np.maximum(pooled, 1e-9) / largest) / np.maximum(np.log(total / largest), 1e-9)
+    return np.where(part > 0.0, best + (whole - best) * np.minimum(part, 1.0), 0.0)
+
+
+def _not_missed(view: View, crew: NDArray[np.bool_], wanted: float) -> NDArray[np.bool_]:
+    """Which of a crew (..., K_max) can be left out, those of least data first, while the others' data still suffice."""
+    m, left = view.machine, crew.copy()
+    size = int(crew.sum(axis=-1).max(initial=0))
+    if size < 2:
+        return np.zeros_like(crew)
+    order = np.argsort(np.where(crew, m["data"], np.inf), axis=-1, kind="stable")
+    for j in range(size):
+        without = left.copy()
+        np.put_along_axis(without, order[..., j : j + 1], False, axis=-1)
+        alone = np.where(without, m["teaches"], 0.0).max(axis=-1, keepdims=True)
+        pooled = np.where(without, m["data"], 0.0).sum(axis=-1, keepdims=True)
+        left = np.where(np.maximum(alone, together(view, pooled)) >= wanted, without, left)
+    return crew & ~left
 
 
 PATTERNS: dict[str, Callable[[View, Floats | float], Floats]] = {

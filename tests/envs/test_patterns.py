@@ -192,6 +192,10 @@ def test_a_crew_is_the_best_whose_data_suffice_and_takes_turns() -> None:
     few.fleet.update({name: np.array(0.5) for name in ("time_vs_reference", "energy_vs_reference", "bytes_vs_reference")})
     for pattern in (crew(few, 10.0), crew(few, 10.0, most=1), crew(few, 10.0, turns=3)):
         assert np.flatnonzero(pattern).tolist() == [0, 3]  # it has cost much and not sufficed
+    # The fastest has next to no data, and those of the next two suffice without it.
+    idle = hand(step_time=[0.0, 0.2, 0.5, 0.9], teaches=[0.05, 0.4, 0.4, 0.4], data=[0.01, 0.5, 0.5, 0.5])
+    assert np.flatnonzero(crew(idle, 10.0)).tolist() == [1, 2]
+    assert np.flatnonzero(crew(idle, 10.0, more=1)).tolist() == [1, 2, 3]
     hopeless = hand(step_time=[0.5, 0.0, 0.2], teaches=[0.1] * 3, measurement_age=[0.3, 0.1, 0.2])
     hopeless.fleet["teaches"] = np.array(0.2)
     assert np.flatnonzero(crew(hopeless, 10.0)).tolist() == [0, 1, 2]
