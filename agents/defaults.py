@@ -18,7 +18,7 @@ import numpy as np
 from agents.frozen import POLICIES, FrozenPolicy, freeze, load_policy
 from agents.heuristics import HEURISTICS
 from agents.quality import Quality, quality, quality_grid
-from agents.worlds import RANDOM, contents, described, random_scenarios, training_worlds
+from agents.worlds import DRAWS, RANDOM, contents, described, random_scenarios, training_worlds
 from fedcore.files import content_key, write_text
 from scenarios import load, names
 
@@ -118,11 +118,11 @@ def page(rows: dict[str, list[Quality]], policies: Sequence[str], options: Defau
     text = f"""# The default policies
 
 `agents.load("ppo-default")`, `agents.load("dqn-default")`, or these names wherever a policy's file goes. Made by
-`python -m agents.defaults`, which trains them over random scenarios ([scenarios/generate.py](../scenarios/generate.py), split
-"train"), freezes them and writes this page. How: what every move of `envs.menu` is worth in every round of episodes is found by
-playing on from there in simulation ([lessons.py](../agents/lessons.py)) and learnt first
-([warm_start.py](../agents/warm_start.py)), then PPO or DQN ([recipes.py](../agents/recipes.py)) go on, and the best policy by
-the same few episodes ([trial.py](../agents/trial.py)) is kept.
+`python -m agents.defaults`, which trains them over {DRAWS} random scenarios (split "train" of
+[scenarios/generate.py](../scenarios/generate.py)), freezes them and writes this page. How: what every move of `envs.menu` is
+worth in every round of episodes is found by playing on from there in simulation ([lessons.py](../agents/lessons.py)) and learnt
+first ([warm_start.py](../agents/warm_start.py)), then PPO or DQN ([recipes.py](../agents/recipes.py)) go on, and the best
+policy by the same few episodes ([trial.py](../agents/trial.py)) is kept.
 
 Simulated, {options.episodes} held-out episodes each. Figures are interquartile means of efficiency (the reference policy
 has 1); ratios are of such means, over the strongest heuristic and over the best fixed decision, searched on each scenario.
