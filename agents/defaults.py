@@ -158,7 +158,8 @@ def main() -> None:
         positive(name, getattr(options, name))
     policies: dict[str, FrozenPolicy] = {algorithm: trained(algorithm, options) for algorithm in options.algorithms}
     for path in sorted(options.folder.glob("*-default.safetensors")):
-        policies.setdefault(path.stem.removesuffix("-default"), load_policy(path))
+        loaded = load_policy(path)
+        policies.setdefault(path.stem.removesuffix("-default"), FrozenPolicy(loaded.network, loaded.card, path.stem))
     rows = judged(list(policies.values()), options)
     spoken = [policy.name for policy in policies.values()]
     for policy in policies.values():
