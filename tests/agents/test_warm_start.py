@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import scenarios
-from agents.lessons import join, lessons
+from agents.lessons import join, lessons, moves_tried
 from agents.network import MenuNetwork
 from agents.recipes import DQNRecipe, PPORecipe, build
 from agents.vecenv import BatchedVecEnv
@@ -25,8 +25,7 @@ def test_what_is_taught_is_chosen(algorithm):
     unseen = lessons(worlds, actor(model), 16, 3, seed=5)
     chosen = torch.from_numpy(model.predict(unseen.observations.numpy(), deterministic=True)[0])
     loses = unseen.lost.gather(1, chosen[:, None])[:, 0]
-    assert loses.mean() < 0.25 * unseen.lost.mean()
-    assert loses.mean() <= unseen.lost.mean(dim=0).min()  # of any one move everywhere
+    assert loses.mean() < 0.2 * unseen.lost[:, moves_tried()].mean()
     if algorithm == "dqn":
         target, online = model.policy.q_net_target.state_dict(), model.policy.q_net.state_dict()
         assert all(torch.equal(target[name], online[name]) for name in online)
