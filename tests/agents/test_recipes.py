@@ -16,7 +16,7 @@ RECIPE = PPORecipe(num_envs=8, rollout=16, minibatch=64, epochs=1, width=16, war
 def test_tensorboard_has_the_scores_parts_and_the_spread_of_decisions(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    _, curve = train("ppo", [compile_world(scenarios.load("two-servers"))], 0, tmp_path, steps=4096, recipe=RECIPE)
+    _, curve = train("ppo", [compile_world(scenarios.load("two-servers"))], 0, tmp_path, steps=2048, recipe=RECIPE)
     folder = next((tmp_path / "tensorboard").iterdir())
     events = EventAccumulator(str(folder))
     events.Reload()
