@@ -49,7 +49,7 @@ class Belief:
         self.drawn, d = self.core.conditions.copy(), world.dynamics
         shape = learner.fortune.shape
         learner.fortune[:] = d.run_spread * rng.normal(size=(samples, 1)) + d.machine_spread * rng.normal(size=shape)
-        self.participation, self.rote, self.gap = np.zeros((1, shape[1])), np.zeros(1), np.zeros(1)
+        self.participation, self.rote = np.zeros((1, shape[1])), np.zeros(1)
         self.link_noise = rng.normal(size=shape)
         self.round = 0
 
@@ -74,12 +74,12 @@ class Belief:
             part = np.array([samples[done].sum() / samples.sum()])
             work = d.work(np.array([m["last_share"][done].sum()]), part, np.array([10.0 ** f["last_steps"]]))
             _, self.rote = d.advance(np.zeros(1), self.rote, work)
-            self.gap = d.gap(self.rote, recent_samples(self.participation, samples[None]))
+        gap = d.gap(self.rote, recent_samples(self.participation, samples[None]))
         learner = self.core.learner
         assert isinstance(learner, SimulatedLearner)
         learner.participation[:], learner.rote[:] = self.participation, self.rote
         self.core.progress[:] = f["progress"]
-        learner.learned[:] = np.minimum(max(float(f["progress"]), 0.0) + self.gap, 0.999 * d.ceiling)
+        learner.learned[:] = np.minimum(max(float(f["progress"]), 0.0) + gap, 0.999 * d.ceiling)
 
     def _conditions(self, view: View) -> None:
         """Links, load, heat, presence and charge."""

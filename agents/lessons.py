@@ -71,14 +71,12 @@ class Lessons:
     Attributes:
         observations: (N, size).
         lost: (N, menu) how much less than the best move every other scores, kept from there to the episode's end.
-        best: (N,) the best move there.
         taken: (N,) the move that was played.
         earned: (N,) what was earned from there to the episode's end, NaN where that was not seen.
     """
 
     observations: Tensor
     lost: Tensor
-    best: Tensor
     taken: Tensor
     earned: Tensor
 
@@ -98,7 +96,7 @@ def lessons(worlds: Sequence[World], network: MenuNetwork | None, envs: int, rou
         rounds: of each.
         seed: of everything.
     """
-    env, rng, moves = BatchedVecEnv(worlds, envs, seed), np.random.default_rng([seed, 2]), moves_tried()
+    env, rng, moves = BatchedVecEnv(worlds, envs, seed, menu=True), np.random.default_rng([seed, 2]), moves_tried()
     observation = env.reset()
     seen, losses, taken = (list[Tensor]() for _ in range(3))
     rewards, ends = np.zeros((rounds, envs)), np.zeros((rounds, envs), dtype=np.bool_)
@@ -108,14 +106,13 @@ def lessons(worlds: Sequence[World], network: MenuNetwork | None, envs: int, rou
         played = np.where(rng.random(envs) < STRAY, rng.choice(moves, size=envs), chosen)
         for kept, value in ((seen, observation), (losses, loses), (taken, played)):
             kept.append(torch.from_numpy(value.copy()))
-        env.step_async(menu_actions(played, observation))
+        env.step_async(played)
         observation, rewards[t], ends[t], _ = env.step_wait()
     earned, ahead = np.zeros((rounds, envs)), np.full(envs, np.nan)
     for t in reversed(range(rounds)):
         ahead = rewards[t] + np.where(ends[t], 0.0, ahead)
         earned[t] = ahead
-    everything, known = torch.cat(losses), torch.from_numpy(earned.astype(np.float32)).flatten()
-    return Lessons(torch.cat(seen), everything, everything.argmin(dim=1), torch.cat(taken), known)
+    return Lessons(torch.cat(seen), torch.cat(losses), torch.cat(taken), torch.from_numpy(earned.astype(np.float32)).flatten())
 
 
 @torch.inference_mode()

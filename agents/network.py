@@ -75,7 +75,7 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
 
 
 def _reach(pooled: Tensor, alone: Tensor, data: Tensor, teaches: Tensor, fleet: Tensor) -> Tensor:
-    """How far so much data lead, alone or pooled, as `envs.patterns.crew` estimates it; (B, K) all but fleet."""
+    """How far so much data lead, alone or pooled, as `envs.patterns.together` estimates it; (B, K) all but fleet."""
     largest, best = data.amax(dim=1, keepdim=True).clamp_min(1e-9), teaches.amax(dim=1, keepdim=True)
     way = _log(pooled / largest) / _log(data.sum(dim=1, keepdim=True) / largest).clamp_min(1e-9)
     together = best + (fleet[:, None, _F["teaches"]] - best) * way.clamp_max(1.0)

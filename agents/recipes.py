@@ -49,7 +49,7 @@ class PPORecipe:
     clip_range: float = 0.2
     target_kl: float = 0.02
     width: int = 64
-    warm: WarmStart | None = field(default_factory=lambda: WarmStart(passes=4))
+    warm: WarmStart | None = field(default_factory=WarmStart)
 
 
 @dataclass(frozen=True)

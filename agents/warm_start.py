@@ -29,6 +29,7 @@ from fedcore.world import World
 PARTS = 2
 """Lessons of a pass are made in so many parts, side by side where there are processes for it."""
 PER_WORLD = 32
+"""Episodes side by side that one scenario has use for."""
 GAP = 0.3
 """A move made once costs about so much of what it costs if it is kept."""
 BATCH = 256
@@ -47,7 +48,7 @@ class WarmStart:
         temperature: of the actor.
     """
 
-    passes: int = 3
+    passes: int = 4
     envs: int = 256
     rounds: int = 48
     epochs: int = 24
@@ -108,7 +109,7 @@ def teach(model: BaseAlgorithm, taught: Lessons, recipe: WarmStart, seed: int) -
     generator, mean = torch.Generator().manual_seed(seed), 0.0
     for _ in range(recipe.epochs):
         losses = []
-        for part in torch.randperm(len(taught.best), generator=generator).split(BATCH):
+        for part in torch.randperm(len(taught.taken), generator=generator).split(BATCH):
             if isinstance(network, EquivariantActorCritic):
                 loss = _actor_critic_loss(network, taught, part, recipe.temperature)
             else:

@@ -159,7 +159,7 @@ def crew(
     if most is None:
         idle = _not_missed(view, able & (place <= short) & (short < able.sum(axis=-1, keepdims=True)), wanted)
         chosen &= ~idle
-    if most is not None:
+    else:
         chosen &= (place < most) | stuck
     waited = np.where(chosen, m["measurement_age"] - 1e-6 * place, -np.inf)
     turn = np.argsort(np.argsort(-waited, axis=-1, kind="stable"), axis=-1, kind="stable")
@@ -182,20 +182,20 @@ def together(view: View, pooled: Floats) -> Floats:
     return np.where(part > 0.0, best + (whole - best) * np.minimum(part, 1.0), 0.0)
 
 
-def _not_missed(view: View, crew: NDArray[np.bool_], wanted: float) -> NDArray[np.bool_]:
+def _not_missed(view: View, members: NDArray[np.bool_], wanted: float) -> NDArray[np.bool_]:
     """Which of a crew (..., K_max) can be left out, those of least data first, while the others' data still suffice."""
-    m, left = view.machine, crew.copy()
-    size = int(crew.sum(axis=-1).max(initial=0))
+    m, left = view.machine, members.copy()
+    size = int(members.sum(axis=-1).max(initial=0))
     if size < 2:
-        return np.zeros_like(crew)
-    order = np.argsort(np.where(crew, m["data"], np.inf), axis=-1, kind="stable")
+        return np.zeros_like(members)
+    order = np.argsort(np.where(members, m["data"], np.inf), axis=-1, kind="stable")
     for j in range(size):
         without = left.copy()
         np.put_along_axis(without, order[..., j : j + 1], False, axis=-1)
         alone = np.where(without, m["teaches"], 0.0).max(axis=-1, keepdims=True)
         pooled = np.where(without, m["data"], 0.0).sum(axis=-1, keepdims=True)
         left = np.where(np.maximum(alone, together(view, pooled)) >= wanted, without, left)
-    return crew & ~left
+    return members & ~left
 
 
 PATTERNS: dict[str, Callable[[View, Floats | float], Floats]] = {
