@@ -45,6 +45,10 @@ class Options:
     engine: Literal["inprocess", "flower"] = "inprocess"
     """How real training reaches its machines: all in this process, or over Flower's SuperLink and SuperNodes, started here
     for a trial (docs/deploy.md has several machines). Implies the training tier; seconds and bytes are measured."""
+    shaped: bool = False
+    """With --engine flower: every machine in a network namespace of its own with the scenario's link rates, recorded ones
+    replayed, and a part of a core that makes it as fast as the scenario says; what rounds took is held against both simulated
+    tiers. Linux, root and iproute2 are needed."""
     data: Path | None = None
     """Your images; implies the training tier."""
     episodes: int = 30
@@ -105,6 +109,14 @@ def main() -> None:
         need_flower()
         if options.agreement:
             raise InputError("--agreement compares both tiers in this process; expected it without --engine flower")
+        if options.shaped:
+            from fedcore.flower.namespaces import need_namespaces
+
+            need_namespaces()
+            if options.data is not None:
+                raise InputError("--shaped compares with simulation of the scenario's own data; expected it without --data")
+    elif options.shaped:
+        raise InputError("--shaped shapes real machines; expected it with --engine flower")
     path = None if options.policy is None else policy_path(options.policy)
     if path is None:
         path = newest_policy(options.out)
@@ -121,7 +133,7 @@ def main() -> None:
         from agents.real_machines import on_machines
 
         agents = ([str(path)] if path else []) + (names or ([] if path else ["equal"]))
-        on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder)
+        on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder, options.shaped, options.workers)
     elif options.agreement:
         both_tiers(options, chosen, path, names, folder)
     elif options.tier == "training" or options.data is not None:
@@ -235,13 +247,15 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
     from agents.benchmark import benchmark, orchestrator
     from agents.cli import console, judge_with_bars, progress_bar
     from agents.judge import Cell, cell_scenario, target_of
+    from agents.leaderboard import labels
     from agents.report import Report
     from fedcore.files import write_text
 
     agents = (names or list(POLICIES)) + ([str(path)] if path else [])
     data = None if options.data is None else str(options.data)
     assert options.runs is not None
-    cells, labels, simulated = [], [], []
+    shown = labels(agents)
+    cells, spoken, simulated = [], [], []
     with progress_bar() as bar:
         task = bar.add_task("simulated episodes", total=len(chosen) * len(agents) * options.episodes, note="")
         for scenario in chosen:
@@ -250,8 +264,8 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
             # Images of a person's own need a target of their own, and the reference's real cost is measured on the way.
             target = None if data is None else target_of(scenario, data)
             cells += [Cell(name, cell_scenario(scenario), run, data, target) for run in range(options.runs) for name in agents]
-            labels += [f"{scenario.name}, {Path(name).stem}, {run}" for run in range(options.runs) for name in agents]
-    judgements = judge_with_bars(cells, labels, options.out / "cells", options.workers)
+            spoken += [f"{scenario.name}, {shown[name]}, {run}" for run in range(options.runs) for name in agents]
+    judgements = judge_with_bars(cells, spoken, options.out / "cells", options.workers)
     found = agreement(simulated, [j.result for j in judgements])
     report = Report("Simulation and real training", folder)
     for grid in (agreement_grid(found), *(policy_grid(a) for a in found)):

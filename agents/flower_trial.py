@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from agents.flower_server import PROCESS
 from agents.real_run import EVENTS, FAILED, RESULT, Job
 from envs.training import learner_seed, made_here
 from fedcore.data.loading import load_images
+from fedcore.flower.hosts import Hosts, Loopback
 from fedcore.flower.processes import Processes
 from fedcore.flower.superlink import Superlink, submit
 from fedcore.remote.data import deal
@@ -38,13 +40,18 @@ def deal_data(job: Job) -> None:
         deal(Path(job.folder) / name, samples)
 
 
-def play_trial(job: Job, on_event: Callable[[dict[str, Any]], None] = lambda event: None) -> dict[str, Any]:
+def play_trial(
+    job: Job,
+    on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    surroundings: AbstractContextManager[Hosts] | None = None,
+) -> dict[str, Any]:
     """Play a job over Flower on this machine; every process that it starts is gone when it returns or raises.
 
     Args:
         job: what to run; one that was interrupted goes on from its checkpoint, one that has ended is
             read.
         on_event: told every event of `real_run.Events`.
+        surroundings: of its machines, made when the run begins and removed when it ends; None for the loopback interface.
 
     Returns:
         What `real_run` wrote as its result.
@@ -60,8 +67,12 @@ def play_trial(job: Job, on_event: Callable[[dict[str, Any]], None] = lambda eve
     deal_data(job)
     path = folder / "job.json"
     job.write(path)
-    with tempfile.TemporaryDirectory(prefix="intrafed-") as short, Processes() as processes:
-        link = Superlink(processes, folder, Path(short))
+    with (
+        tempfile.TemporaryDirectory(prefix="intrafed-") as short,
+        surroundings or nullcontext(Loopback()) as hosts,
+        Processes() as processes,
+    ):
+        link = Superlink(hosts, processes, folder, Path(short))
         workers = {name: link.start_worker(name, folder / name) for name in parse(job.scenario, "x").fleet.machine_names}
         for name, worker in workers.items():
             link.start_supernode(name, worker)

@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from agents.benchmark import HELD_OUT_SEED
-from agents.cli import console, progress_bar
+from agents.benchmark import HELD_OUT_SEED, benchmark, orchestrator
+from agents.cli import console, judge_with_bars, progress_bar
+from agents.episodes import EpisodeResult
 from agents.flower_trial import play_trial
-from agents.judge import cell_scenario, target_of
+from agents.judge import Cell, cell_scenario, target_of
+from agents.leaderboard import labels
 from agents.real_run import Job
 from agents.report import Report
+from agents.shaped import host_step_s, shaped
 from agents.tables import Grid, si
+from agents.truth import Truth, truth_grid, truth_plot
 from fedcore.files import content_key, write_text
+from fedcore.flower.hosts import Hosts
 from scenarios import Scenario
 
+EPISODES = 30
+"""Simulated, that real runs are held against."""
 
-def play_job(job: Job, label: str) -> dict[str, Any]:
-    """Play one job with a bar, its log lines above it; returns what `play_trial` does."""
+
+def play_job(job: Job, label: str, surroundings: AbstractContextManager[Hosts] | None = None) -> dict[str, Any]:
+    """Play one job with a bar, its log lines above it; arguments and result as `play_trial`'s."""
     with progress_bar() as bar:
         task = bar.add_task(label, total=1.0, note="starting SuperLink and nodes")
 
@@ -32,7 +41,7 @@ def play_job(job: Job, label: str) -> dict[str, Any]:
                 took = f"{event['seconds']:.1f} s, {si(event['bytes'], 'B')}"
                 bar.update(task, completed=shown, note=f"round {event['round']}, progress {event['progress']:.2f}, {took}")
 
-        told = play_trial(job, on_event)
+        told = play_trial(job, on_event, surroundings)
         bar.update(task, completed=1.0, note="done")
     return told
 
@@ -58,8 +67,27 @@ def measured_grid(told: Sequence[dict[str, Any]], scenario: str) -> Grid:
     )
 
 
+def held_against(
+    told: Sequence[dict[str, Any]], scenario: Scenario, agents: Sequence[str], runs: int, out: Path, workers: int
+) -> Truth:
+    """Play the same agents on both simulated tiers."""
+    with console.status("simulated episodes"):
+        fast = benchmark([orchestrator(name, scenario) for name in agents], scenario, EPISODES)
+    cells = [Cell(name, cell_scenario(scenario), run) for run in range(runs) for name in agents]
+    trained = judge_with_bars(cells, [labels(agents)[cell.agent] for cell in cells], out / "cells", workers)
+    real = [EpisodeResult(**each["result"]) for each in told]
+    return Truth(real, {"Orchestration-v0": fast, "Training-v0": [j.result for j in trained]})
+
+
 def on_machines(
-    chosen: Sequence[Scenario], agents: Sequence[str], runs: int, data: Path | None, out: Path, folder: Path
+    chosen: Sequence[Scenario],
+    agents: Sequence[str],
+    runs: int,
+    data: Path | None,
+    out: Path,
+    folder: Path,
+    shape: bool = False,
+    workers: int = 1,
 ) -> None:
     """Play every agent on every scenario over Flower on this machine, and report.
 
@@ -70,6 +98,8 @@ def on_machines(
         data: a user's images, or None.
         out: folder of all runs; one that was interrupted goes on from there.
         folder: of the report.
+        shape: give machines the scenario's link rates and speeds, and hold what was measured against both simulated tiers.
+        workers: processes of the latter.
     """
     report = Report("Orchestrators on real machines", folder)
     everything = []
@@ -77,15 +107,22 @@ def on_machines(
         path = None if data is None else str(data)
         target = None if path is None else target_of(scenario, path)
         told = []
+        host_s = host_step_s(scenario) if shape else 0.0
         for run in range(runs):
             for agent in agents:
                 job = Job(agent, cell_scenario(scenario), HELD_OUT_SEED + run, "", path, target)
-                kept = out / "machines" / content_key(job.identity())
+                kept = out / "machines" / content_key(job.identity(), shape)
                 job = Job(**{**vars(job), "folder": str(kept.resolve())})
-                told.append(play_job(job, f"{scenario.name}, {Path(agent).stem}"))
-        grid = measured_grid(told, scenario.name)
-        console.print(grid.rich())
-        report.grid(grid)
+                surroundings = shaped(scenario, host_s, run, console.print) if shape else None
+                told.append(play_job(job, f"{scenario.name}, {labels(agents)[agent]}", surroundings))
+        grids = [measured_grid(told, scenario.name)]
+        if shape:
+            truth = held_against(told, scenario, agents, runs, out, workers)
+            grids.append(truth_grid(truth, scenario.name))
+            report.figure(f"truth-{scenario.name}", truth_plot(truth), "On the line, simulation tells the truth")
+        for grid in grids:
+            console.print(grid.rich())
+            report.grid(grid)
         everything += told
     write_text(folder / "results.json", json.dumps(everything, indent=1))
     console.print(f"report: {report.write()}")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedcore.flower.frames import ask
+from fedcore.flower.pieces import cut, joined
 
-BLOCK, PACKET, TELEMETRY = "block", "packet", "telemetry"
+BLOCK, TELEMETRY = "block", "telemetry"
 
 app = ClientApp()
 
@@ -28,11 +28,6 @@ def answer(message: Message, context: Context) -> Message:
     if not isinstance(path, str):
         raise ValueError("this SuperNode's --node-config has no socket: start it with python -m fedcore.flower.node")
     sent: Any = message.content
-    telemetry, reply = ask(path, sent[BLOCK][PACKET].numpy().tobytes())
-    records = RecordDict(
-        {
-            BLOCK: ArrayRecord({PACKET: Array(np.frombuffer(reply, dtype=np.uint8))}),
-            TELEMETRY: MetricRecord(json.loads(telemetry)),
-        }
-    )
+    telemetry, reply = ask(path, joined(sent[BLOCK]))
+    records = RecordDict({BLOCK: cut(reply), TELEMETRY: MetricRecord(json.loads(telemetry))})
     return Message(records, reply_to=message)

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from fedcore.flower.processes import Processes, flower_environment, free_ports
+from fedcore.parallel import WORKER_ENVIRONMENT
 from scenarios.errors import InputError, told
 
 SOCKET = "socket"
@@ -82,7 +83,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="intrafed-") as short, Processes() as processes:
         socket = Path(short) / SOCKET
         environment = flower_environment(folder / "flower")
-        worker = processes.start(worker_command(options.machine, options.data.resolve(), socket, folder), log, environment)
+        command = worker_command(options.machine, options.data.resolve(), socket, folder)
+        worker = processes.start(command, log, WORKER_ENVIRONMENT | environment)
         wait_for_socket(socket, worker, log)
         [port] = free_ports(1)
         node = processes.start(supernode_command(options.superlink, options.machine, socket, port, safety), log, environment)

@@ -52,12 +52,12 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def wait_for_port(port: int, timeout_s: float, process: subprocess.Popen[bytes]) -> bool:
-    """Whether something listens at a local port before the time is over or its process has ended."""
+def wait_for_port(host: str, port: int, timeout_s: float, process: subprocess.Popen[bytes]) -> bool:
+    """Whether something listens at a port of this machine before the time is over or its process has ended."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until and process.poll() is None:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((host, port)) == 0:
                 return True
         time.sleep(0.1)
     return False

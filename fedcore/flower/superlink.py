@@ -9,8 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fedcore.flower.app import CONNECTION, write_app, write_connection
+from fedcore.flower.hosts import Hosts
 from fedcore.flower.node import SOCKET, supernode_command, wait_for_socket, worker_command
 from fedcore.flower.processes import Processes, flower_environment, free_ports, wait_for_port
+from fedcore.parallel import WORKER_ENVIRONMENT
 from scenarios.errors import InputError
 
 STARTS_S = 120.0
@@ -27,9 +29,10 @@ def need_flower() -> None:
 
 
 class Superlink:
-    """A SuperLink of our own on the loopback interface.
+    """A SuperLink of our own.
 
     Args:
+        hosts: where it listens and machines live.
         processes: that it is started among.
         folder: of its logs and of Flower's files.
         short: folder with a short path, for sockets.
@@ -38,35 +41,37 @@ class Superlink:
         InputError: it does not start.
     """
 
-    def __init__(self, processes: Processes, folder: Path, short: Path) -> None:
-        self.folder, self.short, self._processes = folder, short, processes
+    def __init__(self, hosts: Hosts, processes: Processes, folder: Path, short: Path) -> None:
+        self.hosts, self.folder, self.short, self._processes = hosts, folder, short, processes
         [self.port] = free_ports(1)
         self.environment = flower_environment(folder / "flower")
         # It starts one process a run: looking for tasks as often as nodes do would be work for nothing.
         environment = self.environment | {"FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "1"}
-        command = ["flower-superlink", "--insecure", "--disable-runtime-dependency-installation", "--port", str(self.port)]
+        command = ["flower-superlink", "--insecure", "--disable-runtime-dependency-installation"]
+        command += ["--host", hosts.server, "--port", str(self.port)]
         log = folder / "superlink.log"
         self.process = processes.start(command, log, environment)
-        if not wait_for_port(self.port, STARTS_S, self.process):
+        if not wait_for_port(hosts.server, self.port, STARTS_S, self.process):
             raise InputError(f"the SuperLink has not started; see {log}")
         write_connection(folder / "flower", self.address, None)
 
     @property
     def address(self) -> str:
         """host:port."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.hosts.server}:{self.port}"
 
     def start_worker(self, machine: str, data: Path) -> subprocess.Popen[bytes]:
         """A machine's training process; `start_supernode` waits for it."""
         command = worker_command(machine, data, self._socket(machine), self.folder / machine)
-        return self._processes.start(command, self._log(machine), self.environment)
+        environment = WORKER_ENVIRONMENT | self.environment
+        return self._processes.start(self.hosts.computing(machine, command), self._log(machine), environment)
 
     def start_supernode(self, machine: str, worker: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
         """A machine's SuperNode, once its worker listens; raises InputError where that does not start."""
         wait_for_socket(self._socket(machine), worker, self._log(machine))
         [port] = free_ports(1)
         command = supernode_command(self.address, machine, self._socket(machine), port, ["--insecure"])
-        return self._processes.start(command, self._log(machine), self.environment)
+        return self._processes.start(self.hosts.networked(machine, command), self._log(machine), self.environment)
 
     def _socket(self, machine: str) -> Path:
         folder = self.short / machine

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedcore.flower.client import BLOCK, PACKET
+from fedcore.flower.client import BLOCK
+from fedcore.flower.pieces import cut, joined
 from fedcore.remote.node import HELLO
 from fedcore.remote.transport import Arrival
 from fedcore.wire import Packet
 
 PULL_EVERY_S = 0.2
-"""Between two questions for answers; `Grid.send_and_receive` asks every 3 s."""
+"""Between two questions for an answer; `Grid.send_and_receive` asks every 3 s."""
+PULL_COST_S = 0.02
+"""Of a question: where many answers are awaited, each is asked for less often."""
 NODES_EVERY_S = 1.0
+
+
+class _Pull(threading.Thread):
+    """One question for one answer. It lasts as long as the answer's arrays take to come, which may be for ever where its
+    node has died: a thread of its own, so that nobody waits for it who does not want to, the end of the process included."""
+
+    def __init__(self, grid: Grid, ticket: str) -> None:
+        super().__init__(daemon=True)
+        self._grid, self.ticket = grid, ticket
+        self.messages: list[Message] = []
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.messages = list(self._grid.pull_messages([self.ticket]))
+        except Exception as error:  # it belongs to whoever asks what came
+            self.error = error
 
 
 class FlowerTransport:
@@ -30,7 +51,9 @@ class FlowerTransport:
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
         self._nodes: set[int] = set()
-        self._asked_nodes = self._pulled = -1e9
+        self._asked_nodes = -1e9
+        self._pulls: dict[str, _Pull] = {}
+        self._again: dict[str, float] = {}
 
     def nodes(self) -> set[int]:
         """See `Transport.nodes`; asked for at most every `NODES_EVERY_S`."""
@@ -43,12 +66,8 @@ class FlowerTransport:
         """See `Transport.send`."""
         values = Packet.from_bytes(content, "this server").values
         work: dict[str, Any] = {name: values[name] for name in ("round", "steps", "precision") if name in values}
-        records = RecordDict(
-            {
-                BLOCK: ArrayRecord({PACKET: Array(np.frombuffer(content, dtype=np.uint8))}),
-                "work": ConfigRecord(work),
-            }
-        )
+        # The SuperLink has all of it before a node may ask: one piece needs the fewest requests.
+        records = RecordDict({BLOCK: cut(content, len(content)), "work": ConfigRecord(work)})
         kind = "query" if values.get("kind") == HELLO else "train"
         message = Message(records, node, kind, ttl=lifetime_s, group_id=str(values.get("round", "")))
         [ticket] = self.grid.push_messages([message])
@@ -57,19 +76,31 @@ class FlowerTransport:
         return ticket
 
     def receive(self, tickets: Collection[str]) -> list[Arrival]:
-        """See `Transport.receive`; asked for at most every `PULL_EVERY_S`."""
-        if not tickets or time.monotonic() - self._pulled < PULL_EVERY_S:
-            return []
+        """See `Transport.receive`; each is asked for at most every `PULL_EVERY_S`."""
+        now, every_s = time.monotonic(), max(PULL_EVERY_S, PULL_COST_S * len(tickets))
+        self._pulls = {ticket: pull for ticket, pull in self._pulls.items() if ticket in tickets}
+        self._again = {ticket: at for ticket, at in self._again.items() if ticket in tickets}
         arrivals = []
-        for message in self.grid.pull_messages(list(tickets)):
-            ticket = message.metadata.reply_to_message_id
-            if message.has_error():
-                arrivals.append(Arrival(ticket, None, f"Flower says: {message.error.reason or message.error.code}"))
-            else:
-                came: Any = message.content
-                arrivals.append(Arrival(ticket, came[BLOCK][PACKET].numpy().tobytes()))
-        self._pulled = time.monotonic()
+        for ticket in tickets:
+            pull = self._pulls.get(ticket)
+            if pull is None:
+                if now >= self._again.get(ticket, now):
+                    self._pulls[ticket] = _Pull(self.grid, ticket)
+            elif not pull.is_alive():
+                del self._pulls[ticket]
+                self._again[ticket] = now + every_s
+                if pull.error is not None:
+                    raise pull.error
+                arrivals += [_arrival(message) for message in pull.messages]
         return arrivals
 
     def close(self) -> None:
         """Nothing: the grid belongs to Flower."""
+
+
+def _arrival(message: Message) -> Arrival:
+    ticket = message.metadata.reply_to_message_id
+    if message.has_error():
+        return Arrival(ticket, None, f"Flower says: {message.error.reason or message.error.code}")
+    came: Any = message.content
+    return Arrival(ticket, joined(came[BLOCK]))

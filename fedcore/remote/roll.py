@@ -10,7 +10,7 @@ from fedcore.remote.transport import Transport
 from fedcore.wire import Packet
 from scenarios.errors import InputError
 
-HELLO_LIFETIME_S = 120.0
+HELLO_LIFETIME_S = 600.0
 
 
 @dataclass
