@@ -53,7 +53,7 @@ def run_folder(options: Options, scenario_name: str, steps: int, content: str) -
 def main() -> None:
     """Command line."""
     options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=Options.__doc__)
-    from agents.cli import console, judge_with_bars, positive, progress_bar
+    from agents.cli import console, judge_with_bars, positive, progress_bar, training_bar
 
     for name in ("steps", "episodes", "workers"):
         positive(name, getattr(options, name))
@@ -94,19 +94,10 @@ def main() -> None:
         curve = [(int(a), float(b)) for a, b in json.loads(curve_path.read_text(encoding="utf-8"))]
         console.print(f"training: already done, read from {path}")
     else:
-        with progress_bar() as bar:
-            task = bar.add_task(f"training {options.algo}", total=steps, note="")
-
-            def on_step(done: int, score: float) -> None:
-                bar.update(task, completed=done, note=f"ln efficiency {score:+.2f}")
-
-            def on_note(note: str) -> None:
-                bar.update(task, note=note)
-
+        with training_bar(options.algo, steps) as (on_step, on_note):
             policy, curve = train(
                 options.algo, worlds, options.seed, folder, steps, on_step, workers=options.workers, on_note=on_note
             )
-            bar.update(task, completed=steps)
         policy = FrozenPolicy(policy.network, replace(policy.card, ranges=described(options.scenario)))
         freeze(policy, path)
         write_text(curve_path, json.dumps(curve))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -39,6 +40,19 @@ def progress_bar() -> Progress:
         console=console,
         refresh_per_second=4,
     )
+
+
+@contextmanager
+def training_bar(algorithm: str, steps: int) -> Iterator[tuple[Callable[[int, float], None], Callable[[str], None]]]:
+    """A bar for `recipes.train`: its `on_step` and its `on_note`."""
+    with progress_bar() as bar:
+        task = bar.add_task(f"training {algorithm}", total=steps, note="")
+
+        def on_step(done: int, score: float) -> None:
+            bar.update(task, completed=done, note=f"ln efficiency {score:+.2f}")
+
+        yield on_step, lambda note: bar.update(task, note=note)
+        bar.update(task, completed=steps)
 
 
 MANY_CELLS = 12

@@ -63,7 +63,7 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
     """
     import torch
 
-    from agents.cli import console, progress_bar
+    from agents.cli import console, training_bar
     from agents.recipes import RECIPES, train
 
     torch.set_num_threads(1)  # as train_agent.py
@@ -72,16 +72,8 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
     steps = options.steps or RECIPES[algorithm].steps
     content = content_key(steps, *contents(worlds))
     folder = options.runs / f"{algorithm}-default-seed{options.seed}-{content[:6]}"
-    with progress_bar() as bar:
-        task = bar.add_task(f"training {algorithm}", total=steps, note="")
-
-        def on_step(done: int, score: float) -> None:
-            bar.update(task, completed=done, note=f"ln efficiency {score:+.2f}")
-
-        def on_note(note: str) -> None:
-            bar.update(task, note=note)
-
-        start = time.monotonic()
+    start = time.monotonic()
+    with training_bar(algorithm, steps) as (on_step, on_note):
         policy, _ = train(algorithm, worlds, options.seed, folder, steps, on_step, workers=options.workers, on_note=on_note)
     console.print(f"{algorithm}: trained in {(time.monotonic() - start) / 60:.1f} min")
     card = replace(policy.card, scenario=RANDOM, ranges=described(RANDOM))

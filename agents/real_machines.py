@@ -17,7 +17,7 @@ from agents.judge import Cell, cell_scenario, target_of
 from agents.leaderboard import labels
 from agents.real_run import Job
 from agents.report import Report
-from agents.shaped import host_step_s, shaped
+from agents.shaped import Paced
 from agents.tables import Grid, si
 from agents.truth import Truth, truth_grid, truth_plot
 from fedcore.files import content_key, write_text
@@ -107,13 +107,12 @@ def on_machines(
         path = None if data is None else str(data)
         target = None if path is None else target_of(scenario, path)
         told = []
-        host_s = host_step_s(scenario) if shape else 0.0
         for run in range(runs):
             for agent in agents:
                 job = Job(agent, cell_scenario(scenario), HELD_OUT_SEED + run, "", path, target)
                 kept = out / "machines" / content_key(job.identity(), shape)
                 job = Job(**{**vars(job), "folder": str(kept.resolve())})
-                surroundings = shaped(scenario, host_s, run, console.print) if shape else None
+                surroundings = Paced(scenario, run, console.print) if shape else None
                 told.append(play_job(job, f"{scenario.name}, {labels(agents)[agent]}", surroundings))
         grids = [measured_grid(told, scenario.name)]
         if shape:

@@ -1,73 +1,119 @@
-"""Makes the machines of a scenario out of this one, for a trial whose seconds mean something: `fedcore.flower.namespaces`."""
+"""Makes the machines of a scenario out of this one, for a trial whose seconds mean something: `fedcore.flower.namespaces`.
+
+How fast this machine is changes by the minute where others share its hardware, and a part of a core is slower than that
+part, since caches are cold after every pause. So a pacemaker trains beside the trial under a quota of its own, and the
+machines' quotas follow what a step costs it.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import tempfile
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 
 from fedcore.blocks import whole_block
 from fedcore.engines.inprocess import train_task
+from fedcore.files import write_text
 from fedcore.flower.namespaces import Namespaces, Quota, quotas
 from fedcore.local import LocalTask
-from fedcore.parallel import worker_pool
+from fedcore.parallel import single_threaded, worker_environment
 from fedcore.workload import build_training, method_of, prepare_data, recipe_of
 from fedcore.world import compile_world
-from scenarios import Scenario
+from scenarios import InputError, Scenario
 
-STEPS, TURNS = 5, 4
-REHEARSED = 0.25
-"""Part of a core that steps are rehearsed on."""
-
-
-def host_step_s(scenario: Scenario) -> float:
-    """Processor seconds of a local step of the whole model here, while as many machines as the scenario has share its cores:
-    the median of a few turns. Caches are cold after every pause, so a part of a core is slower than that part."""
-    machines = len(scenario.fleet.machine_names)
-    with ExitStack() as stack:
-        rooms = [stack.enter_context(closing(Quota(f"if{os.getpid()}-rehearsal-{k}", REHEARSED))) for k in range(machines)]
-        pool = stack.enter_context(worker_pool(machines))
-        jobs = [pool.submit(_step_seconds, scenario, room.processes) for room in rooms]
-        return float(np.median([job.result() for job in jobs]))
-
-
-def _step_seconds(scenario: Scenario, joined: Path) -> list[float]:
-    data = prepare_data(scenario)
-    training, samples = build_training(scenario, data, None, 0), data.samples()[0]
-    model, recipe, method = training.model, recipe_of(scenario.workload), method_of(scenario.workload)
-    task = LocalTask(0, whole_block(model.neuron_map), STEPS, (0,))
-    seconds = []
-    for turn in range(TURNS + 1):
-        began = time.process_time()
-        train_task(method, model, training.state, training.target, task, samples, recipe)
-        seconds.append((time.process_time() - began) / STEPS)
-        if not turn:
-            joined.write_text("0")
-    return seconds[1:]  # the first warms up
+PACE = 0.15
+"""Part of a core that the pacemaker has."""
+STEPS = 3
+REMEMBERED = 7
+"""Turns of so many steps; their median is what a step costs now."""
+LOOKS_S = 1.0
+STARTS_S = 180.0
 
 
 def device_step_s(scenario: Scenario) -> list[float]:
-    """Seconds of such a step on every machine of the scenario, as it says."""
+    """Seconds of a local step of the whole model on every machine of a scenario, as it says."""
     flops, _, _, _, row = compile_world(scenario).costs[-1]
     devices = [group.device for group in scenario.fleet.machines]
     return [d.step_overhead_s + (flops + d.half_rows * row) / (1e9 * d.throughput_gflops) for d in devices]
 
 
-def shaped(scenario: Scenario, host_s: float, seed: int, say: Callable[[str], None] = lambda text: None) -> Namespaces:
-    """Surroundings for one run.
+def _keep_pace(scenario: Scenario, joined: Path, told: Path) -> None:
+    """Train until whoever reads is gone, and tell processor seconds of a step."""
+    single_threaded()
+    data = prepare_data(scenario)
+    training, samples = build_training(scenario, data, None, 0), data.samples()[0]
+    model, recipe, method = training.model, recipe_of(scenario.workload), method_of(scenario.workload)
+    task = LocalTask(0, whole_block(model.neuron_map), STEPS, (0,))
+    seconds: deque[float] = deque(maxlen=REMEMBERED)
+    warm = False
+    while told.parent.is_dir():
+        began = time.process_time()
+        train_task(method, model, training.state, training.target, task, samples, recipe)
+        if not warm:
+            joined.write_text("0")
+            warm = True
+            continue
+        seconds.append((time.process_time() - began) / STEPS)
+        if len(seconds) == REMEMBERED:
+            write_text(told, repr(float(np.median(seconds))))
+
+
+class Paced:
+    """Surroundings for one run, as `flower_trial.play_trial` takes them.
 
     Args:
         scenario: whose machines they are.
-        host_s: `host_step_s` of it.
         seed: of where recorded links begin.
         say: told in a line what cannot be had here.
 
     Raises:
-        InputError: the scenario's devices are faster than this machine, or its links cannot be made.
+        InputError: on entering: the scenario's devices are faster than this machine, or its links cannot be made.
     """
-    parts = quotas(device_step_s(scenario), host_s, os.cpu_count() or 1)
-    return Namespaces(scenario.fleet, parts, np.random.default_rng([seed, 4]), say)
+
+    def __init__(self, scenario: Scenario, seed: int, say: Callable[[str], None] = lambda text: None) -> None:
+        self._scenario, self._seed, self._say = scenario, seed, say
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Namespaces:
+        with ExitStack() as stack:
+            told = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="intrafed-"))) / "step"
+            quota = stack.enter_context(closing(Quota(f"if{os.getpid()}-pace", PACE)))
+            arguments = (self._scenario, quota.processes, told)
+            process = multiprocessing.get_context("spawn").Process(target=_keep_pace, args=arguments, daemon=True)
+            with worker_environment():
+                process.start()
+            stack.callback(process.join)
+            stack.callback(process.kill)
+            device_s, until = device_step_s(self._scenario), time.monotonic() + STARTS_S
+            while not told.is_file():
+                if not process.is_alive() or time.monotonic() > until:
+                    why = f"the pacemaker has not told what a step takes within {STARTS_S:g} s"
+                    raise InputError(f"{why}; expected a core that is free for it")
+                time.sleep(0.1)
+            parts = quotas(device_s, float(told.read_text()), os.cpu_count() or 1)
+            hosts = Namespaces(self._scenario.fleet, parts, np.random.default_rng([self._seed, 4]), self._say)
+            stack.enter_context(hosts)
+            ended = threading.Event()
+
+            def follow() -> None:
+                while not ended.wait(LOOKS_S):
+                    hosts.limit([min(float(told.read_text()) / step, 1.0) for step in device_s])
+
+            follower = threading.Thread(target=follow, daemon=True)
+            follower.start()
+            stack.callback(follower.join)
+            stack.callback(ended.set)
+            self._stack = stack.pop_all()
+        return hosts
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()

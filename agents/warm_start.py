@@ -12,6 +12,7 @@ episodes went on to earn, values of moves both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -50,7 +51,7 @@ class WarmStart:
 
     passes: int = 4
     envs: int = 256
-    rounds: int = 48
+    rounds: int = 144
     epochs: int = 24
     learning_rate: float = 2e-3
     temperature: float = 0.5
@@ -80,17 +81,18 @@ def warm_start(
     taught: list[Lessons] = []
     loss = 0.0
     envs = min(recipe.envs, PER_WORLD * len(worlds))
-    for number in range(recipe.passes):
-        on_note(f"search, pass {number + 1} of {recipe.passes}")
-        network = actor(model) if number else None
-        first = PARTS * (seed * recipe.passes + number)
-        jobs = [(worlds, network, envs, recipe.rounds, first + part) for part in range(PARTS)]
-        if workers > 1:
-            with worker_pool(min(workers, PARTS)) as pool:
+    with worker_pool(min(workers, PARTS)) if workers > 1 else nullcontext() as pool:
+        for number in range(recipe.passes):
+            on_note(f"search, pass {number + 1} of {recipe.passes}")
+            network = actor(model) if number else None
+            first = PARTS * (seed * recipe.passes + number)
+            jobs = [(worlds, network, envs, recipe.rounds, first + part) for part in range(PARTS)]
+            if pool is None:
+                taught += [lessons(*job) for job in jobs]
+            else:
                 taught += [job.result() for job in [pool.submit(lessons, *job) for job in jobs]]
-        else:
-            taught += [lessons(*job) for job in jobs]
-        loss = teach(model, join(taught), recipe, seed)
+            on_note(f"learning from {sum(len(part.taken) for part in taught):,} searches")
+            loss = teach(model, join(taught), recipe, seed)
     return loss
 
 

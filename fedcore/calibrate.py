@@ -128,7 +128,7 @@ def calibrate(options: CalibrateOptions) -> Calibration:
         InputError: unknown scenario, or numbers out of range.
     """
     # Every fourth run is held out, so there must be another.
-    for name, least in (("runs", 2), ("steps", 1), ("workers", 1)):
+    for name, least in (("runs", 2), ("steps", 1), ("switches", 0), ("workers", 1)):
         if getattr(options, name) < least:
             raise InputError(f"--{name} is {getattr(options, name)}, expected at least {least}")
     # What the scenario says of calibrations is not part of what is trained.

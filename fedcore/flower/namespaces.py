@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -36,16 +37,34 @@ CGROUPS = Path("/sys/fs/cgroup")
 HOST = "eth0"
 
 
+def lacking() -> str:
+    """What keeps this machine from shaping others; empty where nothing does."""
+    missing = [name for name in ("ip", "tc") if shutil.which(name) is None]
+    if sys.platform != "linux":
+        return "not Linux"
+    if missing:
+        return f"{' and '.join(missing)} of iproute2 missing"
+    if os.geteuid() != 0:
+        return "not run by root"
+    return "" if os.access(_cpu_groups(), os.W_OK) else f"{_cpu_groups()} may not be written"
+
+
 def need_namespaces() -> None:
     """Refuse to go on where machines cannot be shaped.
 
     Raises:
-        InputError: not Linux, not root, or a command is missing.
+        InputError: not Linux, not root, or something is missing.
     """
-    missing = [name for name in ("ip", "tc") if shutil.which(name) is None]
-    if missing or not hasattr(os, "geteuid") or os.geteuid() != 0:
-        why = f"{' and '.join(missing)} of iproute2 missing" if missing else "not run by root"
-        raise InputError(f"--shaped cannot make network namespaces here ({why}): expected Linux, root and iproute2")
+    if why := lacking():
+        raise InputError(
+            f"--shaped cannot make machines out of this one ({why}): expected Linux, root, iproute2 and cgroups that limit "
+            "processor time"
+        )
+
+
+def _cpu_groups() -> Path:
+    """Where processor time is limited: version 1 of cgroups, or 2."""
+    return CGROUPS / "cpu" if (CGROUPS / "cpu").is_dir() else CGROUPS
 
 
 def quotas(device_step_s: Sequence[float], host_step_s: float, cores: int) -> list[float]:
@@ -53,7 +72,7 @@ def quotas(device_step_s: Sequence[float], host_step_s: float, cores: int) -> li
 
     Args:
         device_step_s: what a step of the whole model takes on every machine, by the scenario.
-        host_step_s: what it takes on a core of this one.
+        host_step_s: processor seconds that it takes on this one.
         cores: of this one.
 
     Raises:
@@ -80,19 +99,23 @@ class Quota:
     """
 
     def __init__(self, name: str, part: float) -> None:
-        root = CGROUPS / "cpu" if (CGROUPS / "cpu").is_dir() else CGROUPS
-        self.folder, allowed = root / name, round(part * PERIOD_US)
+        self.folder = _cpu_groups() / name
         try:
             self.folder.mkdir()
-            if (self.folder / "cpu.cfs_quota_us").exists():
-                (self.folder / "cpu.cfs_period_us").write_text(str(PERIOD_US))
-                (self.folder / "cpu.cfs_quota_us").write_text(str(allowed))
-            else:
-                (self.folder / "cpu.max").write_text(f"{allowed} {PERIOD_US}")
+            self.limit(part)
         except OSError as error:
             self.close()
             why = error.strerror or error
             raise InputError(f"{self.folder}: no quota ({why}); expected cgroups that limit processor time") from None
+
+    def limit(self, part: float) -> None:
+        """Change it."""
+        allowed = round(part * PERIOD_US)
+        if (self.folder / "cpu.cfs_quota_us").exists():
+            (self.folder / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+            (self.folder / "cpu.cfs_quota_us").write_text(str(allowed))
+        else:
+            (self.folder / "cpu.max").write_text(f"{allowed} {PERIOD_US}")
 
     @property
     def processes(self) -> Path:
@@ -145,6 +168,15 @@ class Namespaces:
         """See `hosts.Hosts.computing`."""
         joined = self._quotas[self._index[machine]].processes
         return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(joined), *command]
+
+    def limit(self, parts: Sequence[float]) -> None:
+        """Change what part of a core every machine has."""
+        for quota, part in zip(self._quotas, parts, strict=True):
+            quota.limit(part)
+
+    def connect(self, machine: str, on: bool) -> None:
+        """Cut a machine off, or bring it back."""
+        _run("ip", "link", "set", self._outer(self._index[machine]), "up" if on else "down")
 
     def __enter__(self) -> Namespaces:
         try:

@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,6 +21,7 @@ from agents.flower_trial import play_trial
 from agents.real_run import ENCODER, EVENTS, RESULT, Job
 from envs.training import learner_seed
 from fedcore.engines import InProcessEngine
+from fedcore.flower.namespaces import Namespaces, lacking
 from fedcore.workload import build_training, method_of, prepare_data, recipe_of
 from scenarios import load, parse
 
@@ -94,6 +97,40 @@ def test_a_node_killed_in_mid_run_is_lost_and_the_others_go_on(tmp_path: Path) -
     came = [[True, event["status"]["server-1"] == "done"] for event in rounds]
     assert came[0][1]
     assert not came[-1][1]
+    state = replayed(content, told["decisions"], came)
+    weights = load_file(str(tmp_path / ENCODER))
+    assert all(torch.equal(weights[name], state[name]) for name in state)
+    assert ours(tmp_path) == {}
+
+
+CUT_S = 30.0
+
+
+@pytest.mark.skipif(bool(lacking()), reason=f"machines cannot be made out of this one: {lacking()}")
+def test_a_connection_that_is_cut_for_half_a_minute_costs_time_and_no_block(tmp_path: Path) -> None:
+    content = scenario(4)
+    fleet = parse(content, "tiny").fleet
+    hosts = Namespaces(fleet, [0.6, 0.6], np.random.default_rng(0))
+    cut_off = fleet.machine_names[1]
+    threads: list[threading.Thread] = []
+
+    def cut() -> None:
+        hosts.connect(cut_off, on=False)
+        time.sleep(CUT_S)
+        hosts.connect(cut_off, on=True)
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["kind"] == "round" and not threads:
+            threads.append(threading.Thread(target=cut))
+            threads[0].start()
+
+    told = play_trial(Job("fixed:0.5x2", content, SEED, str(tmp_path)), on_event, hosts)
+    threads[0].join()
+    assert told["result"]["rounds"] == 4
+    came = [[m["status"] == "done" for m in event["machines"].values()] for event in rounds_of(tmp_path)]
+    seconds = [event["seconds"] for event in rounds_of(tmp_path)]
+    assert max(seconds[1:]) > CUT_S - 5.0 or not all(all(both) for both in came)
+    assert all(came[-1])
     state = replayed(content, told["decisions"], came)
     weights = load_file(str(tmp_path / ENCODER))
     assert all(torch.equal(weights[name], state[name]) for name in state)
