@@ -9,6 +9,7 @@ says of its device. Linux, root and Debian's iproute2 are needed. Latency is add
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -124,13 +125,33 @@ class Quota:
 
     def close(self) -> None:
         """Remove it, once its last process has ended."""
-        for _ in range(50):
-            try:
-                return self.folder.rmdir()
-            except FileNotFoundError:
-                return
-            except OSError:
-                time.sleep(0.1)
+        _remove(self.folder)
+
+
+def _remove(group: Path) -> None:
+    for _ in range(50):
+        try:
+            return group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.1)
+
+
+def sweep() -> None:
+    """Remove what a killed trial has left behind.
+
+    Raises:
+        InputError: another trial is running: both would have the same addresses.
+    """
+    for number in re.findall(r"^\d+: if(\d+)b:", _told("ip", "-o", "link"), re.MULTILINE):
+        if Path(f"/proc/{number}").exists():
+            raise InputError(f"process {number} runs a shaped trial on this machine, expected one at a time")
+        for space in re.findall(rf"^if{number}-\d+", _told("ip", "netns"), re.MULTILINE):
+            _quiet("ip", "netns", "del", space)
+        _quiet("ip", "link", "del", f"if{number}b")
+        for group in _cpu_groups().glob(f"if{number}-*"):
+            _remove(group)
 
 
 class Namespaces:
@@ -154,7 +175,7 @@ class Namespaces:
         if fleet.links:
             raise InputError(f"link {fleet.links[0].name!r} is shared, expected none in a shaped trial: every machine its own")
         self._fleet, self._parts, self._rng, self._say = fleet, list(parts), rng, say
-        self._token = f"if{os.getpid() % 100_000:05d}"
+        self._token = f"if{os.getpid()}"
         self._index = {name: k for k, name in enumerate(fleet.machine_names)}
         self._quotas: list[Quota] = []
         self._ended = threading.Event()
@@ -212,6 +233,7 @@ class Namespaces:
         return f"{self._token}-{k}"
 
     def _build(self) -> None:
+        sweep()
         _run("ip", "link", "add", self._bridge, "type", "bridge")
         _run("ip", "address", "add", f"{self.server}/24", "dev", self._bridge)
         _run("ip", "link", "set", self._bridge, "up")
@@ -272,6 +294,10 @@ class Namespaces:
 def _rates(trace: LinkTrace, second: int) -> tuple[float, float]:
     at = second % len(trace.up_bps)
     return float(trace.up_bps[at]), float(trace.down_bps[at])
+
+
+def _told(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def _quiet(*command: str) -> bool:

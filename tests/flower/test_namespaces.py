@@ -61,8 +61,10 @@ class Kernel:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, netem: bool) -> None:
         self.asked: list[str] = []
+        self.says: dict[str, str] = {}
         self.changed = threading.Event()
         monkeypatch.setattr(namespaces, "_run", self.run)
+        monkeypatch.setattr(namespaces, "_told", lambda *command: self.says.get(command[-1], ""))
         monkeypatch.setattr(namespaces, "_quiet", lambda *command: self.run(*command) or netem)
         monkeypatch.setattr(namespaces, "CGROUPS", tmp_path)
 
@@ -92,6 +94,18 @@ def test_both_directions_are_held_to_the_links_rates_and_all_of_it_is_removed(mo
     assert said == ["latency of 0.05 s is not added: this kernel has no netem"]
     assert len([c for c in kernel.asked if "netns del" in c]) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_trial_left_is_swept_away_and_a_living_one_left_alone(monkeypatch, tmp_path):
+    kernel = Kernel(monkeypatch, tmp_path, netem=True)
+    (tmp_path / "if4194305-0").mkdir()  # above the largest number of a process
+    kernel.says = {"link": "1: lo: <UP>\n7: if4194305b: <UP> mtu 1500\n", "netns": "if4194305-0 (id: 1)\nif4194305-1\nother\n"}
+    namespaces.sweep()
+    assert kernel.asked == ["ip netns del if4194305-0", "ip netns del if4194305-1", "ip link del if4194305b"]
+    assert list(tmp_path.iterdir()) == []
+    kernel.says = {"link": f"7: if{os.getpid()}b: <UP>"}
+    with pytest.raises(InputError, match=rf"process {os.getpid()} runs a shaped trial.*one at a time"):
+        namespaces.sweep()
 
 
 def test_a_recorded_link_is_followed_second_by_second(monkeypatch, tmp_path):
@@ -142,7 +156,7 @@ def test_the_kernel_really_holds_them_to_it(monkeypatch):
     assert 7.0 < took["south"] < 11.0
     assert used < 0.35
     left = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
-    assert f"if{os.getpid() % 100_000:05d}" not in left
+    assert f"if{os.getpid()}" not in left
 
 
 SPIN = """
