@@ -42,9 +42,10 @@ class Options:
     """Comma-separated names or YAML files; by default farm-lte, and four different ones with --agreement."""
     tier: Literal["orchestration", "training"] = "orchestration"
     """Simulation, or real training."""
-    engine: Literal["inprocess", "flower"] = "inprocess"
+    engine: Literal["inprocess", "flower", "ray"] = "inprocess"
     """How real training reaches its machines: all in this process, or over Flower's SuperLink and SuperNodes, started here
-    for a trial (docs/deploy.md has several machines). Implies the training tier; seconds and bytes are measured."""
+    for a trial (docs/deploy.md has several machines). Flower implies the training tier; seconds and bytes are measured.
+    With --benchmark, ray plays its cells on the cluster that RAY_ADDRESS names, or else on --workers cores here."""
     shaped: bool = False
     """With --engine flower: every machine in a network namespace of its own with the scenario's link rates, recorded ones
     replayed, and a part of a core that makes it as fast as the scenario says; what rounds took is held against both simulated
@@ -89,6 +90,8 @@ def main() -> None:
     options = replace(options, runs=options.runs or (3 if options.agreement else 1))
     if options.benchmark:
         return compete(options)
+    if options.engine == "ray":
+        raise InputError("--engine ray plays the cells of a benchmark; expected it with --benchmark")
     spoken = options.scenarios or (AGREEMENT_SCENARIOS if options.agreement else "farm-lte")
     chosen = [load(name.strip()) for name in spoken.split(",") if name.strip()]
     if not chosen:
@@ -159,7 +162,9 @@ def compete(options: Options) -> None:
         console.print(sentence)
     names = [name.strip() for name in options.agents.split(",") if name.strip()] or [*named_policies(), *AGENTS]
     agents = tuple(dict.fromkeys([*([str(path)] if path else []), *names]))
-    what = Played(agents, tuple(chosen), options.episodes, options.planned, options.workers)
+    what = Played(
+        agents, tuple(chosen), options.episodes, options.planned, options.workers, cluster=options.engine == "ray"
+    )
     folder = options.out / f"benchmark-{content_key(agents, [c.scenario.name for c in chosen], options.episodes)}"
     run(what, folder, shlex.join(["python", "evaluate.py", *sys.argv[1:]]), options.real_runs)
 

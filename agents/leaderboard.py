@@ -39,7 +39,8 @@ from agents.tables import Grid, probe_grid, real_grid
 from envs.orchestration import OrchestrationEnv
 from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
-from fedcore.parallel import Job, run_kept
+from fedcore.parallel import Job, run_kept, worker_pool
+from fedcore.ray_pool import ray_pool
 from fedcore.world import compile_world
 from scenarios import Scenario
 
@@ -61,6 +62,7 @@ class Played:
         seeds: episodes of each agent and scenario, seeds `HELD_OUT_SEED` onwards.
         planned: of them, how many the clairvoyant planner plays too, where it plays.
         workers: processes.
+        cluster: whether they are a Ray cluster's.
     """
 
     agents: tuple[str, ...]
@@ -68,6 +70,7 @@ class Played:
     seeds: int = 30
     planned: int = 1
     workers: int = 2
+    cluster: bool = False
 
 
 def play_cell(agent: str, scenario: dict[str, Any], seeds: list[int], max_machines: int) -> dict[str, Any]:
@@ -151,7 +154,7 @@ def play(what: Played) -> Standings:
             path = folder / f"{case.scenario.name}-{name}.json"
             jobs[path] = (play_cell, (agent, content, own, case.max_machines))
             paths.setdefault((agent, case.scenario.name), []).append(path)
-    kept = run_kept(jobs, what.workers, "benchmark")
+    kept = run_kept(jobs, what.workers, "benchmark", ray_pool if what.cluster else worker_pool)
     shown = labels(what.agents)
 
     def episodes(agent: str, scenario: str) -> list[EpisodeResult]:

@@ -8,9 +8,9 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fedcore.files import write_text
 
@@ -97,13 +97,26 @@ def worker_pool(
     pool.shutdown()
 
 
-def run_kept(jobs: Mapping[Path, Job], workers: int, label: str) -> dict[Path, Any]:
+class Pool(Protocol):
+    """Takes jobs."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any) -> concurrent.futures.Future[Any]:
+        """As `concurrent.futures.Executor.submit`."""
+
+
+def run_kept(
+    jobs: Mapping[Path, Job],
+    workers: int,
+    label: str,
+    pool_of: Callable[[int], AbstractContextManager[Pool]] = worker_pool,
+) -> dict[Path, Any]:
     """Run the jobs whose file is not there yet, and read the others; interrupting loses nothing that is finished.
 
     Args:
         jobs: JSON file -> (module-level function, arguments); results must be JSON values.
         workers: processes.
         label: of the progress bar.
+        pool_of: makes the pool of so many workers that runs them.
 
     Returns:
         JSON file -> result, for all jobs.
@@ -114,7 +127,7 @@ def run_kept(jobs: Mapping[Path, Job], workers: int, label: str) -> dict[Path, A
     with Progress() as bar:
         task = bar.add_task(label, total=len(jobs), completed=len(jobs) - len(missing))
         if missing:
-            with worker_pool(workers) as pool:
+            with pool_of(workers) as pool:
                 running = {pool.submit(jobs[path][0], *jobs[path][1]): path for path in missing}
                 for done in concurrent.futures.as_completed(running):
                     write_text(running[done], json.dumps(done.result()))
