@@ -27,8 +27,6 @@ from fedcore.world import World
 TRIED = ("crew", "crew-turns", "crew-pairs", "crew-singly", "crew-more", "sure-pairs", "sure-singly", "best", "two", "singly")
 LEAST_LEVEL = LEVELS - 3
 """Of the intervals on the menu, the three longest are tried."""
-EVERY = 3
-"""Of so many rounds of an episode one is searched: its neighbours look much alike, and other episodes do not."""
 STRAY = 0.1
 WORST = 4.0
 """What the worst moves, and those that are not tried, lose at most."""
@@ -40,24 +38,23 @@ def moves_tried() -> NDArray[np.int64]:
     return np.array([pattern * LEVELS + level for pattern in patterns for level in range(LEAST_LEVEL, LEVELS)])
 
 
-def kept_scores(core: Core, which: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
+def kept_scores(core: Core, rng: np.random.Generator) -> NDArray[np.float64]:
     """What every move scores if it is kept from here to the episode's end.
 
     Futures are drawn anew, the same for all moves of an episode: what the episode is going to meet stays unknown.
 
     Args:
         core: simulated episodes that have begun and not ended; left as they are.
-        which: (N,) of them.
         rng: of the futures.
 
     Returns:
-        (N, moves tried) log-efficiencies.
+        (B, moves tried) log-efficiencies.
     """
-    moves, n = moves_tried(), len(which)
-    copies = core.copies(np.repeat(which, len(moves)))
-    copies.key = np.repeat(rng.integers(2**63, size=n, dtype=np.int64).astype(np.uint64), len(moves))
-    kept = np.tile(moves, n)
-    return play_out(copies, lambda rows, seen: menu_actions(kept[rows], seen)).reshape(n, len(moves))
+    moves, envs = moves_tried(), core.num_envs
+    copies = core.copies(np.repeat(np.arange(envs), len(moves)))
+    copies.key = np.repeat(rng.integers(2**63, size=envs, dtype=np.int64).astype(np.uint64), len(moves))
+    kept = np.tile(moves, envs)
+    return play_out(copies, lambda rows, seen: menu_actions(kept[rows], seen)).reshape(envs, len(moves))
 
 
 def lost(scores: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -90,34 +87,32 @@ def join(parts: Sequence[Lessons]) -> Lessons:
 
 
 def lessons(worlds: Sequence[World], network: MenuNetwork | None, envs: int, rounds: int, seed: int) -> Lessons:
-    """Play episodes, with a stray move now and then, and find what every move would be worth in one of `EVERY` rounds.
+    """Play episodes, with a stray move now and then, and find what every move would be worth in each of their rounds.
 
     Args:
         worlds: to draw episodes from.
-        network: whose moves are played; None plays the best ones of the last search.
+        network: whose moves are played; None plays the best ones.
         envs: episodes side by side; an ended one is followed by another.
         rounds: of each.
         seed: of everything.
     """
     env, rng, moves = BatchedVecEnv(worlds, envs, seed, menu=True), np.random.default_rng([seed, 2]), moves_tried()
-    observation, best = env.reset(), rng.choice(moves, size=envs)
+    observation = env.reset()
     seen, losses, taken = (list[Tensor]() for _ in range(3))
-    asked = [np.flatnonzero((np.arange(envs) + t) % EVERY == 0) for t in range(rounds)]
     rewards, ends = np.zeros((rounds, envs)), np.zeros((rounds, envs), dtype=np.bool_)
-    for t, which in enumerate(asked):
-        loses = lost(kept_scores(env.core, which, rng))
-        best[which] = loses.argmin(axis=1)
-        chosen = best if network is None else _chosen(network, observation)
+    for t in range(rounds):
+        loses = lost(kept_scores(env.core, rng))
+        chosen = loses.argmin(axis=1) if network is None else _chosen(network, observation)
         played = np.where(rng.random(envs) < STRAY, rng.choice(moves, size=envs), chosen)
-        for kept, value in ((seen, observation[which]), (losses, loses), (taken, played[which])):
+        for kept, value in ((seen, observation), (losses, loses), (taken, played)):
             kept.append(torch.from_numpy(value.copy()))
         env.step_async(played)
         observation, rewards[t], ends[t], _ = env.step_wait()
-    earned, ahead = [], np.full(envs, np.nan)
+    earned, ahead = np.zeros((rounds, envs)), np.full(envs, np.nan)
     for t in reversed(range(rounds)):
         ahead = rewards[t] + np.where(ends[t], 0.0, ahead)
-        earned.append(ahead[asked[t]].astype(np.float32))
-    return Lessons(torch.cat(seen), torch.cat(losses), torch.cat(taken), torch.from_numpy(np.concatenate(earned[::-1])))
+        earned[t] = ahead
+    return Lessons(torch.cat(seen), torch.cat(losses), torch.cat(taken), torch.from_numpy(earned.astype(np.float32)).flatten())
 
 
 @torch.inference_mode()

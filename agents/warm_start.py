@@ -45,14 +45,14 @@ class WarmStart:
         envs: at most so many episodes side by side in each of `PARTS` parts of a pass, and `PER_WORLD` for each world.
         rounds: of each.
         epochs: through all lessons so far, after every pass.
-        learning_rate: of Adam at the start of every pass; it falls to 0 in a line.
+        learning_rate: of Adam.
         temperature: of the actor.
     """
 
     passes: int = 4
-    envs: int = 384
-    rounds: int = 144
-    epochs: int = 16
+    envs: int = 256
+    rounds: int = 48
+    epochs: int = 24
     learning_rate: float = 2e-3
     temperature: float = 0.5
 
@@ -109,8 +109,6 @@ def teach(model: BaseAlgorithm, taught: Lessons, recipe: WarmStart, seed: int) -
     network: nn.Module = policy if isinstance(policy, EquivariantActorCritic) else cast(EquivariantDQN, policy).q_net
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
     generator, mean = torch.Generator().manual_seed(seed), 0.0
-    steps = recipe.epochs * -(-len(taught.taken) // BATCH)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(recipe.epochs):
         losses = []
         for part in torch.randperm(len(taught.taken), generator=generator).split(BATCH):
@@ -122,7 +120,6 @@ def teach(model: BaseAlgorithm, taught: Lessons, recipe: WarmStart, seed: int) -
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-            falling.step()
             losses.append(float(loss.detach()))
         mean = float(np.mean(losses))
     if isinstance(policy, EquivariantDQN):

@@ -14,7 +14,7 @@ from scenarios.generate import RANGES, Split
 from scenarios.schema import Scenario
 
 RANDOM, LIBRARY = "random", "library"
-DRAWS = 480
+DRAWS = 240
 """Random scenarios that a policy is trained on: an episode draws one of them."""
 
 

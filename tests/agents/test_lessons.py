@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import scenarios
-from agents.lessons import EVERY, LEAST_LEVEL, TRIED, WORST, kept_scores, lessons, lost, moves_tried
+from agents.lessons import LEAST_LEVEL, TRIED, WORST, kept_scores, lessons, lost, moves_tried
 from agents.network import MenuNetwork
 from agents.vecenv import BatchedVecEnv
 from envs.menu import LEVELS, menu_actions, menu_size
@@ -28,14 +28,13 @@ def test_moves_tried_are_of_the_menu():
 
 def test_search_leaves_the_episodes_alone_and_is_seeded(worlds):
     env = BatchedVecEnv(worlds, 6, seed=0)
-    seen, everyone = env.reset().copy(), np.arange(6)
-    scores = kept_scores(env.core, everyone, np.random.default_rng(1))
+    seen = env.reset().copy()
+    scores = kept_scores(env.core, np.random.default_rng(1))
     assert scores.shape == (6, len(moves_tried()))
     assert np.isfinite(scores).all()
     assert np.array_equal(env.core.observe(), seen)
-    assert np.array_equal(kept_scores(env.core, everyone, np.random.default_rng(1)), scores)
-    assert not np.array_equal(kept_scores(env.core, everyone, np.random.default_rng(2)), scores)
-    assert kept_scores(env.core, everyone[4:], np.random.default_rng(1)).shape == (2, len(moves_tried()))
+    assert np.array_equal(kept_scores(env.core, np.random.default_rng(1)), scores)
+    assert not np.array_equal(kept_scores(env.core, np.random.default_rng(2)), scores)
 
 
 def test_a_score_is_what_the_move_earns_when_it_is_kept(worlds):
@@ -57,7 +56,7 @@ def test_a_score_is_what_the_move_earns_when_it_is_kept(worlds):
     world = replace(world, calibration=replace(world.calibration, dynamics=d))
     env = BatchedVecEnv([world], 1, seed=0)
     observation = env.reset()
-    first = kept_scores(env.core, np.arange(1), np.random.default_rng(0))[0]
+    first = kept_scores(env.core, np.random.default_rng(0))[0]
     at = int(np.argmax(first))
     move, infos = moves_tried()[at], [{}]
     while "log_efficiency" not in infos[0]:
@@ -75,9 +74,9 @@ def test_what_moves_lose_by_hand():
     assert (np.delete(out, moves_tried()) == WORST).all()
 
 
-def test_every_third_round_is_searched_and_the_best_move_or_the_networks_own_played(worlds):
-    taught = lessons(worlds, None, 12, 42, seed=0)
-    assert len(taught.observations) == len(taught.lost) == len(taught.taken) == len(taught.earned) == 12 * 42 // EVERY
+def test_lessons_play_the_best_moves_or_the_networks_own(worlds):
+    taught = lessons(worlds, None, 12, 14, seed=0)
+    assert len(taught.observations) == len(taught.lost) == len(taught.taken) == len(taught.earned) == 168
     best = taught.lost.argmin(dim=1)
     assert (taught.lost.gather(1, best[:, None]) == 0.0).all()
     assert 0.02 < (best != taught.taken).float().mean() < 0.2
@@ -90,6 +89,5 @@ def test_every_third_round_is_searched_and_the_best_move_or_the_networks_own_pla
         network.head[2].bias[moves_tried()[7]] = 1.0
     own = lessons(worlds, network, 12, 6, seed=0)
     assert (own.taken == moves_tried()[7]).float().mean() > 0.8
-    first = 12 // EVERY
-    assert torch.equal(own.observations[:first], taught.observations[:first])
-    assert torch.equal(own.lost[:first], taught.lost[:first])
+    assert torch.equal(own.observations[:12], taught.observations[:12])
+    assert torch.equal(own.lost[:12], taught.lost[:12])
