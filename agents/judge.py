@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agents.agent_key import agent_key
 from agents.benchmark import HELD_OUT_SEED, EpisodeResult, orchestrator, play_episode
-from agents.outside import file_of
 from agents.probing import Probes, probe_encoder, probe_raw, probe_untrained
 from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
@@ -43,13 +43,10 @@ class Cell:
     target_infonce: float | None = None
 
     def key(self) -> str:
-        """Names the cell by content: a policy file by its bytes, data by size and date."""
+        """Names the cell by content: an agent by its code or file, data by size and date; not by the code that trains."""
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
         scenario = json.dumps(self.scenario, sort_keys=True)
-        parts: list[object] = [calibration, self.agent, scenario, self.seed, self.target_infonce]
-        file = file_of(self.agent)
-        if file.is_file():
-            parts.append(file.read_bytes().hex())
+        parts: list[object] = [calibration, agent_key(self.agent), scenario, self.seed, self.target_infonce]
         if self.data is not None:
             parts += [os.path.abspath(self.data), os.stat(self.data).st_size, os.stat(self.data).st_mtime_ns]
         return content_key(*parts)

@@ -12,17 +12,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agents.agent_key import agent_key
 from agents.benchmark import HELD_OUT_SEED, orchestrator
 from agents.best_static import STATICS
 from agents.clairvoyant import CLAIRVOYANT, play_clairvoyant
 from agents.cli import console, judge_with_bars
 from agents.content import code_of
 from agents.episodes import EpisodeResult, play_together
-from agents.fixed import FIXED
-from agents.greedy_mpc import PLANNERS, GreedyMpc
+from agents.greedy_mpc import GreedyMpc
 from agents.heuristics import HEURISTICS
 from agents.judge import Cell, Judgement, cell_scenario
-from agents.outside import file_of, is_outside
+from agents.outside import is_outside
 from agents.report import Report, real_curves
 from agents.splits import Case
 from agents.standings import Standings
@@ -86,23 +86,6 @@ def play_cell(agent: str, scenario: dict[str, Any], seeds: list[int], max_machin
         "episodes": [e.to_dict() for e in episodes],
         "reference": [reference.time_s, reference.energy_j, reference.bytes, reference.rounds],
     }
-
-
-def agent_key(agent: str) -> str:
-    """What decides an agent's decisions: its code, and the content of its file where it has one."""
-    if agent in HEURISTICS:
-        return agent + code_of(HEURISTICS[agent].__module__)
-    if agent in STATICS:
-        return agent + code_of("agents.best_static")
-    if agent in PLANNERS:
-        return agent + code_of("agents.greedy_mpc")
-    if agent == CLAIRVOYANT:
-        return agent + code_of("agents.clairvoyant")
-    if agent.startswith(FIXED):
-        return agent + code_of("agents.fixed")
-    reads = "agents.outside" if is_outside(agent) else "agents.frozen"
-    content = hashlib.sha256(file_of(agent).read_bytes()).hexdigest()
-    return content_key(agent.rpartition(":")[2] if is_outside(agent) else "", content, code_of(reads))
 
 
 def scenario_key(case: Case) -> str:

@@ -8,9 +8,10 @@ import pytest
 
 import scenarios
 from agents import leaderboard
+from agents.agent_key import agent_key
 from agents.episodes import EpisodeResult
 from agents.frozen import policy_path
-from agents.leaderboard import Played, agent_key, labels, play, scenario_key, write
+from agents.leaderboard import Played, labels, play, scenario_key, write
 from agents.splits import Case
 from agents.standings import Standings
 from scenarios import Scenario
