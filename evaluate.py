@@ -133,10 +133,11 @@ def main() -> None:
         raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, *STATICS, *PLANNERS])}")
     folder = options.out / f"evaluation-{content_key(*vars(options).values(), path)}"
     if options.engine == "flower":
-        from agents.real_machines import on_machines
+        from agents.real_machines import Simulated, on_machines
 
         agents = ([str(path)] if path else []) + (names or ([] if path else ["equal"]))
-        on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder, options.shaped, options.workers)
+        against = Simulated(options.episodes, options.workers) if options.shaped else None
+        on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder, against)
     elif options.agreement:
         both_tiers(options, chosen, path, names, folder)
     elif options.tier == "training" or options.data is not None:

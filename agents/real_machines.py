@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,18 @@ from fedcore.files import content_key, write_text
 from fedcore.flower.hosts import Hosts
 from scenarios import Scenario
 
-EPISODES = 30
-"""Simulated, that real runs are held against."""
+
+@dataclass(frozen=True)
+class Simulated:
+    """What real runs on machines of the scenario's own speeds are held against.
+
+    Attributes:
+        episodes: on the fast tier, per agent.
+        workers: processes of real training on the simulated fleet, as many runs as real ones.
+    """
+
+    episodes: int = 30
+    workers: int = 1
 
 
 def play_job(job: Job, label: str, surroundings: AbstractContextManager[Hosts] | None = None) -> dict[str, Any]:
@@ -68,13 +79,13 @@ def measured_grid(told: Sequence[dict[str, Any]], scenario: str) -> Grid:
 
 
 def held_against(
-    told: Sequence[dict[str, Any]], scenario: Scenario, agents: Sequence[str], runs: int, out: Path, workers: int
+    told: Sequence[dict[str, Any]], scenario: Scenario, agents: Sequence[str], runs: int, out: Path, what: Simulated
 ) -> Truth:
     """Play the same agents on both simulated tiers."""
     with console.status("simulated episodes"):
-        fast = benchmark([orchestrator(name, scenario) for name in agents], scenario, EPISODES)
+        fast = benchmark([orchestrator(name, scenario) for name in agents], scenario, what.episodes)
     cells = [Cell(name, cell_scenario(scenario), run) for run in range(runs) for name in agents]
-    trained = judge_with_bars(cells, [labels(agents)[cell.agent] for cell in cells], out / "cells", workers)
+    trained = judge_with_bars(cells, [labels(agents)[cell.agent] for cell in cells], out / "cells", what.workers)
     real = [EpisodeResult(**each["result"]) for each in told]
     return Truth(real, {"Orchestration-v0": fast, "Training-v0": [j.result for j in trained]})
 
@@ -86,8 +97,7 @@ def on_machines(
     data: Path | None,
     out: Path,
     folder: Path,
-    shape: bool = False,
-    workers: int = 1,
+    against: Simulated | None = None,
 ) -> None:
     """Play every agent on every scenario over Flower on this machine, and report.
 
@@ -98,8 +108,7 @@ def on_machines(
         data: a user's images, or None.
         out: folder of all runs; one that was interrupted goes on from there.
         folder: of the report.
-        shape: give machines the scenario's link rates and speeds, and hold what was measured against both simulated tiers.
-        workers: processes of the latter.
+        against: give machines the scenario's link rates and speeds, and hold what was measured against both simulated tiers.
     """
     report = Report("Orchestrators on real machines", folder)
     everything = []
@@ -110,13 +119,13 @@ def on_machines(
         for run in range(runs):
             for agent in agents:
                 job = Job(agent, cell_scenario(scenario), HELD_OUT_SEED + run, "", path, target)
-                kept = out / "machines" / content_key(job.identity(), shape)
+                kept = out / "machines" / content_key(job.identity(), against is not None)
                 job = Job(**{**vars(job), "folder": str(kept.resolve())})
-                surroundings = Paced(scenario, run, console.print) if shape else None
+                surroundings = Paced(scenario, run, console.print) if against else None
                 told.append(play_job(job, f"{scenario.name}, {labels(agents)[agent]}", surroundings))
         grids = [measured_grid(told, scenario.name)]
-        if shape:
-            truth = held_against(told, scenario, agents, runs, out, workers)
+        if against:
+            truth = held_against(told, scenario, agents, runs, out, against)
             grids.append(truth_grid(truth, scenario.name))
             report.figure(f"truth-{scenario.name}", truth_plot(truth), "On the line, simulation tells the truth")
         for grid in grids:

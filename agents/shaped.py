@@ -23,7 +23,7 @@ import numpy as np
 from fedcore.blocks import whole_block
 from fedcore.engines.inprocess import train_task
 from fedcore.files import write_text
-from fedcore.flower.namespaces import Namespaces, Quota, quotas
+from fedcore.flower.namespaces import Namespaces, Quota, need_own_links, quotas
 from fedcore.local import LocalTask
 from fedcore.parallel import single_threaded, worker_environment
 from fedcore.workload import build_training, method_of, prepare_data, recipe_of
@@ -76,10 +76,11 @@ class Paced:
         say: told in a line what cannot be had here.
 
     Raises:
-        InputError: on entering: the scenario's devices are faster than this machine, or its links cannot be made.
+        InputError: machines share links; on entering: devices are faster than this machine, or links cannot be made.
     """
 
     def __init__(self, scenario: Scenario, seed: int, say: Callable[[str], None] = lambda text: None) -> None:
+        need_own_links(scenario.fleet)
         self._scenario, self._seed, self._say = scenario, seed, say
         self._stack = ExitStack()
 

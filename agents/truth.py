@@ -72,7 +72,7 @@ def truth_grid(truth: Truth, scenario: str) -> Grid:
             ratios = np.array(list(truth.off(tier, cost).values()))
             near = int((np.abs(ratios - 1.0) <= NEAR).sum())
             last.append(f"{near} of {len(ratios)} within {NEAR:.0%}")
-        last.append(f"Spearman {truth.spearman(tier):.2f}")
+        last.append(f"Spearman {truth.spearman(tier):.2f}" if len(truth.agents) > 2 else "")
     columns = ["policy", "s per round, real", "MB per round, real", "ln efficiency, real"]
     for tier in truth.simulated:
         columns += [f"{tier}: s / real", "MB / real", "ln efficiency"]

@@ -63,6 +63,16 @@ def need_namespaces() -> None:
         )
 
 
+def need_own_links(fleet: Fleet) -> None:
+    """Refuse a fleet whose machines share links.
+
+    Raises:
+        InputError: they do.
+    """
+    if fleet.links:
+        raise InputError(f"link {fleet.links[0].name!r} is shared, expected none in a shaped trial: every machine its own")
+
+
 def _cpu_groups() -> Path:
     """Where processor time is limited: version 1 of cgroups, or 2."""
     return CGROUPS / "cpu" if (CGROUPS / "cpu").is_dir() else CGROUPS
@@ -172,8 +182,7 @@ class Namespaces:
     def __init__(
         self, fleet: Fleet, parts: Sequence[float], rng: np.random.Generator, say: Callable[[str], None] = lambda text: None
     ) -> None:
-        if fleet.links:
-            raise InputError(f"link {fleet.links[0].name!r} is shared, expected none in a shaped trial: every machine its own")
+        need_own_links(fleet)
         self._fleet, self._parts, self._rng, self._say = fleet, list(parts), rng, say
         self._token = f"if{os.getpid()}"
         self._index = {name: k for k, name in enumerate(fleet.machine_names)}
