@@ -76,10 +76,11 @@ class FlowerTransport:
         return ticket
 
     def receive(self, tickets: Collection[str]) -> list[Arrival]:
-        """See `Transport.receive`; each is asked for at most every `PULL_EVERY_S`."""
+        """See `Transport.receive`; each is asked for at most every `PULL_EVERY_S`.
+
+        A question that is under way is kept whichever tickets come next: Flower gives an answer away once only.
+        """
         now, every_s = time.monotonic(), max(PULL_EVERY_S, PULL_COST_S * len(tickets))
-        self._pulls = {ticket: pull for ticket, pull in self._pulls.items() if ticket in tickets}
-        self._again = {ticket: at for ticket, at in self._again.items() if ticket in tickets}
         arrivals = []
         for ticket in tickets:
             pull = self._pulls.get(ticket)
@@ -88,10 +89,13 @@ class FlowerTransport:
                     self._pulls[ticket] = _Pull(self.grid, ticket)
             elif not pull.is_alive():
                 del self._pulls[ticket]
-                self._again[ticket] = now + every_s
                 if pull.error is not None:
                     raise pull.error
                 arrivals += [_arrival(message) for message in pull.messages]
+                if pull.messages:
+                    self._again.pop(ticket, None)
+                else:
+                    self._again[ticket] = now + every_s
         return arrivals
 
     def close(self) -> None:

@@ -64,6 +64,17 @@ def test_an_answer_that_is_long_on_its_way_keeps_no_other_waiting() -> None:
     assert received(transport, ["a", "none"]) == {"a": b"a"}
 
 
+def test_an_answer_on_its_way_is_not_lost_while_others_are_asked_for() -> None:
+    gate = threading.Event()
+    grid = Grid({"a": gate})
+    transport = FlowerTransport(grid)  # type: ignore[arg-type]
+    assert transport.receive(["a"]) == []
+    assert received(transport, ["b"]) == {"b": b"b"}
+    gate.set()
+    assert received(transport, ["a"]) == {"a": b"a"}
+    assert grid.asked.count("a") == 1
+
+
 def test_what_goes_wrong_in_asking_reaches_who_asks() -> None:
     transport = FlowerTransport(Grid({}, broken="a"))  # type: ignore[arg-type]
     with pytest.raises(ConnectionError, match="the SuperLink is gone"):
