@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -43,8 +44,6 @@ def ray_pool(workers: int) -> Iterator[RayPool]:
     """
     if find_spec("ray") is None:
         raise InputError("--engine ray needs Ray, which is not installed: pip install 'intrafed[ray]'")
-    import os
-
     import ray
 
     mine = not ray.is_initialized()

@@ -273,19 +273,19 @@ class Namespaces:
         for device in (HOST, "lo"):
             _run("ip", "-n", space, "link", "set", device, "up")
 
-    def _ends(self, k: int) -> tuple[list[str], list[str]]:
-        """`tc` options of the two ends of a machine's link: what it sends, what is sent to it."""
-        return ["-n", self._space(k)], []
+    def _ends(self, k: int) -> tuple[tuple[list[str], str], tuple[list[str], str]]:
+        """Where `tc` finds the two ends of a machine's link, what it sends and what is sent to it: options and device."""
+        return (["-n", self._space(k)], HOST), ([], self._outer(k))
 
     def _shape(self, verb: str, k: int, rates: tuple[float, float]) -> None:
-        for where, device, rate in zip(self._ends(k), (HOST, self._outer(k)), rates, strict=True):
+        for (where, device), rate in zip(self._ends(k), rates, strict=True):
             bucket = ["rate", f"{max(rate, LEAST_BPS):.0f}bit", "burst", str(BURST_BYTES), "latency", f"{QUEUE_MS}ms"]
             _run("tc", *where, "qdisc", verb, "dev", device, "root", "handle", "1:", "tbf", *bucket)
 
     def _delay(self, k: int, latency_s: float) -> None:
         if latency_s <= 0.0:
             return
-        for where, device in zip(self._ends(k), (HOST, self._outer(k)), strict=True):
+        for where, device in self._ends(k):
             delay = ["netem", "delay", f"{latency_s * 1e3:.3f}ms"]
             done = _quiet("tc", *where, "qdisc", "add", "dev", device, "parent", "1:1", "handle", "10:", *delay)
             if not done:
