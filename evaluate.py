@@ -50,6 +50,11 @@ class Options:
     """With --engine flower: every machine in a network namespace of its own with the scenario's link rates, recorded ones
     replayed, and a part of a core that makes it as fast as the scenario says; what rounds took is held against both simulated
     tiers. Linux, root and iproute2 are needed."""
+    precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    """With --engine flower: of trained blocks on the way up."""
+    context_precision: Literal["fp32", "bf16", "int8"] = "fp32"
+    """With --engine flower: of what machines see and do not train; bf16 and int8 send what has changed since they were asked
+    last, rounded."""
     data: Path | None = None
     """Your images; implies the training tier."""
     episodes: int = 30
@@ -88,7 +93,13 @@ def main() -> None:
     for name in ("episodes", "runs", "workers"):
         positive(name, getattr(options, name))
     options = replace(options, runs=options.runs or (3 if options.agreement else 1))
+    rounds = options.precision != "fp32" or options.context_precision != "fp32"
     if options.benchmark:
+        if options.engine == "flower" or options.shaped or rounds:
+            raise InputError(
+                "--benchmark plays simulated episodes; expected it without --engine flower, --shaped, --precision and "
+                "--context-precision"
+            )
         return compete(options)
     if options.engine == "ray":
         raise InputError("--engine ray plays the cells of a benchmark; expected it with --benchmark")
@@ -118,8 +129,12 @@ def main() -> None:
             need_namespaces()
             if options.data is not None:
                 raise InputError("--shaped compares with simulation of the scenario's own data; expected it without --data")
+            if rounds:
+                raise InputError("--shaped holds bytes against simulation, which sends fp32; expected that precision")
     elif options.shaped:
         raise InputError("--shaped shapes real machines; expected it with --engine flower")
+    elif rounds:
+        raise InputError("--precision and --context-precision are of real machines; expected them with --engine flower")
     path = None if options.policy is None else policy_path(options.policy)
     if path is None:
         path = newest_policy(options.out)
@@ -137,7 +152,8 @@ def main() -> None:
 
         agents = ([str(path)] if path else []) + (names or ([] if path else ["equal"]))
         against = Simulated(options.episodes, options.workers) if options.shaped else None
-        on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder, against)
+        wire = {"precision": options.precision, "context_precision": options.context_precision}
+        on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder, against, wire)
     elif options.agreement:
         both_tiers(options, chosen, path, names, folder)
     elif options.tier == "training" or options.data is not None:

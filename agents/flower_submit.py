@@ -33,6 +33,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="images that the server measures progress on; the scenario's by default")
     parser.add_argument("--target", type=float, help="InfoNCE that is progress 1 on them; the calibration's by default")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of blocks on the way up")
+    parser.add_argument(
+        "--context-precision", choices=PRECISIONS, default="fp32",
+        help="of what machines only see: fp32 as it is, else what has changed since they were asked last",
+    )  # fmt: skip
     parser.add_argument("--deadline-s", type=float, help="after which a block is lost; the scenario's by default")
     parser.add_argument("--wait-s", type=float, default=600.0, help="for all machines to be there at the start")
     options = parser.parse_args()
@@ -55,7 +59,7 @@ def main() -> None:
     data = None if options.data is None else str(options.data.resolve())
     job = Job(
         agent, cell_scenario(scenario), HELD_OUT_SEED, str(folder), data, options.target, options.precision,
-        options.deadline_s, options.wait_s,
+        options.context_precision, options.deadline_s, options.wait_s,
     )  # fmt: skip
     for stale in (FAILED, PROCESS, RESULT):
         (folder / stale).unlink(missing_ok=True)

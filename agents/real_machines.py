@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,7 @@ def on_machines(
     out: Path,
     folder: Path,
     against: Simulated | None = None,
+    wire: Mapping[str, str] | None = None,
 ) -> None:
     """Play every agent on every scenario over Flower on this machine, and report.
 
@@ -119,6 +120,7 @@ def on_machines(
         for run in range(runs):
             for agent in agents:
                 job = Job(agent, cell_scenario(scenario), HELD_OUT_SEED + run, "", path, target)
+                job = Job(**{**vars(job), **(wire or {})})
                 kept = out / "machines" / content_key(job.identity(), against is not None)
                 job = Job(**{**vars(job), "folder": str(kept.resolve())})
                 surroundings = Paced(scenario, run, console.print) if against else None

@@ -42,6 +42,7 @@ class Job:
         data: path of images that the server measures progress on, or None for the scenario's own.
         target_infonce: progress 1 on that data, or None for the scenario's calibration.
         precision: of blocks on the way up.
+        context_precision: of what machines only see, on the way down: as `RemoteEngine`'s.
         deadline_s: after which a block is lost; None takes the scenario's, which may have none.
         gather_s: to wait for all machines at the start.
     """
@@ -53,6 +54,7 @@ class Job:
     data: str | None = None
     target_infonce: float | None = None
     precision: str = "fp32"
+    context_precision: str = "fp32"
     deadline_s: float | None = None
     gather_s: float = 600.0
 
@@ -127,7 +129,7 @@ def run_job(job: Job, transport: Transport, tell: Callable[[str], None] = print)
     deadline_s = scenario.decision.deadline_s if job.deadline_s is None else job.deadline_s
     engine = RemoteEngine(
         transport, scenario.workload, scenario.fleet.machine_names, 1 if data is None else data.channels, job.precision,
-        deadline_s, events.say,
+        deadline_s, events.say, context_precision=job.context_precision,
     )  # fmt: skip
     scale = None if job.target_infonce is None else ProgressScale(np.inf, job.target_infonce)
     try:

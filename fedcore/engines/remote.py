@@ -15,6 +15,7 @@ from fedcore.remote.node import FAILED, TRAIN
 from fedcore.remote.roll import Roll
 from fedcore.remote.transport import Transport
 from fedcore.wire import PRECISIONS, Packet, decode_result, encode_task
+from fedcore.wire.mirror import Mirror
 from fedcore.workload import method_of, recipe_of
 from scenarios.errors import InputError
 from scenarios.schema import Workload
@@ -71,6 +72,8 @@ class RemoteEngine:
         on_event: told one line per thing that happens; the log by default.
         clock: seconds that only rise.
         sleep: waits so many seconds.
+        context_precision: of what machines only see, a name in `PRECISIONS`: "fp32" sends it as it is, the others what has
+            changed since the last round that a machine took part in, rounded.
 
     Attributes:
         measured: of the last round, by machine that was asked.
@@ -91,9 +94,11 @@ class RemoteEngine:
         on_event: Callable[[str], None] = LOG.info,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        context_precision: str = "fp32",
     ) -> None:
-        if precision not in PRECISIONS:
-            raise InputError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        for name, value in (("precision", precision), ("context_precision", context_precision)):
+            if value not in PRECISIONS:
+                raise InputError(f"{name} is {value!r}, expected one of {', '.join(PRECISIONS)}")
         self.transport, self.names, self.channels = transport, tuple(machine_names), channels
         self.precision, self.deadline_s, self.on_event = precision, deadline_s, on_event
         self.recipe: LocalRecipe = recipe_of(workload)
@@ -102,6 +107,8 @@ class RemoteEngine:
         self.roll = Roll(self.names, self.workload, on_event)
         self.measured: dict[int, MachineRound] = {}
         self.round_s = 0.0
+        self.context_precision = context_precision
+        self._mirrors: dict[int, tuple[int, Mirror]] = {}
         self._out: dict[str, _Out] = {}
         self._clock, self._sleep = clock, sleep
         self._round = -1
@@ -174,7 +181,8 @@ class RemoteEngine:
                 why = "it is not connected" if node is None else f"it is still busy with round {busy[k]}"
                 results[i] = self._lose(k, LEFT if node is None else LATE, why, 0.0, 0)
                 continue
-            packet = encode_task(model, state, target, task, self.precision)
+            mirror = self._mirror(k, node, model)
+            packet = encode_task(model, state, target, task, self.precision, self.context_precision, mirror)
             packet.values.update(kind=TRAIN, workload=self.workload, channels=self.channels)
             content = packet.to_bytes()
             waiting[self.transport.send(node, content, lifetime_s)] = (i, task, len(content))
@@ -205,7 +213,16 @@ class RemoteEngine:
         self.round_s = self._clock() - began
         return [results[i] for i in range(len(tasks))]
 
+    def _mirror(self, machine: int, node: int, model: Model) -> Mirror | None:
+        """What a machine has of the weights; another node in its place has nothing."""
+        if self.context_precision == "fp32":
+            return None
+        if machine not in self._mirrors or self._mirrors[machine][0] != node:
+            self._mirrors[machine] = node, Mirror.blank(model)
+        return self._mirrors[machine][1]
+
     def _lose(self, machine: int, status: str, why: str, elapsed_s: float, down: int, up: int = 0) -> LocalResult:
+        self._mirrors.pop(machine, None)  # whether it read what it was sent is not known
         self.measured[machine] = MachineRound(status, elapsed_s, 0.0, 0.0, down, up, None)
         self.on_event(f"round {self._round}: machine {self.names[machine]} {status}: {why}")
         return LocalResult.nothing(why)

@@ -21,6 +21,7 @@ from fedcore.parallel import one_thread
 from fedcore.remote.meter import Meter
 from fedcore.samples import Samples
 from fedcore.wire import Packet, decode_task, encode_result
+from fedcore.wire.mirror import Mirror
 from fedcore.workload import method_of, model_for, recipe_of
 from scenarios.errors import InputError
 from scenarios.schema import Workload
@@ -48,6 +49,7 @@ class Node:
         self._samples_of = samples
         self._samples: dict[str, Samples] = {}
         self._residual: State = {}
+        self._mirrors: dict[str, Mirror] = {}
 
     def answer(self, content: bytes) -> bytes:
         """The answer to one message; what is wrong with it, or with this node, is told in the answer."""
@@ -89,7 +91,9 @@ class Node:
     def _train(self, packet: Packet) -> Packet:
         text, workload = self._workload(packet)
         model = _model(text, packet.whole("channels", "the server", 1))
-        sent = decode_task(packet, model)
+        if text not in self._mirrors:
+            self._mirrors = {text: Mirror.blank(model)}
+        sent = decode_task(packet, model, mirror=self._mirrors[text])
         samples = self._own(text, workload)
         if sent.precision != "fp32" and not self._residual:
             self._residual = self._read_residual(model)

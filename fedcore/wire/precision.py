@@ -1,4 +1,4 @@
-"""Precisions that a trained block goes up in: fp32 as it is, bf16 and int8 as changes, whose rounding error is kept.
+"""Precisions that weights travel in: fp32 as they are, bf16 and int8 as changes, whose rounding error is kept.
 
 What rounding leaves out is added to the next change of the same weight (error feedback, Seide et al. 2014, Karimireddy et
 al. 2019), so that small steady changes are not lost for good.
@@ -6,12 +6,16 @@ al. 2019), so that small steady changes are not lost for good.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fedcore.wire.packet import Packet
+
 PRECISIONS = ("fp32", "bf16", "int8")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 LARGEST = 127
 
 
@@ -70,3 +74,28 @@ def round_change(change: Tensor, precision: str) -> Rounded:
 def read_int8(content: Tensor, scales: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
     """A change from its int8 content and its scales."""
     return (content.reshape(len(scales), -1).float() * scales[:, None]).reshape(tuple(shape))
+
+
+def pack_rounded(name: str, changes: Sequence[Rounded], precision: str) -> dict[str, Tensor]:
+    """Rounded changes as flat arrays of a message, one behind the other; precision "bf16" or "int8"."""
+    arrays = {name: torch.cat([change.content for change in changes] or [torch.zeros(0, dtype=DTYPES[precision])])}
+    if precision == "int8":
+        arrays[f"{name}_scales"] = torch.cat([change.scales for change in changes] or [torch.zeros(0)])
+    return arrays
+
+
+def read_rounded(
+    packet: Packet, name: str, shapes: Sequence[tuple[int, ...]], precision: str, sender: str
+) -> list[Tensor]:
+    """The changes of `pack_rounded`, float32, of these shapes.
+
+    Raises:
+        InputError: an array is missing, or of another type or length.
+    """
+    sizes = [torch.Size(shape).numel() for shape in shapes]
+    contents = packet.array(name, DTYPES[precision], sum(sizes), sender).split(sizes)
+    if precision == "bf16":
+        return [content.float().reshape(shape) for content, shape in zip(contents, shapes, strict=True)]
+    counts = [scale_count(shape) for shape in shapes]
+    scales = packet.array(f"{name}_scales", torch.float32, sum(counts), sender).split(counts)
+    return [read_int8(*one) for one in zip(contents, scales, shapes, strict=True)]

@@ -12,7 +12,7 @@ from fedcore.local import LocalResult
 from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.wire.packet import Packet
-from fedcore.wire.precision import bytes_of, read_int8, round_change, scale_count
+from fedcore.wire.precision import bytes_of, pack_rounded, read_rounded, round_change
 from fedcore.wire.slices import join, trained_shapes
 from fedcore.wire.task import Sent, read_statistics
 from scenarios.errors import InputError
@@ -42,7 +42,7 @@ def encode_result(model: Model, sent: Sent, result: LocalResult, residual: State
     if sent.precision == "fp32":
         arrays["trained"] = join([result.trained[name] for name in trained_shapes(model.neuron_map, sent.task.block)])
     else:
-        contents, scales = [], []
+        changes = []
         for name, index, start in _started(model, sent.state, sent.task.block):
             kept = residual.setdefault(name, torch.zeros_like(sent.state[name]))
             change = result.trained[name] - start + kept[index]
@@ -50,11 +50,8 @@ def encode_result(model: Model, sent: Sent, result: LocalResult, residual: State
             left = change - rounded.value
             # A NaN must not stay for ever: what diverged is refused as a whole.
             kept[index] = torch.where(torch.isfinite(left), left, 0.0)
-            contents.append(rounded.content)
-            scales.append(rounded.scales)
-        arrays["trained"] = torch.cat(contents)
-        if sent.precision == "int8":
-            arrays["scales"] = torch.cat(scales)
+            changes.append(rounded)
+        arrays |= pack_rounded("trained", changes, sent.precision)
     names = sorted(model.objective.statistics)
     if names:
         arrays["statistics"] = join([result.statistics[name] for name in names])
@@ -90,17 +87,14 @@ def decode_result(packet: Packet, model: Model, state: State, block: Block, prec
     if packet.values.get("precision") != precision:
         raise InputError(f"{sender}: block came at {str(packet.values.get('precision'))[:40]!r}, expected {precision}")
     shapes = trained_shapes(model.neuron_map, block)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[precision]
-    sizes = [torch.Size(shape).numel() for shape in shapes.values()]
-    flat = packet.array("trained", dtype, sum(sizes), sender).split(sizes)
-    trained = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), flat, strict=True)}
-    if precision == "bf16":
-        trained = {n: start + trained[n].float() for n, _, start in _started(model, state, block)}
-    elif precision == "int8":
-        counts = [scale_count(shape) for shape in shapes.values()]
-        scales = dict(zip(shapes, packet.array("scales", torch.float32, sum(counts), sender).split(counts), strict=True))
+    if precision == "fp32":
+        sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+        flat = packet.array("trained", torch.float32, sum(sizes), sender).split(sizes)
+        trained = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), flat, strict=True)}
+    else:
+        changes = read_rounded(packet, "trained", list(shapes.values()), precision, sender)
         trained = {
-            n: start + read_int8(trained[n], scales[n], trained[n].shape) for n, _, start in _started(model, state, block)
+            name: start + change for (name, _, start), change in zip(_started(model, state, block), changes, strict=True)
         }
     statistics = read_statistics(packet, model, sender)
     extra: dict[str, State] = {}

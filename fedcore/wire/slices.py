@@ -20,17 +20,20 @@ def slice_shape(parameter: Parameter, rows: int, block: Block) -> tuple[int, ...
     return (rows, len(block.visible(parameter.cols)), *parameter.shape[2:])
 
 
-def parts(neuron_map: NeuronMap, block: Block, names: Sequence[str] | None = None) -> Iterator[tuple[Parameter, Tensor]]:
+def parts(
+    neuron_map: NeuronMap, block: Block, names: Sequence[str] | None = None, trained_only: bool = False
+) -> Iterator[tuple[Parameter, Tensor]]:
     """The pieces that a machine sees, in the order in which they travel: (parameter, indices of its rows).
 
     Args:
         neuron_map: the model.
         block: what is visible.
         names: of the parameters that count; None is all.
+        trained_only: leave out what it does not train.
     """
     for p in neuron_map.parameters:
         if names is None or p.name in names:
-            for rows in (block.trained[p.rows], block.context[p.rows]):
+            for rows in (block.trained[p.rows],) if trained_only else (block.trained[p.rows], block.context[p.rows]):
                 if len(rows):
                     yield p, rows
 
@@ -49,14 +52,20 @@ def join(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([t.detach().flatten() for t in tensors]) if tensors else torch.zeros(0)
 
 
-def cut_out(state: State, neuron_map: NeuronMap, block: Block) -> Tensor:
-    """Everything of a state that a block sees, flat float32."""
+def cut_out(state: State, neuron_map: NeuronMap, block: Block, trained_only: bool = False) -> Tensor:
+    """Everything of a state that a block sees, or only what it trains, flat float32."""
     names = [p.name for p in neuron_map.parameters if p.name in state]
-    return join([look(state[p.name], p, rows, block) for p, rows in parts(neuron_map, block, names)])
+    return join([look(state[p.name], p, rows, block) for p, rows in parts(neuron_map, block, names, trained_only)])
 
 
 def put_back(
-    packet: Packet, name: str, neuron_map: NeuronMap, block: Block, names: Sequence[str] | None, sender: str
+    packet: Packet,
+    name: str,
+    neuron_map: NeuronMap,
+    block: Block,
+    names: Sequence[str] | None,
+    sender: str,
+    trained_only: bool = False,
 ) -> State:
     """Whole tensors in which what the block sees is as it came, and everything else is zero.
 
@@ -69,11 +78,12 @@ def put_back(
         block: what is visible.
         names: of the parameters; None is all.
         sender: for errors.
+        trained_only: what came is only what the block trains.
 
     Raises:
         InputError: the array is missing, or of another type or length.
     """
-    pieces = [(p, rows, slice_shape(p, len(rows), block)) for p, rows in parts(neuron_map, block, names)]
+    pieces = [(p, rows, slice_shape(p, len(rows), block)) for p, rows in parts(neuron_map, block, names, trained_only)]
     sizes = [torch.Size(shape).numel() for _, _, shape in pieces]
     flat = packet.array(name, torch.float32, sum(sizes), sender)
     state = {p.name: torch.zeros(p.shape) for p in neuron_map.parameters if names is None or p.name in names}

@@ -70,6 +70,49 @@ def test_lower_precisions_go_up_smaller_and_end_close(connected, workload, names
     assert engine.measured[0].sent_bytes < 0.75 * engine.measured[0].received_bytes
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_context_as_changes_comes_down_smaller_and_ends_close(connected, workload, names, held, precision):
+    here = training(InProcessEngine(held, recipe_of(workload)), workload, names)
+    engine, there = remote(connected, workload, names, context_precision=precision)
+    start = {name: value.clone() for name, value in here.state.items()}
+    received = []
+    for _ in range(3):
+        here.play([0.34, 0.33, 0.33], 2)
+        assert there.play([0.34, 0.33, 0.33], 2).came_back == (True, True, True)
+        received.append(engine.measured[0].received_bytes)
+    assert received[1] < 0.85 * received[0]
+    assert received[2] == pytest.approx(received[1], rel=0.02)
+    assert not same(here, there)
+    for name, value in here.state.items():
+        change = float((value - start[name]).abs().max())
+        assert float((value - there.state[name]).abs().max()) <= 0.1 * change + 1e-6
+
+
+def test_a_machine_that_may_not_have_read_its_changes_is_sent_whole_weights(connected, workload, names, held, tmp_path):
+    lines: list[str] = []
+    engine, federation = remote(connected, workload, names, lines, context_precision="int8")
+    shares = [0.34, 0.33, 0.33]
+    federation.play(shares, 1)
+    whole = [engine.measured[k].received_bytes for k in range(3)]
+    federation.play(shares, 1)
+    assert all(engine.measured[k].received_bytes < 0.85 * whole[k] for k in range(3))
+    # Another node in its place, while the server has seen nothing of the change.
+    connected.kill(100)
+    connected.join(300, Node("north", lambda workload: held[0], tmp_path / "north"))
+    until = time.monotonic() + 20
+    while not engine.available()[0] or engine.roll.node_of[0] != 300:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert federation.play(shares, 1).came_back == (True, True, True)
+    assert engine.measured[0].received_bytes > 0.95 * whole[0] > engine.measured[1].received_bytes
+    # The same node, its memory gone: it says so, and gets them in the round after.
+    connected.join(300, Node("north", lambda workload: held[0], tmp_path / "north"))
+    report = federation.play(shares, 1)
+    assert report.came_back == (False, True, True)
+    assert "changes of weights that this machine does not have" in report.lost[0]
+    assert federation.play(shares, 1).came_back == (True, True, True)
+
+
 def test_a_node_killed_in_mid_round_is_lost_and_back_two_rounds_later(connected, workload, names, held, tmp_path):
     lines: list[str] = []
     engine, federation = remote(connected, workload, names, lines)
@@ -193,6 +236,8 @@ def test_what_only_the_in_process_engine_can_do_is_refused(connected, workload, 
         engine.train(FedAvg(), model_for(workload, 1), {}, None, [])
     with pytest.raises(InputError, match="precision is 'fp8'"):
         RemoteEngine(connected, workload, names, precision="fp8")
+    with pytest.raises(InputError, match="context_precision is 'fp8'"):
+        RemoteEngine(connected, workload, names, context_precision="fp8")
 
 
 def test_a_node_tells_what_is_wrong_with_itself(threads, workload, names, held):
