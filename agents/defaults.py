@@ -18,7 +18,7 @@ import numpy as np
 from agents.frozen import POLICIES, FrozenPolicy, freeze, load_policy
 from agents.heuristics import HEURISTICS
 from agents.quality import Quality, quality, quality_grid
-from agents.worlds import DRAWS, RANDOM, contents, described, random_scenarios, training_worlds
+from agents.worlds import DRAWS, RANDOM, TRIAL_DRAWS, contents, described, random_scenarios, training_worlds, trial_worlds
 from fedcore.files import content_key, write_text
 from scenarios import load, names
 
@@ -69,12 +69,15 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
     torch.set_num_threads(1)  # as train_agent.py
     with console.status("compiling random scenarios"):
         worlds = training_worlds(RANDOM, options.seed)
+        tried_in = trial_worlds(RANDOM, options.seed, worlds)
     steps = options.steps or RECIPES[algorithm].steps
     content = content_key(steps, *contents(worlds))
     folder = options.runs / f"{algorithm}-default-seed{options.seed}-{content[:6]}"
     start = time.monotonic()
     with training_bar(algorithm, steps) as (on_step, on_note):
-        policy, _ = train(algorithm, worlds, options.seed, folder, steps, on_step, workers=options.workers, on_note=on_note)
+        policy, _ = train(
+            algorithm, worlds, options.seed, folder, steps, on_step, None, options.workers, on_note, tried_in
+        )  # fmt: skip
     console.print(f"{algorithm}: trained in {(time.monotonic() - start) / 60:.1f} min")
     card = replace(policy.card, scenario=RANDOM, ranges=described(RANDOM))
     policy = FrozenPolicy(policy.network, card, f"{algorithm}-default")
@@ -112,9 +115,10 @@ def page(rows: dict[str, list[Quality]], policies: Sequence[str], options: Defau
 `agents.load("ppo-default")`, `agents.load("dqn-default")`, or these names wherever a policy's file goes. Made by
 `python -m agents.defaults`, which trains them over {DRAWS} random scenarios (split "train" of
 [scenarios/generate.py](../scenarios/generate.py)), freezes them and writes this page. How: what every move of `envs.menu` is
-worth in every round of episodes is found by playing on from there in simulation ([lessons.py](../agents/lessons.py)) and learnt
+worth in rounds of episodes is found by playing on from there in simulation ([lessons.py](../agents/lessons.py)) and learnt
 first ([warm_start.py](../agents/warm_start.py)), then PPO or DQN ([recipes.py](../agents/recipes.py)) go on, and the best
-policy by the same few episodes ([trial.py](../agents/trial.py)) is kept.
+policy by the same few episodes ([trial.py](../agents/trial.py)), of {TRIAL_DRAWS} random scenarios of the validation range, is
+kept. Those that it is judged on below are other draws; nothing was chosen by the library or out of distribution.
 
 Simulated, {options.episodes} held-out episodes each. Figures are interquartile means of efficiency (the reference policy
 has 1); ratios are of such means, over the strongest heuristic and over the best fixed decision, searched on each scenario.

@@ -69,7 +69,7 @@ class DQNRecipe:
     explore_fraction: float = 0.4
     explore_final: float = 0.03
     width: int = 64
-    warm: WarmStart | None = field(default_factory=lambda: WarmStart(passes=2))
+    warm: WarmStart | None = field(default_factory=WarmStart)
 
 
 RECIPES: dict[str, PPORecipe | DQNRecipe] = {"ppo": PPORecipe(), "dqn": DQNRecipe()}
@@ -81,13 +81,14 @@ PARTS_OF_SCORE = ("time_vs_reference", "energy_vs_reference", "bytes_vs_referenc
 class Watch(BaseCallback):
     """Logs what matters to TensorBoard, reports progress, and saves checkpoints so that training resumes.
 
-    What it keeps is the best policy, by `trial`: learning may lose again what a warm start or luck has found.
+    What it keeps is the best policy, by `trial`: learning may lose again what a warm start or luck has found, and learn the
+    training's scenarios by heart.
 
     Beside stable-baselines3's own figures: log-efficiency, its parts (geometric means) and the fraction of episodes that
     reached the target, over the last 512 episodes; histograms of shares and of sync intervals in the last round.
 
     Args:
-        worlds: that it learns in.
+        worlds: that it is tried in.
         checkpoint: file to save to; the best policy goes beside it.
         every: environment steps between checkpoints.
         report: called with (steps done, mean log-efficiency of the last episodes).
@@ -228,6 +229,7 @@ def train(
     recipe: Any = None,
     workers: int = 1,
     on_note: Callable[[str], None] = lambda note: None,
+    tried_in: Sequence[World] | None = None,
 ) -> tuple[FrozenPolicy, list[tuple[int, float]]]:
     """Train an orchestrator, or go on where a checkpoint in the folder stopped.
 
@@ -241,6 +243,7 @@ def train(
         recipe: None takes the default.
         workers: processes for the warm start; the result does not depend on it.
         on_note: told in words what goes on before the first step.
+        tried_in: scenarios that say which policy is the best; None takes those that it learns in.
 
     Returns:
         The best policy, ready to freeze, and its learning curve (steps, mean log-efficiency of recent episodes).
@@ -255,7 +258,7 @@ def train(
         model.num_timesteps = kind.load(str(checkpoint), device="cpu").num_timesteps
     elif recipe.warm is not None:
         warm_start(model, worlds, recipe.warm, seed, workers, on_note)
-    watch = Watch(worlds, checkpoint, max(total // 25, 1), on_step)
+    watch = Watch(tried_in or worlds, checkpoint, max(total // 25, 1), on_step)
     left = total - model.num_timesteps
     if left > 0:
         try:

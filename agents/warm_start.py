@@ -3,10 +3,11 @@
 Where many machines could be asked in many ways, PPO from scratch spends most of its steps on finding what a search of the
 simulator knows (`agents.lessons`). The first lessons come from episodes that the search itself plays; in later ones the policy
 plays as it has learnt so far and is told what would have been better, so that it knows its way back from its own mistakes
-(DAgger, Ross et al. 2011). Where several states look alike, the best answer is the move that is best on average, not the one
-that is best most often. So the actor learns every tried move's score and not the best move's name (as AWAC, Nair et al. 2020,
-but with all moves' advantages known): its distribution comes near to exp(mean score / temperature). Critics learn what these
-episodes went on to earn, values of moves both.
+(DAgger, Ross et al. 2011); and in the last, what would be better before its own moves. Those alone would not do: a move that
+costs little once, and all when repeated, is told by the others. Where several states look alike, the best answer is the move
+that is best on average, not the one that is best most often. So the actor learns every tried move's score and not the best
+move's name (as AWAC, Nair et al. 2020, but with all moves' advantages known): its distribution comes near to
+exp(mean score / temperature). Critics learn what these episodes went on to earn, values of moves both.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor, nn
 
-from agents.lessons import Lessons, join, lessons
+from agents.lessons import ONCE, Lessons, join, lessons
 from agents.network import MenuNetwork
 from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
 from fedcore.parallel import worker_pool
@@ -29,10 +29,8 @@ from fedcore.world import World
 
 PARTS = 2
 """Lessons of a pass are made in so many parts, side by side where there are processes for it."""
-PER_WORLD = 32
+PER_WORLD = 64
 """Episodes side by side that one scenario has use for."""
-GAP = 0.3
-"""A move made once costs about so much of what it costs if it is kept."""
 BATCH = 256
 
 
@@ -42,17 +40,19 @@ class WarmStart:
 
     Attributes:
         passes: of lessons: in the first the best moves are played, in the others what has been learnt from those before.
+        once: in so many passes, the last, moves are made once; in the others they are kept.
         envs: at most so many episodes side by side in each of `PARTS` parts of a pass, and `PER_WORLD` for each world.
         rounds: of each.
         epochs: through all lessons so far, after every pass.
-        learning_rate: of Adam.
+        learning_rate: of Adam at the start of every pass; it falls to 0 in a line.
         temperature: of the actor.
     """
 
-    passes: int = 4
-    envs: int = 256
-    rounds: int = 48
-    epochs: int = 24
+    passes: int = 3
+    once: int = 1
+    envs: int = 768
+    rounds: int = 144
+    epochs: int = 12
     learning_rate: float = 2e-3
     temperature: float = 0.5
 
@@ -64,7 +64,7 @@ def warm_start(
     seed: int,
     workers: int = 1,
     on_note: Callable[[str], None] = lambda note: None,
-) -> float:
+) -> Lessons:
     """Teach a fresh model.
 
     Args:
@@ -76,24 +76,24 @@ def warm_start(
         on_note: told in words how far it has come.
 
     Returns:
-        Mean loss in the last epoch.
+        All that it was taught.
     """
     taught: list[Lessons] = []
-    loss = 0.0
     envs = min(recipe.envs, PER_WORLD * len(worlds))
     with worker_pool(min(workers, PARTS)) if workers > 1 else nullcontext() as pool:
         for number in range(recipe.passes):
             on_note(f"search, pass {number + 1} of {recipe.passes}")
             network = actor(model) if number else None
             first = PARTS * (seed * recipe.passes + number)
-            jobs = [(worlds, network, envs, recipe.rounds, first + part) for part in range(PARTS)]
+            once = network is not None and number >= recipe.passes - recipe.once
+            jobs = [(worlds, network, envs, recipe.rounds, first + part, once) for part in range(PARTS)]
             if pool is None:
                 taught += [lessons(*job) for job in jobs]
             else:
                 taught += [job.result() for job in [pool.submit(lessons, *job) for job in jobs]]
             on_note(f"learning from {sum(len(part.taken) for part in taught):,} searches")
-            loss = teach(model, join(taught), recipe, seed)
-    return loss
+            teach(model, join(taught), recipe, seed)
+    return join(taught)
 
 
 def actor(model: BaseAlgorithm) -> MenuNetwork:
@@ -103,14 +103,15 @@ def actor(model: BaseAlgorithm) -> MenuNetwork:
     return cast(MenuNetwork, network)
 
 
-def teach(model: BaseAlgorithm, taught: Lessons, recipe: WarmStart, seed: int) -> float:
-    """Go through lessons, in the order of that seed; the mean loss in the last epoch."""
+def teach(model: BaseAlgorithm, taught: Lessons, recipe: WarmStart, seed: int) -> None:
+    """Go through lessons, in the order of that seed."""
     policy = model.policy
     network: nn.Module = policy if isinstance(policy, EquivariantActorCritic) else cast(EquivariantDQN, policy).q_net
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate)
-    generator, mean = torch.Generator().manual_seed(seed), 0.0
+    generator = torch.Generator().manual_seed(seed)
+    steps = recipe.epochs * -(-len(taught.taken) // BATCH)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(recipe.epochs):
-        losses = []
         for part in torch.randperm(len(taught.taken), generator=generator).split(BATCH):
             if isinstance(network, EquivariantActorCritic):
                 loss = _actor_critic_loss(network, taught, part, recipe.temperature)
@@ -120,11 +121,9 @@ def teach(model: BaseAlgorithm, taught: Lessons, recipe: WarmStart, seed: int) -
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-            losses.append(float(loss.detach()))
-        mean = float(np.mean(losses))
+            falling.step()
     if isinstance(policy, EquivariantDQN):
         policy.q_net_target.load_state_dict(policy.q_net.state_dict())
-    return mean
 
 
 def _squared(value: Tensor, earned: Tensor) -> Tensor:
@@ -153,4 +152,4 @@ def _q_loss(network: nn.Module, taught: Lessons, part: Tensor) -> Tensor:
     """What the moves that were played earned, and by how much less other moves are worth."""
     values: Tensor = network(taught.observations[part])
     played = values.gather(1, taught.taken[part][:, None])[:, 0]
-    return _squared(played, taught.earned[part]) + 10.0 * _apart(values, GAP * taught.lost[part])
+    return _squared(played, taught.earned[part]) + 10.0 * _apart(values, ONCE * taught.lost[part])

@@ -14,8 +14,10 @@ from scenarios.generate import RANGES, Split
 from scenarios.schema import Scenario
 
 RANDOM, LIBRARY = "random", "library"
-DRAWS = 240
-"""Random scenarios that a policy is trained on: an episode draws one of them."""
+DRAWS = 1920
+"""Random scenarios that a policy is trained on: an episode draws one of them. Few are learnt by heart."""
+TRIAL_DRAWS = 128
+"""Random scenarios, of the validation range, that decide which policy is kept."""
 
 
 def random_scenarios(count: int, seed: int, split: Split = "train") -> list[Scenario]:
@@ -39,6 +41,19 @@ def training_worlds(name: str, seed: int, draws: int = DRAWS) -> list[World]:
     else:
         chosen = [load(one) for one in (names() if name == LIBRARY else [name])]
     return [compile_world(scenario) for scenario in chosen]
+
+
+def trial_worlds(name: str, seed: int, worlds: Sequence[World]) -> Sequence[World]:
+    """Where a policy is tried while it learns: of "random", worlds that it does not learn in; else those that it does.
+
+    Args:
+        name: as of `training_worlds`.
+        seed: of the draws.
+        worlds: that it learns in.
+    """
+    if name != RANDOM:
+        return worlds
+    return [compile_world(scenario) for scenario in random_scenarios(TRIAL_DRAWS, seed, "validation")]
 
 
 def contents(worlds: Sequence[World]) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import scenarios
-from agents.lessons import LEAST_LEVEL, TRIED, WORST, kept_scores, lessons, lost, moves_tried
+from agents.lessons import EVERY, LEAST_LEVEL, ONCE, TRIED, WORST, lessons, lost, moves_tried, scores_of
 from agents.network import MenuNetwork
 from agents.vecenv import BatchedVecEnv
 from envs.menu import LEVELS, menu_actions, menu_size
@@ -28,13 +28,14 @@ def test_moves_tried_are_of_the_menu():
 
 def test_search_leaves_the_episodes_alone_and_is_seeded(worlds):
     env = BatchedVecEnv(worlds, 6, seed=0)
-    seen = env.reset().copy()
-    scores = kept_scores(env.core, np.random.default_rng(1))
+    seen, everyone = env.reset().copy(), np.arange(6)
+    scores = scores_of(env.core, everyone, np.random.default_rng(1))
     assert scores.shape == (6, len(moves_tried()))
     assert np.isfinite(scores).all()
     assert np.array_equal(env.core.observe(), seen)
-    assert np.array_equal(kept_scores(env.core, np.random.default_rng(1)), scores)
-    assert not np.array_equal(kept_scores(env.core, np.random.default_rng(2)), scores)
+    assert np.array_equal(scores_of(env.core, everyone, np.random.default_rng(1)), scores)
+    assert not np.array_equal(scores_of(env.core, everyone, np.random.default_rng(2)), scores)
+    assert scores_of(env.core, everyone[4:], np.random.default_rng(1)).shape == (2, len(moves_tried()))
 
 
 def test_a_score_is_what_the_move_earns_when_it_is_kept(worlds):
@@ -56,7 +57,7 @@ def test_a_score_is_what_the_move_earns_when_it_is_kept(worlds):
     world = replace(world, calibration=replace(world.calibration, dynamics=d))
     env = BatchedVecEnv([world], 1, seed=0)
     observation = env.reset()
-    first = kept_scores(env.core, np.random.default_rng(0))[0]
+    first = scores_of(env.core, np.arange(1), np.random.default_rng(0))[0]
     at = int(np.argmax(first))
     move, infos = moves_tried()[at], [{}]
     while "log_efficiency" not in infos[0]:
@@ -74,9 +75,9 @@ def test_what_moves_lose_by_hand():
     assert (np.delete(out, moves_tried()) == WORST).all()
 
 
-def test_lessons_play_the_best_moves_or_the_networks_own(worlds):
-    taught = lessons(worlds, None, 12, 14, seed=0)
-    assert len(taught.observations) == len(taught.lost) == len(taught.taken) == len(taught.earned) == 168
+def test_every_third_round_is_searched_and_the_best_move_or_the_networks_own_played(worlds):
+    taught = lessons(worlds, None, 12, 42, seed=0)
+    assert len(taught.observations) == len(taught.lost) == len(taught.taken) == len(taught.earned) == 12 * 42 // EVERY
     best = taught.lost.argmin(dim=1)
     assert (taught.lost.gather(1, best[:, None]) == 0.0).all()
     assert 0.02 < (best != taught.taken).float().mean() < 0.2
@@ -89,5 +90,29 @@ def test_lessons_play_the_best_moves_or_the_networks_own(worlds):
         network.head[2].bias[moves_tried()[7]] = 1.0
     own = lessons(worlds, network, 12, 6, seed=0)
     assert (own.taken == moves_tried()[7]).float().mean() > 0.8
-    assert torch.equal(own.observations[:12], taught.observations[:12])
-    assert torch.equal(own.lost[:12], taught.lost[:12])
+    first = 12 // EVERY
+    assert torch.equal(own.observations[:first], taught.observations[:first])
+    assert torch.equal(own.lost[:first], taught.lost[:first])
+
+
+def test_made_once_the_networks_own_move_scores_as_if_kept_and_others_are_followed_by_it(worlds):
+    env = BatchedVecEnv(worlds, 4, seed=0)
+    env.reset()
+    at, everyone = 7, np.arange(4)
+    network = MenuNetwork(menu_size(), 8)
+    with torch.no_grad():
+        network.head[2].weight.zero_()
+        network.head[2].bias[moves_tried()[at]] = 1.0
+    kept = scores_of(env.core, everyone, np.random.default_rng(1))
+    once = scores_of(env.core, everyone, np.random.default_rng(1), network)
+    assert np.array_equal(once[:, at], kept[:, at])
+    assert not np.array_equal(once, kept)
+    # What follows brings them together.
+    assert np.ptp(once, axis=1).mean() < np.ptp(kept, axis=1).mean()
+
+
+def test_moves_made_once_lose_as_if_they_had_been_kept():
+    scores = np.zeros((1, len(moves_tried())))
+    scores[0, :3] = [0.3, 0.0, -3.0]
+    out = lost(scores, once=True)[0, moves_tried()]
+    assert out[:3] == pytest.approx([0.0, 0.3 / ONCE, WORST])

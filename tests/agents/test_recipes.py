@@ -10,7 +10,7 @@ from agents.trial import trial
 from agents.warm_start import WarmStart
 from fedcore.world import compile_world
 
-RECIPE = PPORecipe(num_envs=8, rollout=16, minibatch=64, epochs=1, width=16, warm=WarmStart(1, 4, 4, 2))
+RECIPE = PPORecipe(num_envs=8, rollout=16, minibatch=64, epochs=1, width=16, warm=WarmStart(1, 0, 4, 12, 2))
 
 
 def test_tensorboard_has_the_scores_parts_and_the_spread_of_decisions(tmp_path):

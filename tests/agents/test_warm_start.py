@@ -21,8 +21,8 @@ DQN = DQNRecipe(num_envs=4, buffer=100, batch=16, width=32)
 def test_what_is_taught_is_chosen(algorithm):
     worlds = [compile_world(scenarios.load(name)) for name in ("lab-lan", "one-strong-many-weak")]
     model = build(algorithm, worlds, 0, None, PPO if algorithm == "ppo" else DQN)
-    warm_start(model, worlds, WarmStart(2, 4, 8, epochs=200), seed=0)
-    unseen = lessons(worlds, actor(model), 16, 3, seed=5)
+    warm_start(model, worlds, WarmStart(2, 0, 4, 24, epochs=200), seed=0)
+    unseen = lessons(worlds, actor(model), 16, 9, seed=5)
     chosen = torch.from_numpy(model.predict(unseen.observations.numpy(), deterministic=True)[0])
     loses = unseen.lost.gather(1, chosen[:, None])[:, 0]
     assert loses.mean() < 0.2 * unseen.lost[:, moves_tried()].mean()
@@ -36,14 +36,14 @@ def test_the_number_of_processes_changes_nothing():
     weights = []
     for workers in (1, 2):
         model = build("ppo", worlds, 0, None, PPO)
-        warm_start(model, worlds, WarmStart(1, 2, 2, 2), seed=0, workers=workers)
+        warm_start(model, worlds, WarmStart(2, 1, 2, 6, 2), seed=0, workers=workers)
         weights.append(torch.cat([value.flatten() for value in model.policy.state_dict().values()]))
     assert torch.equal(*weights)
 
 
 def test_lessons_are_joined_in_order():
     worlds = [compile_world(scenarios.load("two-servers"))]
-    one, two = (lessons(worlds, None, 4, 2, seed) for seed in (0, 1))
+    one, two = (lessons(worlds, None, 4, 6, seed) for seed in (0, 1))
     both = join([one, two])
     assert torch.equal(both.observations[:8], one.observations)
     assert torch.equal(both.lost[8:], two.lost)

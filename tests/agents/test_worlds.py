@@ -1,6 +1,6 @@
 import numpy as np
 
-from agents.worlds import described, random_scenarios, training_worlds
+from agents.worlds import described, random_scenarios, training_worlds, trial_worlds
 from scenarios.generate import RANGES
 
 
@@ -17,3 +17,12 @@ def test_one_scenario_by_name_and_what_a_card_says():
     assert [w.scenario.name for w in training_worlds("two-servers", 0)] == ["two-servers"]
     assert described("two-servers") == {}
     assert np.isclose(described("random")["variability"], RANGES["train"].variability).all()
+
+
+def test_a_policy_for_any_fleet_is_tried_in_worlds_that_it_does_not_learn_in(monkeypatch):
+    monkeypatch.setattr("agents.worlds.TRIAL_DRAWS", 2)
+    worlds = training_worlds("random", 0, draws=2)
+    tried_in = trial_worlds("random", 0, worlds)
+    assert [w.scenario for w in tried_in] == random_scenarios(2, 0, "validation")
+    assert not {w.scenario.name for w in tried_in} & {w.scenario.name for w in worlds}
+    assert trial_worlds("two-servers", 0, worlds) is worlds
