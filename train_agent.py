@@ -31,10 +31,15 @@ class Options:
     """Scenario: a name (see scenarios/library) or the path of a YAML file; "random" for a policy for any fleet, trained over
     random scenarios (scenarios/generate.py), "library" for one trained over the whole library. These two are judged on
     farm-lte; python evaluate.py --scenarios judges them elsewhere."""
+    tier: Literal["orchestration", "training"] = "orchestration"
+    """Where it learns: simulation, or fine-tuning of --start by PPO on real training of the scenario, every step a real round
+    (agents/fine_tune.py)."""
+    start: str = "ppo-default"
+    """With --tier training: the frozen policy that it goes on from, a file or a name."""
     seed: int = 0
     """Of training: networks, exploration, episodes."""
     steps: int | None = None
-    """Environment steps of training; by default the recipe's (agents/recipes.py)."""
+    """Environment steps of training; by default the recipe's (agents/recipes.py, agents/fine_tune.py)."""
     episodes: int = 30
     """Held-out simulated episodes per agent."""
     real_runs: int = 1
@@ -47,7 +52,8 @@ class Options:
 
 def run_folder(options: Options, scenario_name: str, steps: int, content: str) -> Path:
     """Folder of this run, the same for the same options and the same content of scenario and calibration."""
-    return options.out / f"{scenario_name}-{options.algo}-seed{options.seed}-{steps}-{content[:6]}"
+    kind = f"{options.algo}-fine-tuned" if options.tier == "training" else options.algo
+    return options.out / f"{scenario_name}-{kind}-seed{options.seed}-{steps}-{content[:6]}"
 
 
 def main() -> None:
@@ -63,25 +69,30 @@ def main() -> None:
         import scenarios
         from agents.benchmark import BEST_STATIC, benchmark, compare, orchestrator, summarise
         from agents.best_static import search_static
+        from agents.fine_tune import FineTuneRecipe, fine_tune
         from agents.frozen import FrozenPolicy, freeze, load_policy
         from agents.heuristics import HEURISTICS
         from agents.judge import Cell, cell_scenario
         from agents.recipes import RECIPES, train
         from agents.report import Report, learning_curve, real_curves, score_bars, trade_off
         from agents.tables import comparison_grid, probe_grid, real_grid, simulation_grid
-        from agents.worlds import LIBRARY, RANDOM, contents, described, training_worlds
+        from agents.worlds import LIBRARY, RANDOM, contents, described, training_worlds, trial_worlds
         from envs.snapshot import snapshot
         from fedcore.files import content_key, write_text
         from fedcore.world import compile_world
+        from scenarios import InputError
 
         several = options.scenario in (RANDOM, LIBRARY)
         scenario = scenarios.load(Options.scenario if several else options.scenario)
         world = compile_world(scenario)
         worlds = training_worlds(options.scenario, options.seed) if several else [world]
+    start = load_policy(options.start) if options.tier == "training" else None
+    if start is not None and (several or options.algo != "ppo"):
+        raise InputError("--tier training is PPO on one scenario; expected it without --algo dqn, random and library")
     # The networks are small: a second thread costs more than it brings.
     torch.set_num_threads(1)
-    steps = options.steps or RECIPES[options.algo].steps
-    content = content_key(*contents(worlds))
+    steps = options.steps or (FineTuneRecipe() if start else RECIPES[options.algo]).steps
+    content = content_key(*contents(worlds), *([start.card.digest] if start else []))
     folder = run_folder(options, options.scenario if several else scenario.name, steps, content)
     path = folder / "policy.safetensors"
     console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), {world.arrays.machines} machines -> {folder}")
@@ -95,21 +106,27 @@ def main() -> None:
         console.print(f"training: already done, read from {path}")
     else:
         with training_bar(options.algo, steps) as (on_step, on_note):
-            policy, curve = train(
-                options.algo, worlds, options.seed, folder, steps, on_step, workers=options.workers, on_note=on_note
-            )
+            if start is not None:
+                policy, curve = fine_tune(start, world, options.seed, folder, steps, on_step, on_note)
+            else:
+                tried_in = trial_worlds(options.scenario, options.seed, worlds)
+                policy, curve = train(
+                    options.algo, worlds, options.seed, folder, steps, on_step, None, options.workers, on_note, tried_in
+                )
         policy = FrozenPolicy(policy.network, replace(policy.card, ranges=described(options.scenario)))
         freeze(policy, path)
         write_text(curve_path, json.dumps(curve))
 
     static = search_static(world)
     console.print(f"best fixed decision of {static.candidates} tried: {static.description}")
-    agents = [policy, *(orchestrator(name, scenario) for name in HEURISTICS), static.policy]
+    # Names tell players apart in tables, and a policy read from a file has its algorithm's.
+    before = [options.start] if start and start.name != policy.name else []
+    agents = [policy, *(orchestrator(name, scenario) for name in (*before, *HEURISTICS)), static.policy]
     with progress_bar() as bar:
         task = bar.add_task("held-out episodes", total=len(agents) * options.episodes, note="")
         results = benchmark(agents, scenario, options.episodes, on_episode=lambda: bar.advance(task))
     summaries = summarise(results)
-    comparisons = [compare(results, policy.name, other) for other in (*HEURISTICS, BEST_STATIC)]
+    comparisons = [compare(results, policy.name, agent.name) for agent in agents[1:]]
     # The card of the file carries what is known of the policy, so it is written again with its scores.
     evaluation = {**policy.card.evaluation, "simulated": [asdict(s) for s in summaries]}
     policy = FrozenPolicy(policy.network, replace(policy.card, evaluation=evaluation), policy.name)
@@ -135,7 +152,7 @@ def main() -> None:
     if options.real_runs > 0:
         best = [s.agent for s in summaries if s.agent in HEURISTICS][:2]
         plain = cell_scenario(scenario)
-        chosen = [str(path), *best]
+        chosen = [str(path), *before, *best]
         cells = [Cell(agent, plain, run) for run in range(options.real_runs) for agent in chosen]
         labels = [f"real: {policy.name if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
         judgements = judge_with_bars(cells, labels, folder / "real", options.workers)
@@ -145,7 +162,7 @@ def main() -> None:
         ]
         if options.real_runs > 1:
             played = [j.result for j in judgements]
-            pairs = [compare(played, policy.name, other) for other in best]
+            pairs = [compare(played, policy.name, other) for other in [*before, *best]]
             real.insert(1, comparison_grid(pairs, "Real runs, paired"))
         for grid in real:
             console.print(grid.rich())
