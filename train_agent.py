@@ -111,8 +111,9 @@ def main() -> None:
             else:
                 tried_in = trial_worlds(options.scenario, options.seed, worlds)
                 policy, curve = train(
-                    options.algo, worlds, options.seed, folder, steps, on_step, None, options.workers, on_note, tried_in
-                )
+                    options.algo, worlds, options.seed, folder, steps, on_step,
+                    workers=options.workers, on_note=on_note, tried_in=tried_in,
+                )  # fmt: skip
         policy = FrozenPolicy(policy.network, replace(policy.card, ranges=described(options.scenario)))
         freeze(policy, path)
         write_text(curve_path, json.dumps(curve))

@@ -76,7 +76,8 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
     start = time.monotonic()
     with training_bar(algorithm, steps) as (on_step, on_note):
         policy, _ = train(
-            algorithm, worlds, options.seed, folder, steps, on_step, None, options.workers, on_note, tried_in
+            algorithm, worlds, options.seed, folder, steps, on_step,
+            workers=options.workers, on_note=on_note, tried_in=tried_in,
         )  # fmt: skip
     console.print(f"{algorithm}: trained in {(time.monotonic() - start) / 60:.1f} min")
     card = replace(policy.card, scenario=RANDOM, ranges=described(RANDOM))
