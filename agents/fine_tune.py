@@ -23,6 +23,7 @@ import envs  # noqa: F401 - registers
 from agents.frozen import FrozenPolicy
 from agents.network import MenuNetwork
 from agents.recipes import content_digest, save_checkpoint
+from agents.rollout import earned_from
 from agents.sb3_policies import EquivariantActorCritic
 from agents.vecenv import BatchedVecEnv
 from envs.menu import MenuAction, menu_size
@@ -140,11 +141,7 @@ def _teach_critic(model: PPO, world: World, seed: int) -> None:
         seen.append(torch.from_numpy(observation.copy()))
         env.step_async(model.predict(observation)[0])
         observation, rewards[t], ends[t], _ = env.step_wait()
-    earned, ahead = np.zeros((CRITIC_ROUNDS, CRITIC_ENVS)), np.full(CRITIC_ENVS, np.nan)
-    for t in reversed(range(CRITIC_ROUNDS)):
-        ahead = rewards[t] + np.where(ends[t], 0.0, ahead)
-        earned[t] = ahead
-    wanted = torch.from_numpy(earned.astype(np.float32)).flatten()
+    wanted = torch.from_numpy(earned_from(rewards, ends).astype(np.float32)).flatten()
     known = ~wanted.isnan()  # of episodes that ended
     with torch.no_grad():
         pooled = policy.actor.encoder(torch.cat(seen)[known])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.network import MenuNetwork
-from agents.rollout import play_out
+from agents.rollout import earned_from, play_out
 from agents.vecenv import BatchedVecEnv
 from envs.core import Core
 from envs.menu import LEVELS, menu_actions, menu_size
@@ -136,11 +136,9 @@ def lessons(
             kept.append(torch.from_numpy(value.copy()))
         env.step_async(played)
         observation, rewards[t], ends[t], _ = env.step_wait()
-    earned, ahead = [], np.full(envs, np.nan)
-    for t in reversed(range(rounds)):
-        ahead = rewards[t] + np.where(ends[t], 0.0, ahead)
-        earned.append(ahead[asked[t]].astype(np.float32))
-    return Lessons(torch.cat(seen), torch.cat(losses), torch.cat(taken), torch.from_numpy(np.concatenate(earned[::-1])))
+    from_here = earned_from(rewards, ends).astype(np.float32)
+    earned = torch.from_numpy(np.concatenate([from_here[t][which] for t, which in enumerate(asked)]))
+    return Lessons(torch.cat(seen), torch.cat(losses), torch.cat(taken), earned)
 
 
 @torch.inference_mode()

@@ -32,3 +32,17 @@ def play_out(core: Core, decide: Decide, wanted: int | None = None) -> NDArray[n
             goes_on = np.flatnonzero(running)
             rows, core = rows[goes_on], core.copies(goes_on)
     return out
+
+
+def earned_from(rewards: NDArray[np.float64], ends: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What was earned from each round to its episode's end, (T, B), NaN where the end was not seen.
+
+    Args:
+        rewards: (T, B) of rounds of episodes side by side, another beginning where one ends.
+        ends: (T, B) whether an episode ended with that round.
+    """
+    earned, ahead = np.zeros(rewards.shape), np.full(rewards.shape[1], np.nan)
+    for t in reversed(range(len(rewards))):
+        ahead = rewards[t] + np.where(ends[t], 0.0, ahead)
+        earned[t] = ahead
+    return earned
