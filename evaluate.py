@@ -93,9 +93,9 @@ def main() -> None:
     for name in ("episodes", "runs", "workers"):
         positive(name, getattr(options, name))
     options = replace(options, runs=options.runs or (3 if options.agreement else 1))
-    rounds = options.precision != "fp32" or options.context_precision != "fp32"
+    rounded = options.precision != "fp32" or options.context_precision != "fp32"
     if options.benchmark:
-        if options.engine == "flower" or options.shaped or rounds:
+        if options.engine == "flower" or options.shaped or rounded:
             raise InputError(
                 "--benchmark plays simulated episodes; expected it without --engine flower, --shaped, --precision and "
                 "--context-precision"
@@ -129,11 +129,11 @@ def main() -> None:
             need_namespaces()
             if options.data is not None:
                 raise InputError("--shaped compares with simulation of the scenario's own data; expected it without --data")
-            if rounds:
+            if rounded:
                 raise InputError("--shaped holds bytes against simulation, which sends fp32; expected that precision")
     elif options.shaped:
         raise InputError("--shaped shapes real machines; expected it with --engine flower")
-    elif rounds:
+    elif rounded:
         raise InputError("--precision and --context-precision are of real machines; expected them with --engine flower")
     path = None if options.policy is None else policy_path(options.policy)
     if path is None:

@@ -22,10 +22,11 @@ from torch import nn
 import envs  # noqa: F401 - registers
 from agents.frozen import FrozenPolicy
 from agents.network import MenuNetwork
-from agents.recipes import content_digest, save_checkpoint
+from agents.recipes import content_digest, restore, save_checkpoint
 from agents.rollout import earned_from
 from agents.sb3_policies import EquivariantActorCritic
 from agents.vecenv import BatchedVecEnv
+from agents.warm_start import actor
 from envs.menu import MenuAction, menu_size
 from fedcore.world import World
 from scenarios.errors import InputError
@@ -92,8 +93,7 @@ def fine_tune(
     checkpoint = folder / "checkpoint.zip"
     model = _model(policy, world, seed, folder, recipe)
     if checkpoint.is_file():
-        model.set_parameters(str(checkpoint), device="cpu")
-        model.num_timesteps = PPO.load(str(checkpoint), device="cpu").num_timesteps
+        restore(model, checkpoint)
     else:
         on_note("the critic learns from simulated episodes")
         _teach_critic(model, world, seed)
@@ -103,9 +103,8 @@ def fine_tune(
     if total > model.num_timesteps:
         model.learn(total - model.num_timesteps, callback=watch, reset_num_timesteps=False, tb_log_name="fine-tune")
         save_checkpoint(model, checkpoint)
-    actor = cast(EquivariantActorCritic, model.policy).actor
     network = MenuNetwork(menu_size(), policy.card.width)
-    network.load_state_dict(actor.state_dict())
+    network.load_state_dict(actor(model).state_dict())
     evaluation = {"recipe": asdict(recipe), "fine_tuned_from": {"policy": policy.name, "digest": policy.card.digest}}
     card = replace(
         policy.card, scenario=world.scenario.name, seed=seed, steps=total, evaluation=evaluation,
@@ -122,9 +121,9 @@ def _model(policy: FrozenPolicy, world: World, seed: int, folder: Path, recipe: 
         vf_coef=recipe.value_weight, target_kl=recipe.target_kl, policy_kwargs={"width": policy.card.width},
         tensorboard_log=str(folder / "tensorboard"), seed=seed, device="cpu",
     )  # fmt: skip
-    actor = cast(EquivariantActorCritic, model.policy).actor
-    actor.load_state_dict(policy.network.state_dict())
-    last = cast(nn.Linear, actor.head[-1])
+    network = actor(model)
+    network.load_state_dict(policy.network.state_dict())
+    last = cast(nn.Linear, network.head[-1])
     with torch.no_grad():
         last.weight.mul_(recipe.sharpness)
         last.bias.mul_(recipe.sharpness)

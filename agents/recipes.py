@@ -168,6 +168,12 @@ def save_checkpoint(model: BaseAlgorithm, path: Path) -> None:
         raise InputError(f"{path} cannot be written: {error.strerror or error} (expected a writable disk)") from None
 
 
+def restore(model: BaseAlgorithm, checkpoint: Path) -> None:
+    """Go on from a checkpoint: what was learnt, and how many steps it took."""
+    model.set_parameters(str(checkpoint), device="cpu")
+    model.num_timesteps = type(model).load(str(checkpoint), device="cpu").num_timesteps
+
+
 def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | None, recipe: Any) -> BaseAlgorithm:
     """A fresh learner.
 
@@ -253,9 +259,7 @@ def train(
     checkpoint = folder / "checkpoint.zip"
     model = build(algorithm, worlds, seed, folder / "tensorboard", recipe)
     if checkpoint.is_file():
-        model.set_parameters(str(checkpoint), device="cpu")
-        kind: type[BaseAlgorithm] = PPO if algorithm == "ppo" else DQN
-        model.num_timesteps = kind.load(str(checkpoint), device="cpu").num_timesteps
+        restore(model, checkpoint)
     elif recipe.warm is not None:
         warm_start(model, worlds, recipe.warm, seed, workers, on_note)
     watch = Watch(tried_in or worlds, checkpoint, max(total // 25, 1), on_step)

@@ -7,8 +7,9 @@ none of which it learns. Needs the optional extra `tune`.
 
 from __future__ import annotations
 
+import io
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from agents.trial import trial
 from agents.warm_start import WarmStart, teach, warm_start
 from agents.worlds import RANDOM, contents, training_worlds, trial_worlds
 from fedcore.comparison.tables import markdown
-from fedcore.files import content_key, write_text
+from fedcore.files import content_key, write_bytes, write_text
 from fedcore.parallel import worker_pool
 from fedcore.world import World
 from scenarios.errors import InputError
@@ -87,10 +88,9 @@ def make_lessons(path: Path, worlds: list[World], options: TuneOptions) -> None:
     model = build("ppo", worlds, options.seed, None, PPORecipe())
     smaller = replace(recipe, envs=max(1, round(options.lessons * recipe.envs)))
     taught = warm_start(model, worlds, smaller, options.seed, options.workers)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save({field.name: getattr(taught, field.name) for field in fields(Lessons)}, part)
-    part.replace(path)
+    kept = io.BytesIO()
+    torch.save(vars(taught), kept)
+    write_bytes(path, kept.getvalue())
 
 
 def propose(known: list[dict[str, Any]], options: TuneOptions) -> list[dict[str, Any]]:
