@@ -10,19 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agents.benchmark import HELD_OUT_SEED, benchmark, orchestrator
 from agents.cli import console, judge_with_bars, progress_bar
 from agents.episodes import EpisodeResult
 from agents.flower_trial import play_trial
 from agents.judge import Cell, cell_scenario, target_of
 from agents.leaderboard import labels
-from agents.real_run import Job
+from agents.real_run import EVENTS, Job
+from agents.replay import replay
 from agents.report import Report
 from agents.shaped import Paced
 from agents.tables import Grid, si
-from agents.truth import Truth, truth_grid, truth_plot
+from agents.truth import Truth, own_seconds, truth_grid, truth_plot
 from fedcore.files import content_key, write_text
 from fedcore.flower.hosts import Hosts
+from fedcore.world import compile_world
 from scenarios import Scenario
 
 
@@ -78,16 +82,45 @@ def measured_grid(told: Sequence[dict[str, Any]], scenario: str) -> Grid:
     )
 
 
+def rounds_of(folder: Path) -> list[dict[str, Any]]:
+    """Events of a run's rounds."""
+    events = [json.loads(line) for line in (folder / EVENTS).read_text(encoding="utf-8").splitlines()]
+    return [event for event in events if event["kind"] == "round"]
+
+
 def held_against(
-    told: Sequence[dict[str, Any]], scenario: Scenario, agents: Sequence[str], runs: int, out: Path, what: Simulated
+    told: Sequence[dict[str, Any]],
+    folders: Sequence[Path],
+    scenario: Scenario,
+    agents: Sequence[str],
+    runs: int,
+    out: Path,
+    what: Simulated,
 ) -> Truth:
-    """Play the same agents on both simulated tiers."""
+    """Simulate the decisions of real runs, and play their agents on both simulated tiers.
+
+    Args:
+        told: what runs told, run by run and agent by agent.
+        folders: of these runs.
+        scenario: where.
+        agents: who played.
+        runs: of each.
+        out: folder of trained cells.
+        what: how many simulated episodes.
+    """
+    own: dict[str, list[float]] = {}
+    world, same = compile_world(scenario), []
+    for each, folder in zip(told, folders, strict=True):
+        agent, seeds = each["result"]["agent"], [HELD_OUT_SEED + e for e in range(what.episodes)]
+        same += replay(agent, each["decisions"], world, seeds)
+        own.setdefault(agent, []).extend(own_seconds([event["machines"] for event in rounds_of(folder)], scenario.fleet))
     with console.status("simulated episodes"):
         fast = benchmark([orchestrator(name, scenario) for name in agents], scenario, what.episodes)
     cells = [Cell(name, cell_scenario(scenario), run) for run in range(runs) for name in agents]
     trained = judge_with_bars(cells, [labels(agents)[cell.agent] for cell in cells], out / "cells", what.workers)
     real = [EpisodeResult(**each["result"]) for each in told]
-    return Truth(real, {"Orchestration-v0": fast, "Training-v0": [j.result for j in trained]})
+    tiers = {"same decisions": same, "Orchestration-v0": fast, "Training-v0": [j.result for j in trained]}
+    return Truth(real, tiers, {agent: float(np.median(seconds)) for agent, seconds in own.items()})
 
 
 def on_machines(
@@ -116,18 +149,19 @@ def on_machines(
     for scenario in chosen:
         path = None if data is None else str(data)
         target = None if path is None else target_of(scenario, path)
-        told = []
+        told, folders = [], []
         for run in range(runs):
             for agent in agents:
                 job = Job(agent, cell_scenario(scenario), HELD_OUT_SEED + run, "", path, target)
                 job = Job(**{**vars(job), **(wire or {})})
                 kept = out / "machines" / content_key(job.identity(), against is not None)
                 job = Job(**{**vars(job), "folder": str(kept.resolve())})
+                folders.append(kept)
                 surroundings = Paced(scenario, run, console.print) if against else None
                 told.append(play_job(job, f"{scenario.name}, {labels(agents)[agent]}", surroundings))
         grids = [measured_grid(told, scenario.name)]
         if against:
-            truth = held_against(told, scenario, agents, runs, out, against)
+            truth = held_against(told, folders, scenario, agents, runs, out, against)
             grids.append(truth_grid(truth, scenario.name))
             report.figure(f"truth-{scenario.name}", truth_plot(truth), "On the line, simulation tells the truth")
         for grid in grids:
