@@ -48,7 +48,7 @@ class PPORecipe:
     gae_lambda: float = 0.95
     clip_range: float = 0.2
     target_kl: float = 0.02
-    width: int = 64
+    width: int = 96
     warm: WarmStart | None = field(default_factory=WarmStart)
 
 
@@ -68,7 +68,7 @@ class DQNRecipe:
     explore_initial: float = 0.1  # it starts out with what the warm start taught
     explore_fraction: float = 0.4
     explore_final: float = 0.03
-    width: int = 64
+    width: int = 96
     warm: WarmStart | None = field(default_factory=WarmStart)
 
 

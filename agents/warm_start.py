@@ -51,9 +51,9 @@ class WarmStart:
     passes: int = 3
     once: int = 1
     envs: int = 768
-    rounds: int = 144
-    epochs: int = 12
-    learning_rate: float = 2e-3
+    rounds: int = 128
+    epochs: int = 16
+    learning_rate: float = 3e-3
     temperature: float = 0.5
 
 

@@ -7,24 +7,27 @@ variability, and it tells the split), yet none is harder.
 
 | figure (per kind of machine, or of the fleet) | train | validation | ood |
 |---|---|---|---|
-| machines of the fleet | 3 .. 10 | 3 .. 10 | 11 .. 16 |
-| throughput_gflops, median | 2 .. 60 | 2 .. 60 | 1 .. 120 |
-| strongest over weakest kind | 1.5 .. 3, 4.5 .. 12 | 3 .. 4.5 | 12 .. 40 |
-| uplink_mbps, median | 0.6 .. 30 | 0.6 .. 30 | 0.3 .. 100 |
+| machines of the fleet | 2 .. 10 | 2 .. 10 | 11 .. 16 |
+| throughput_gflops, median | 1.2 .. 200 | 1.2 .. 200 | 1 .. 400 |
+| strongest over weakest kind | 1.5 .. 3, 4.5 .. 20 | 3 .. 4.5 | 20 .. 130 |
+| uplink_mbps, median | 0.15 .. 150 | 0.15 .. 150 | 0.06 .. 900 |
 | link.variability | 0.1 .. 0.3, 0.4 .. 0.6 | 0.3 .. 0.4 | 0.6 .. 1 |
 | link.mean_spread, in half of the kinds | 0.1 .. 0.5 | 0.1 .. 0.5 | 0.5 .. 0.9 |
-| time in outages, in a third of the kinds | 0.01 .. 0.06 | 0.01 .. 0.06 | 0.06 .. 0.15 |
-| load.slowdown, in four fifths | 1.5 .. 2.5, 3.2 .. 5 | 2.5 .. 3.2 | 5 .. 8 |
+| time in outages, in a third of the kinds | 0.003 .. 0.08 | 0.003 .. 0.08 | 0.08 .. 0.15 |
+| load.slowdown, in four fifths | 1.2 .. 2.5, 3.2 .. 8 | 2.5 .. 3.2 | 8 .. 16 |
 | busy part of the time | 0.1 .. 0.2, 0.26 .. 0.4 | 0.2 .. 0.26 | 0.4 .. 0.6 |
-| thermal.slowdown, in a third | 1.2 .. 2.5 | 1.2 .. 2.5 | 2.5 .. 4 |
-| half_rows | 4 .. 60 | 4 .. 60 | 60 .. 150 |
+| thermal.slowdown, in a third | 1.2 .. 2.8 | 1.2 .. 2.8 | 2.8 .. 4 |
+| half_rows, in three quarters (else 0) | 4 .. 60 | 4 .. 60 | 60 .. 150 |
 | windows of text of a machine, median | 60 .. 100, 150 .. 400 | 100 .. 150 | 400 .. 800 |
 
 In all splits alike: images or, in two fifths, text (the workloads of farm-lte and of phones), presence by chance, by the time
 of day or from a late start, batteries with panels, no shared link or one or a gateway per kind in front of it or a tree of
-relays, carbon by the hour, sometimes a deadline. Of text, a kind in five holds next to nothing, but those who stay
-have enough. Time constants follow the length of a reference round, so that conditions change within an episode. Ranges cover
-the library's; constants without a citable source are varied most.
+relays, carbon by the hour, sometimes a deadline, sometimes memory for a part of every layer only. Of text, a kind in five
+holds next to nothing, but those who stay have enough. Powers, energies per bit, latencies, overheads of steps and rounds,
+menus of H, budgets and the reference's decision are drawn too, from wide ranges where no source can be cited. Time
+constants follow the length of a reference round, so that conditions change within an episode.
+
+The splits together cover the library's figures (`tests/scenarios/test_coverage.py`), but for links that never vary.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scenarios.schema import Scenario
+from scenarios.schema import Reference, Scenario
 
 Split = Literal["train", "validation", "ood"]
 
@@ -50,7 +53,7 @@ class Ranges:
         spread: ratio of strongest to weakest machine, log-uniform.
         uplink_mbps: median uplink, log-uniform.
         variability: of links.
-        slowdown: of background load.
+        slowdown: of background load, log-uniform.
         busy_fraction: of background load.
         mean_spread: of links.
         down_fraction: part of the time that a link is out.
@@ -82,16 +85,15 @@ BANDS: dict[str, tuple[float, float]] = {
 }
 """What validation draws from and training leaves out."""
 _TRAIN = Ranges(
-    (3, 10), (2.0, 60.0), (1.5, 12.0), (0.6, 30.0), (0.1, 0.6), (1.5, 5.0), (0.1, 0.4), (0.1, 0.5), (0.01, 0.06), (1.2, 2.5),
-    (4.0, 60.0), (60.0, 400.0),
+    (2, 10), (1.2, 200.0), (1.5, 20.0), (0.15, 150.0), (0.1, 0.6), (1.2, 8.0), (0.1, 0.4), (0.1, 0.5), (0.003, 0.08),
+    (1.2, 2.8), (4.0, 60.0), (60.0, 400.0),
 )  # fmt: skip
 RANGES: dict[Split, Ranges] = {
     "train": _TRAIN,
     "validation": replace(_TRAIN, **BANDS),  # type: ignore[arg-type] # every band is a pair of floats
     "ood": Ranges(
-        (11, 16), (1.0, 120.0), (12.0, 40.0), (0.3, 100.0), (0.6, 1.0), (5.0, 8.0), (0.4, 0.6), (0.5, 0.9), (0.06, 0.15),
-        (2.5, 4.0), (60.0, 150.0),
-        (400.0, 800.0),
+        (11, 16), (1.0, 400.0), (20.0, 130.0), (0.06, 900.0), (0.6, 1.0), (8.0, 16.0), (0.4, 0.6), (0.5, 0.9), (0.08, 0.15),
+        (2.8, 4.0), (60.0, 150.0), (400.0, 800.0),
     ),
 }  # fmt: skip
 REFERENCE_ROUNDS = 33
@@ -107,6 +109,8 @@ class _Kind:
         row_gflop: what each of half_rows adds.
         up_mbit: of a block's upload.
         down_mbit: of its download.
+        least_mb: memory that the smallest block needs.
+        whole_mb: memory that the whole model needs.
     """
 
     section: Mapping[str, Any]
@@ -114,12 +118,14 @@ class _Kind:
     row_gflop: float
     up_mbit: float
     down_mbit: float
+    least_mb: float
+    whole_mb: float
 
     def step(self, half_rows: float = 25.0) -> float:
         return self.step_gflop + self.row_gflop * half_rows
 
 
-IMAGES = _Kind({}, 1.75, 0.056, 1.8, 3.5)
+IMAGES = _Kind({}, 1.75, 0.056, 1.8, 3.5, 19.9, 21.2)
 TEXT = _Kind(
     {
         "data": "grammar",
@@ -130,8 +136,13 @@ TEXT = _Kind(
         "learning_rate": 1e-3,
         "calibration": "grammar-gpt-next-token",
     },
-    0.156, 0.0436, 0.45, 0.91,
+    0.156, 0.0436, 0.45, 0.91, 6.08, 6.28,
 )  # fmt: skip
+MENUS = ((2, 5, 10, 20, 40), (5, 10, 20, 40), (1, 2, 5, 10, 20, 40))
+MENU_CHANCES = (0.6, 0.2, 0.2)
+THRIFTY_REFERENCE: dict[str, Any] = {"share": 0.25, "sync_interval": 20}
+THRIFTY_MACHINES = 4
+"""Fewer machines of a quarter each leave neurons out in every round."""
 LEAST_WINDOWS = 900
 """Of text, on machines that are there from the start and stay: fewer do not lead to the target."""
 
@@ -167,16 +178,18 @@ class _Source:
 
 def _device(source: _Source, gflops: float, round_s: float, workload: _Kind) -> dict[str, Any]:
     rng = source.rng
-    active = 1.5 * gflops**0.6 * _log_uniform(rng, 0.7, 1.4)
+    active = 1.5 * gflops**0.6 * _log_uniform(rng, 0.4, 3.0)
     device = {
         "throughput_gflops": gflops,
-        "step_overhead_s": 0.05 / gflops,
-        "half_rows": source.log_uniform("half_rows"),
-        "memory_mb": _log_uniform(rng, 128, 4096),
+        "step_overhead_s": workload.step() * _log_uniform(rng, 0.01, 1.0) / gflops,
+        "half_rows": source.log_uniform("half_rows") if rng.random() < 0.75 else 0.0,
+        "memory_mb": _log_uniform(rng, 64, 8192),
         "active_power_w": active,
-        "idle_power_w": active * rng.uniform(0.15, 0.5),
+        "idle_power_w": active * rng.uniform(0.05, 0.7),
         "step_jitter": rng.uniform(0.01, 0.15),
     }
+    if rng.random() < 0.15:
+        device["memory_mb"] = workload.least_mb + rng.uniform(0.05, 1.0) * (workload.whole_mb - workload.least_mb)
     if rng.random() < 1 / 3:
         device["thermal"] = {
             "slowdown": source.uniform("throttle"),
@@ -188,11 +201,11 @@ def _device(source: _Source, gflops: float, round_s: float, workload: _Kind) -> 
 
 def _link(source: _Source, mbps: float, round_s: float) -> dict[str, Any]:
     rng = source.rng
-    nj = 200.0 / np.sqrt(mbps) * _log_uniform(rng, 0.3, 3.0)
+    nj = 200.0 / mbps**0.7 * _log_uniform(rng, 0.2, 12.0)
     link = {
         "uplink_mbps": mbps,
         "downlink_mbps": mbps * _log_uniform(rng, 1.0, 6.0),
-        "latency_s": _log_uniform(rng, 0.002, 0.15),
+        "latency_s": min(_log_uniform(rng, 0.001, 1.5), 0.1 * round_s),
         "variability": source.uniform("variability"),
         "correlation_s": round_s * _log_uniform(rng, 0.3, 20),
         "transmit_nj_per_bit": nj,
@@ -205,7 +218,7 @@ def _link(source: _Source, mbps: float, round_s: float) -> dict[str, Any]:
         link["outages"] = {
             "mean_up_s": down_s * (1 - down) / down,
             "mean_down_s": down_s,
-            "rate_fraction": rng.uniform(0.05, 0.5),
+            "rate_fraction": _log_uniform(rng, 0.005, 0.5),
         }
     return link
 
@@ -215,7 +228,7 @@ def _presence(rng: np.random.Generator, round_s: float, start_hour: float) -> di
     out: dict[str, Any] = {}
     if rng.random() < 0.25:
         on_s = round_s * _log_uniform(rng, 20, 100)
-        out |= {"mean_on_s": on_s, "mean_off_s": on_s * rng.uniform(0.1, 0.5)}
+        out |= {"mean_on_s": on_s, "mean_off_s": on_s * _log_uniform(rng, 0.05, 1.4)}
     timetable, episode_s = rng.random(), REFERENCE_ROUNDS * round_s
     if timetable < 0.12:
         edge, hours = (start_hour + rng.uniform(0.1, 0.8) * episode_s / 3600) % 24, rng.uniform(6, 12)
@@ -245,6 +258,7 @@ def _deadline_s(
     links: list[dict[str, Any]],
     routes: list[list[str]],
     workload: _Kind,
+    steps: int,
 ) -> float:
     """A deadline that the slowest kind makes in a reference round, even hot, unless something else gets in its way."""
     kinds = list(zip(groups, routes, strict=True))
@@ -255,9 +269,10 @@ def _deadline_s(
         up = min([g["link"]["uplink_mbps"], *(link["uplink_mbps"] / users[link["name"]] for link in shared)])
         down = min([g["link"]["downlink_mbps"], *(link["downlink_mbps"] / users[link["name"]] for link in shared)])
         hot = g["device"].get("thermal", {}).get("slowdown", 1.0)
-        step_s = hot * workload.step(g["device"]["half_rows"]) / g["device"]["throughput_gflops"]
-        latency_s = 0.3 + 2.0 * sum(link["latency_s"] for link in shared)
-        longest = max(longest, 10 * step_s + workload.up_mbit / up + workload.down_mbit / down + latency_s)
+        device = g["device"]
+        step_s = hot * (device["step_overhead_s"] + workload.step(device["half_rows"]) / device["throughput_gflops"])
+        latency_s = 2.0 * (g["link"]["latency_s"] + sum(link["latency_s"] for link in shared))
+        longest = max(longest, steps * step_s + workload.up_mbit / up + workload.down_mbit / down + latency_s)
     return longest * rng.uniform(1.5, 3.0)
 
 
@@ -343,7 +358,7 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
     windows = source.log_uniform("windows")
     round_s = 10 * workload.step() / throughput * np.sqrt(spread) + workload.up_mbit / uplink + 0.5
     start_hour = rng.uniform(0, 23.9)
-    rates = [uplink * _log_uniform(rng, 0.5, 2.0) for _ in sizes]
+    rates = [uplink * _log_uniform(rng, 0.2, 5.0) for _ in sizes]
     links, ends, routes = _network(rng, [int(count) for count in sizes], rates, uplink)
     groups: list[dict[str, Any]] = []
     for kind, count in enumerate(sizes):
@@ -359,7 +374,7 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
         if rng.random() < 0.8:
             busy, cycle_s = source.uniform("busy_fraction"), round_s * _log_uniform(rng, 3, 60)
             group["load"] = {
-                "slowdown": source.uniform("slowdown"),
+                "slowdown": source.log_uniform("slowdown"),
                 "mean_busy_s": busy * cycle_s,
                 "mean_free_s": (1 - busy) * cycle_s,
             }
@@ -387,6 +402,9 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
         largest["images"] += -(-short // largest["count"])
     grams = _log_uniform(rng, 40.0, 660.0)  # Sweden to Poland (codecarbon, Our World in Data)
     swing, noon = rng.uniform(0.05, 0.4), rng.uniform(0, 24)
+    menu = MENUS[int(rng.choice(len(MENUS), p=MENU_CHANCES))]
+    reference = Reference(**(THRIFTY_REFERENCE if rng.random() < 0.2 and machines >= THRIFTY_MACHINES else {}))
+    deadline_s = _deadline_s(rng, groups, links, routes, workload, reference.sync_interval)
     hourly = [grams * (1 + swing * np.cos(2 * np.pi * (hour - noon) / 24)) for hour in range(24)]
     return Scenario.model_validate(
         {
@@ -395,12 +413,19 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
             "fleet": {
                 "groups": groups,
                 "links": links,
-                "server": {"round_overhead_s": round_s * rng.uniform(0.01, 0.1), "wait_s": 2 * round_s},
+                "server": {
+                    "round_overhead_s": round_s * rng.uniform(0.01, 0.1),
+                    "wait_s": round_s * rng.uniform(1.0, 4.0),
+                    "nj_per_bit": _log_uniform(rng, 2.0, 10.0),
+                },
                 "start_hour": start_hour,
+                "pue": rng.uniform(1.0, 1.5),
                 "grid_gco2e_per_kwh": hourly if rng.random() < 0.3 else grams,
             },
             "workload": dict(workload.section),
-            "decision": {"deadline_s": _deadline_s(rng, groups, links, routes, workload) if rng.random() < 0.15 else None},
+            "decision": {"sync_intervals": menu, "deadline_s": deadline_s if rng.random() < 0.15 else None},
+            "reference": reference.model_dump(),
+            "budgets": {"of_reference": rng.uniform(2.5, 4.0), "rounds": int(rng.integers(150, 251))},
             "reward": {"energy_weight": rng.uniform(0.2, 0.8)},
         }
     )

@@ -27,7 +27,8 @@ def shown(scenario: Scenario) -> dict[str, list[float]]:
     for group in scenario.fleet.groups:
         link, load, outages, thermal = group.link, group.load, group.link.outages, group.device.thermal
         out["variability"].append(link.variability)
-        out["half_rows"].append(group.device.half_rows)
+        if group.device.half_rows:
+            out["half_rows"].append(group.device.half_rows)
         if link.mean_spread:
             out["mean_spread"].append(link.mean_spread)
         if load is not None:
