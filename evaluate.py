@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 AGREEMENT_SCENARIOS = "farm-lte,lan-gpu-closet,phones,field-hub"
+IMAGE_SCENARIOS = "farm-lte,lan-gpu-closet,field-gateways,scale-home-lines"
+"""Of the same, where a person's images take the place of the scenarios' own data."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Options:
     """Processes for real runs, one core each."""
     agreement: bool = False
     """Play the same policies on both tiers and report whether simulation ranks them as real training does: --scenarios (by
-    default four), --agents (by default every heuristic and four fixed decisions), --runs real runs each (by default 3),
+    default four), --agents (by default eight heuristics and four fixed decisions), --runs real runs each (by default 3),
     --episodes simulated ones."""
     benchmark: bool = False
     """Play the benchmark in simulation: --agents (by default every heuristic and searched fixed decision, and the policy; also
@@ -103,7 +105,8 @@ def main() -> None:
         return compete(options)
     if options.engine == "ray":
         raise InputError("--engine ray plays the cells of a benchmark; expected it with --benchmark")
-    spoken = options.scenarios or (AGREEMENT_SCENARIOS if options.agreement else "farm-lte")
+    four = IMAGE_SCENARIOS if options.data else AGREEMENT_SCENARIOS
+    spoken = options.scenarios or (four if options.agreement else "farm-lte")
     chosen = [load(name.strip()) for name in spoken.split(",") if name.strip()]
     if not chosen:
         raise InputError("--scenarios is empty, expected names or YAML files separated by commas")
@@ -116,7 +119,10 @@ def main() -> None:
         from agents.greedy_mpc import PLANNERS
         from agents.heuristics import HEURISTICS
         from fedcore.files import content_key
+        from fedcore.workload import check_workload
 
+    for scenario in chosen:
+        check_workload(scenario.workload, scenario.name, images=options.data is not None)
     if options.engine == "flower":
         from fedcore.flower.superlink import need_flower
 

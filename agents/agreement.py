@@ -18,7 +18,7 @@ POLICIES = (
     "equal", "fedavg", "speed", "makespan", "energy", "deadline", "adacomm", "enough",
     "fixed:1x40/1", "fixed:1x40/2", "fixed:0.5x40", "fixed:0.25x20",
 )  # fmt: skip
-"""Compared by default: every heuristic, and fixed decisions from one machine alone to small shares for everyone."""
+"""Compared by default: heuristics of every kind, and fixed decisions from one machine alone to small shares for everyone."""
 COSTS = ("time_s", "energy_j", "bytes", "rounds")
 
 

@@ -3,7 +3,7 @@ from, which shows what each part of a decision is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ from fedcore.fleet import columns as c
 from fedcore.world import World
 
 SEARCH_SEED = 7_000_000  # far from training's and from the held-out episodes'
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
+COUNTS = 16
+FINALISTS = 16
 
 
 class Static(Orchestrator):
@@ -65,51 +68,53 @@ def within_memory(world: World, shares: NDArray[np.float64]) -> NDArray[np.float
     return np.minimum(shares, np.maximum(world.max_share_index[: world.arrays.machines], 0) / GRID)
 
 
-def share_patterns(world: World) -> dict[str, NDArray[np.float64]]:
-    """Fixed shares to try, from advertised figures alone: levels for all, for the fastest, graded by speed."""
-    n = world.arrays.machines
+def _counts(machines: int) -> list[int]:
+    """Numbers of machines to try: all of them up to `COUNTS`, as many spread evenly over their logarithm in larger fleets."""
+    return sorted({round(x) for x in np.geomspace(1, machines, COUNTS)} if machines > COUNTS else range(1, machines + 1))
+
+
+def share_patterns(world: World, levels: Sequence[float] = SHARES) -> dict[str, NDArray[np.float64]]:
+    """Fixed shares to try, from advertised figures alone: every level for any number of the fastest machines, or of the
+    thriftiest."""
+    n, step = world.arrays.machines, whole_step_s(world)
+    out: dict[str, NDArray[np.float64]] = {}
+    for name, cost in (("fastest", step), ("thriftiest", step * world.arrays.parameters[:n, c.ACTIVE_W])):
+        order = np.argsort(cost, kind="stable")
+        # All machines are all machines, in whatever order.
+        for keep in _counts(n)[: None if name == "fastest" else -1]:
+            picked = np.isin(np.arange(n), order[:keep]).astype(np.float64)
+            out |= {f"{'all' if keep == n else f'{name} {keep}'} at {share:g}": picked * share for share in levels}
+    return {name: within_memory(world, shares) for name, shares in out.items()}
+
+
+def graded_patterns(world: World) -> dict[str, NDArray[np.float64]]:
+    """Shares for everyone that fall with a machine's speed."""
     step = whole_step_s(world)
     speed = step.min() / step
-    out: dict[str, NDArray[np.float64]] = {}
-    order = np.argsort(step, kind="stable")
-    for share in (0.1, 0.25, 0.5, 0.75, 1.0):
-        out[f"all {share:g}"] = np.full(n, share)
-        for keep in sorted({1, n // 4, n // 2, 3 * n // 4} - {0, n}):
-            picked = np.zeros(n)
-            picked[order[:keep]] = share
-            out[f"fastest {keep} at {share:g}"] = picked
-        for power in (0.5, 1.0):
-            out[f"speed^{power:g} x {share:g}"] = np.maximum(share * speed**power, 0.05)
-    return {name: within_memory(world, shares) for name, shares in out.items()}
+    graded = {f"speed^{p:g} x {share:g}": np.maximum(share * speed**p, 0.05) for share in SHARES for p in (0.5, 1.0)}
+    return {name: within_memory(world, shares) for name, shares in graded.items()}
 
 
 Candidate = tuple[str, NDArray[np.float32]]
 
 
-def static_decisions(world: World) -> list[Candidate]:
-    """What the search tries: every share pattern with every H, in words and as actions (K_max + 1,)."""
+def _at_every_interval(world: World, patterns: Mapping[str, NDArray[np.float64]]) -> list[Candidate]:
     menu = world.scenario.decision.sync_intervals
     return [
         (f"{name}, H = {h}", encode(shares, level, len(menu), len(world.data)))
-        for name, shares in share_patterns(world).items()
+        for name, shares in patterns.items()
         for level, h in enumerate(menu)
     ]
 
 
+def static_decisions(world: World) -> list[Candidate]:
+    """What the search tries: every pattern of shares with every H, in words and as actions (K_max + 1,)."""
+    return _at_every_interval(world, share_patterns(world) | graded_patterns(world))
+
+
 def whole_decisions(world: World) -> list[Candidate]:
-    """Whole models only: any number of the fastest machines, or of the thriftiest, with every H; as `static_decisions`."""
-    n, menu = world.arrays.machines, world.scenario.decision.sync_intervals
-    step = whole_step_s(world)
-    orders = {"fastest": step, "thriftiest": step * world.arrays.parameters[:n, c.ACTIVE_W]}
-    out: list[Candidate] = []
-    for name, cost in orders.items():
-        order = np.argsort(cost, kind="stable")
-        # All machines are all machines, in whatever order.
-        for keep in range(1, n + 1 if name == "fastest" else n):
-            shares = within_memory(world, np.isin(np.arange(n), order[:keep]).astype(np.float64))
-            for level, h in enumerate(menu):
-                out.append((f"{name} {keep} whole, H = {h}", encode(shares, level, len(menu), len(world.data))))
-    return out
+    """Whole models only, of all that `static_decisions` has."""
+    return _at_every_interval(world, share_patterns(world, (1.0,)))
 
 
 def _level(world: World) -> int:
@@ -120,18 +125,15 @@ def _level(world: World) -> int:
 
 def interval_decisions(world: World) -> list[Candidate]:
     """Every H, with the reference's share for everyone; as `static_decisions`."""
-    menu = world.scenario.decision.sync_intervals
     shares = within_memory(world, np.full(world.arrays.machines, world.scenario.reference.share))
-    return [(f"reference shares, H = {h}", encode(shares, i, len(menu), len(world.data))) for i, h in enumerate(menu)]
+    return _at_every_interval(world, {"reference shares": shares})
 
 
 def share_decisions(world: World) -> list[Candidate]:
-    """Every share pattern, with the reference's H; as `static_decisions`."""
+    """Every pattern of shares, with the reference's H; as `static_decisions`."""
     menu, level = world.scenario.decision.sync_intervals, _level(world)
-    return [
-        (f"{name}, H = {menu[level]}", encode(shares, level, len(menu), len(world.data)))
-        for name, shares in share_patterns(world).items()
-    ]
+    patterns = share_patterns(world) | graded_patterns(world)
+    return [(f"{name}, H = {menu[level]}", encode(s, level, len(menu), len(world.data))) for name, s in patterns.items()]
 
 
 BEST_STATIC = "best-static"
@@ -145,7 +147,7 @@ STATICS: Mapping[str, Callable[[World], list[Candidate]]] = {
 
 
 def search_static(world: World, episodes: int = 16, seed: int = SEARCH_SEED, kind: str = BEST_STATIC) -> StaticResult:
-    """Try every decision of a kind on the same episodes; the best eight again on four times as many.
+    """Try every decision of a kind on the same episodes; the best `FINALISTS` again on eight times as many others.
 
     Args:
         world: compiled scenario.
@@ -155,8 +157,8 @@ def search_static(world: World, episodes: int = 16, seed: int = SEARCH_SEED, kin
     """
     candidates = STATICS[kind](world)
     scores = _score(world, [action for _, action in candidates], episodes, seed)
-    finalists = np.argsort(-scores, kind="stable")[:8]
-    again = _score(world, [candidates[i][1] for i in finalists], 4 * episodes, seed + 1)
+    finalists = np.argsort(-scores, kind="stable")[:FINALISTS]
+    again = _score(world, [candidates[i][1] for i in finalists], 8 * episodes, seed + 1)
     best = int(finalists[int(np.argmax(again))])
     name, action = candidates[best]
     return StaticResult(Static(action, kind), float(again.max()), name, len(candidates))

@@ -1,12 +1,14 @@
-"""Where a real run stands, in one file: weights, target, what server, orchestrator and observation remember, the round.
+"""Where a real run stands, in one file: weights, target, what server and observation remember, the round.
 
-All random draws of a run follow from its seed and the round's number, and machines keep no optimiser between rounds, so there
-are no generators or moments to keep: what is here is all that the rest of the run depends on.
+What an orchestrator remembers follows from what it has been shown: so that is kept, and shown again to whoever goes on. All
+random draws of a run follow from its seed and the round's number, and machines keep no optimiser between rounds, so there are
+no generators or moments to keep: what is here is all that the rest of the run depends on.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,7 @@ from fedcore.files import write_bytes
 from fedcore.importance import Importance
 from scenarios.errors import InputError
 
-FORMAT = 1
-PLAIN = (bool, int, float, str, type(None))
+FORMAT = 2
 
 
 def _core_arrays(env: MeasuredEnv) -> dict[str, NDArray[Any]]:
@@ -35,26 +36,21 @@ def _core_arrays(env: MeasuredEnv) -> dict[str, NDArray[Any]]:
     }
 
 
-def _agent_state(agent: Orchestrator) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """What an orchestrator remembers: plain values and arrays; networks and scenarios do not move."""
-    plain = {n: v for n, v in vars(agent).items() if isinstance(v, PLAIN) and n != "name"}
-    arrays = {n: np.asarray(v) for n, v in vars(agent).items() if isinstance(v, np.ndarray | np.generic)}
-    return plain, arrays
-
-
 def _tensor(array: NDArray[Any]) -> Tensor:
     # Safetensors has no unsigned 64 bit in torch's older readers: keys travel as the bits that they are.
     array = np.ascontiguousarray(array)
     return torch.from_numpy((array.view(np.int64) if array.dtype == np.uint64 else array).copy())
 
 
-def save_checkpoint(path: Path, env: MeasuredEnv, agent: Orchestrator, log: dict[str, Any], identity: str) -> None:
+def save_checkpoint(
+    path: Path, env: MeasuredEnv, shown: Sequence[NDArray[np.float32]], log: dict[str, Any], identity: str
+) -> None:
     """Write a checkpoint; the previous one stays whole until the new one is.
 
     Args:
         path: of the file.
         env: in the middle of an episode.
-        agent: that decides.
+        shown: observations that the orchestrator has decided on so far.
         log: JSON values that the caller wants back.
         identity: of the run; only the same one goes on from here.
 
@@ -77,26 +73,27 @@ def save_checkpoint(path: Path, env: MeasuredEnv, agent: Orchestrator, log: dict
         else:
             tensors |= {f"memory/{kind}/state/{n}": v.contiguous() for n, v in kept.items()}
     tensors |= {f"core/{n}": _tensor(v) for n, v in _core_arrays(env).items()}
-    plain, arrays = _agent_state(agent)
-    tensors |= {f"agent/{n}": _tensor(v) for n, v in arrays.items()}
+    tensors["shown"] = torch.from_numpy(np.stack(shown))
     card = {
-        "format": FORMAT, "identity": identity, "round": server.round_index, "steps_done": server.steps_done, "agent": plain,
-        "log": log, "counts": counts,
+        "format": FORMAT, "identity": identity, "round": server.round_index, "steps_done": server.steps_done, "log": log,
+        "counts": counts,
     }  # fmt: skip
     write_bytes(path, save(tensors, {"intrafed": json.dumps(card)}))
 
 
-def load_checkpoint(path: Path, env: MeasuredEnv, agent: Orchestrator, identity: str) -> dict[str, Any]:
+def load_checkpoint(
+    path: Path, env: MeasuredEnv, agent: Orchestrator, identity: str
+) -> tuple[dict[str, Any], list[NDArray[np.float32]]]:
     """Put a run back where its checkpoint stands.
 
     Args:
         path: of the file.
         env: of the same scenario, reset with the same seed.
-        agent: the same, begun.
+        agent: the same, begun; it decides again on all that it has been shown.
         identity: of the run.
 
     Returns:
-        The caller's own values.
+        The caller's own values, and what the orchestrator has been shown.
 
     Raises:
         InputError: the file is damaged or cut short, or of another run.
@@ -131,8 +128,7 @@ def load_checkpoint(path: Path, env: MeasuredEnv, agent: Orchestrator, identity:
     for name, array in _core_arrays(env).items():
         stored = tensors[f"core/{name}"].numpy()
         array[...] = stored.view(np.uint64) if array.dtype == np.uint64 else stored
-    for name, value in card["agent"].items():
-        setattr(agent, name, value)
-    for name, tensor in under("agent/").items():
-        setattr(agent, name, tensor.numpy())
-    return dict(card["log"])
+    shown = list(tensors["shown"].numpy())
+    for observation in shown:
+        agent.decide(observation)
+    return dict(card["log"]), shown

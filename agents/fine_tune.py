@@ -90,7 +90,7 @@ def fine_tune(
         raise InputError(f"policy {policy.name} was trained by {policy.card.algorithm}, expected one trained by PPO")
     recipe = recipe or FineTuneRecipe()
     total = steps or recipe.steps
-    checkpoint = folder / "checkpoint.zip"
+    checkpoint = folder / "checkpoint.pt"
     model = _model(policy, world, seed, folder, recipe)
     if checkpoint.is_file():
         restore(model, checkpoint)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save
 
 from agents.benchmark import orchestrator
@@ -147,15 +148,17 @@ def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResu
     agent.begin(env.core.world().scenario)
     curve: list[list[float]] = []
     decisions: list[dict[str, Any]] = []
+    shown: list[NDArray[np.float32]] = []
     if checkpoint.is_file():
-        kept = load_checkpoint(checkpoint, env, agent, job.identity())
+        kept, shown = load_checkpoint(checkpoint, env, agent, job.identity())
         curve, decisions = kept["curve"], kept["decisions"]
         events.say(f"going on from the checkpoint after round {env.core.round[0]}")
         info = env.core.info(0)
     ended = bool(env.core.end_reasons()[0]) if curve else False
     names = env.core.world().arrays.names
     while not ended:
-        action = agent.decide(env.observation())
+        shown.append(env.observation().copy())
+        action = agent.decide(shown[-1])
         _, _, ended, _, info = env.step(action)
         curve.append(curve_point(info))
         decisions.append({"shares": [float(s) for s in info["shares"]], "steps": info["sync_interval"]})
@@ -169,7 +172,7 @@ def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResu
             status=dict(zip(names, info["status"], strict=True)), machines=info["measured"],
         )  # fmt: skip
         try:
-            save_checkpoint(checkpoint, env, agent, {"curve": curve, "decisions": decisions}, job.identity())
+            save_checkpoint(checkpoint, env, shown, {"curve": curve, "decisions": decisions}, job.identity())
         except InputError as error:
             events.say(f"round {info['round'] - 1}: no new checkpoint, the one before is kept: {error}")
     training = env.learner.training

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -156,22 +157,25 @@ def content_digest(curve: list[tuple[int, float]]) -> str:
 
 
 def save_checkpoint(model: BaseAlgorithm, path: Path) -> None:
-    """Write a checkpoint whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            model.save(file)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error.strerror or error} (expected a writable disk)") from None
+    """Write a checkpoint whole or not at all: a file that `torch.load` reads without unpickling."""
+    kept = io.BytesIO()
+    torch.save({"steps": model.num_timesteps, "parameters": model.get_parameters()}, kept)
+    write_bytes(path, kept.getvalue())
 
 
 def restore(model: BaseAlgorithm, checkpoint: Path) -> None:
-    """Go on from a checkpoint: what was learnt, and how many steps it took."""
-    model.set_parameters(str(checkpoint), device="cpu")
-    model.num_timesteps = type(model).load(str(checkpoint), device="cpu").num_timesteps
+    """Go on from a checkpoint: what was learnt, and how many steps it took.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        kept = torch.load(checkpoint, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        why = str(error).partition("\n")[0]
+        raise InputError(f"checkpoint {checkpoint} is damaged ({why}): expected the one that training wrote") from None
+    model.set_parameters(kept["parameters"], device="cpu")
+    model.num_timesteps = kept["steps"]
 
 
 def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | None, recipe: Any) -> BaseAlgorithm:
@@ -256,7 +260,7 @@ def train(
     """
     recipe = recipe or RECIPES[algorithm]
     total = steps or recipe.steps
-    checkpoint = folder / "checkpoint.zip"
+    checkpoint = folder / "checkpoint.pt"
     model = build(algorithm, worlds, seed, folder / "tensorboard", recipe)
     if checkpoint.is_file():
         restore(model, checkpoint)

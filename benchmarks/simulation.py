@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 import tyro
+from gymnasium import spaces
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +28,6 @@ from agents.network import MenuNetwork
 from agents.recipes import DQNRecipe, PPORecipe, build
 from envs.menu import menu_size
 from envs.observation import observation_space
-from envs.spaces import action_space
 from fedcore.world import compile_world
 from scenarios import Scenario, load, parse
 
@@ -116,9 +116,9 @@ class Toy(VecEnv):
 
     def __init__(self, num_envs: int, max_machines: int = 16) -> None:
         self.render_mode = None
-        super().__init__(num_envs, observation_space(max_machines), action_space(max_machines))
+        super().__init__(num_envs, observation_space(max_machines), spaces.Discrete(menu_size()))
         self._state = np.zeros((num_envs, *observation_space(max_machines).shape), dtype=np.float32)
-        self._age, self._actions = np.arange(num_envs) % 30, np.zeros((num_envs, max_machines + 1), dtype=np.float32)
+        self._age, self._actions = np.arange(num_envs) % 30, np.zeros(num_envs, dtype=np.int64)
 
     def reset(self) -> NDArray[np.float32]:
         return self._state.copy()
@@ -134,7 +134,7 @@ class Toy(VecEnv):
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(done):
             infos[i]["terminal_observation"] = self._state[i]
-        return self._state.copy(), -np.square(self._actions).mean(axis=1), done, infos
+        return self._state.copy(), -np.square(self._actions / menu_size()), done, infos
 
     def close(self) -> None:
         pass

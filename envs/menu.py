@@ -67,7 +67,13 @@ class MenuAction(gym.ActionWrapper[NDArray[np.float32], Any, NDArray[np.float32]
         self.action_space = spaces.Discrete(menu_size())
 
     def action(self, action: int) -> NDArray[np.float32]:
-        """The Box action that a move means now."""
+        """The Box action that a move means now.
+
+        Raises:
+            ValueError: no move of the menu.
+        """
+        if not self.action_space.contains(np.int64(action) if isinstance(action, int) else action):
+            raise ValueError(f"action is {action!r}, expected a move of the menu: a whole number from 0 to {menu_size() - 1}")
         return menu_actions(np.array([action]), self.bare.observation()[None])[0]
 
     def action_masks(self) -> NDArray[np.bool_]:

@@ -74,7 +74,15 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
         self.core.reset(np.arange(self.num_envs), self.generators)
         self._ended[:] = False
         self._began = True
-        return self._observe(), {}
+        return self._observe(), self._info()
+
+    def _info(self) -> dict[str, Any]:
+        """Where every episode stands."""
+        spent = self.core.spent
+        told: dict[str, Any] = {"round": self.core.round.copy(), "progress": self.core.progress.copy()}
+        told |= {name: spent[:, i].copy() for i, name in enumerate(("time_s", "energy_j", "bytes"))}
+        everyone = np.ones(self.num_envs, dtype=np.bool_)
+        return told | {f"_{name}": everyone for name in told}
 
     def _observe(self) -> NDArray[np.float32]:
         return self.core.observe().copy() if self.copy else self.core.observe()
@@ -82,7 +90,13 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Play one round in every episode, or start anew where one ended."""
+        """Play one round in every episode, or start anew where one ended.
+
+        `info` has arrays (B,) as gymnasium's vector environments give them, each with a mask under the same name with `_`
+        before it: `round`, `progress`, `time_s`, `energy_j` and `bytes` of every episode, and of those that have just ended
+        `end_reason`, `reached` and `log_efficiency`. With `SAME_STEP`, what is of ended episodes is in `final_obs` and
+        `final_info`, and the rest of those that begin. Other figures of a single environment's `info` are not gathered.
+        """
         if not self._began:
             raise gym.error.ResetNeeded("no episode began yet: call reset() first")
         same_step = self.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
@@ -93,21 +107,20 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
             self.core.reset(restart, [self.generators[i] for i in restart])
             rewards[restart], reason[restart] = 0.0, 0
         ended = reason > 0
-        info: dict[str, Any] = {}
+        info = self._info()
         which = np.flatnonzero(ended)
         if len(which):
-            info["log_efficiency"] = np.where(ended, self.core.log_efficiency(), 0.0)
-            info["_log_efficiency"] = ended.copy()
-            info["reached"] = reason == REACHED
-            info["_reached"] = ended.copy()
-            info["end_reason"] = _REASONS[reason]
-            info["_end_reason"] = ended.copy()
+            scores = np.where(ended, self.core.log_efficiency(), 0.0)
+            info |= {"log_efficiency": scores, "reached": reason == REACHED, "end_reason": _REASONS[reason]}
+            info |= {f"_{name}": ended.copy() for name in ("log_efficiency", "reached", "end_reason")}
             if same_step:
                 final = np.empty(self.num_envs, dtype=object)
                 observation = self.core.observe()
                 for i in which:
                     final[i] = observation[i].copy()
-                info["final_obs"], info["_final_obs"] = final, ended.copy()
+                told = {name: ended.copy() if name.startswith("_") else value for name, value in info.items()}
                 self.core.reset(which, [self.generators[i] for i in which])
+                ends = {"final_obs": final, "final_info": told}
+                info = self._info() | ends | {f"_{name}": ended.copy() for name in ends}
         self._ended = np.zeros_like(ended) if same_step else ended
         return self._observe(), rewards, ended, np.zeros_like(ended), info

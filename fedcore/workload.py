@@ -43,13 +43,16 @@ def _options(which: str, name: str, known: dict[str, Any], scenario: str) -> Non
         raise InputError(f"scenario {scenario}: workload.{which} is {name!r}, expected one of {', '.join(sorted(known))}")
 
 
-def _check(workload: Workload, scenario: str, images: bool = False) -> None:
+def check_workload(workload: Workload, scenario: str, images: bool = False) -> None:
     """Refuse unknown names, and data that the encoder does not read.
 
     Args:
         workload: the scenario's section.
         scenario: its name, for messages.
         images: images are brought along in place of `workload.data`.
+
+    Raises:
+        InputError: they are, or one is.
     """
     _options("encoder", workload.encoder, ENCODERS, scenario)
     _options("objective", workload.objective, OBJECTIVES, scenario)
@@ -77,7 +80,7 @@ def model_for(workload: Workload, channels: int, scenario_name: str = "?") -> Mo
     Raises:
         InputError: unknown encoder or objective, what does not go together, or options that it does not take.
     """
-    _check(workload, scenario_name)
+    check_workload(workload, scenario_name)
     shape: tuple[int, int, int] | tuple[int, int] = (channels, workload.image_px, workload.image_px)
     if ENCODERS[workload.encoder].reads == "tokens":
         shape = (vocabulary_of(workload.data), workload.window)
@@ -176,7 +179,7 @@ def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int =
     Raises:
         InputError: the encoder does not read such data, or they are too few for the fleet.
     """
-    _check(scenario.workload, scenario.name, dataset is not None)
+    check_workload(scenario.workload, scenario.name, dataset is not None)
     if ENCODERS[scenario.workload.encoder].reads == "tokens":
         if scenario.workload.split != "auto":
             raise InputError(

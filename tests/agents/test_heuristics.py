@@ -5,7 +5,7 @@ import pytest
 
 import scenarios
 from agents.benchmark import benchmark, bootstrap, compare, orchestrator, play_episode, summarise
-from agents.best_static import STATICS, search_static, share_patterns
+from agents.best_static import STATICS, search_static, static_decisions
 from agents.episodes import play_together
 from agents.heuristics import HEURISTICS
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, View, split
@@ -92,7 +92,7 @@ def test_best_static_beats_the_reference_on_fresh_episodes():
     scenario = scenarios.load("lab-lan")
     world = compile_world(scenario)
     found = search_static(world, episodes=8)
-    assert found.candidates == len(share_patterns(world)) * 5
+    assert found.candidates == len(static_decisions(world)) == ((5 + 4) * 5 + 10) * 5
     results = benchmark([found.policy, HEURISTICS["equal"]()], scenario, 10)
     assert compare(results, "best-static", "equal").difference > 0
 
@@ -214,6 +214,7 @@ def test_searches_with_less_to_choose_from():
     everything = {action.tobytes() for _, action in STATICS["best-static"](world)}
     assert {action.tobytes() for _, action in STATICS["only-shares"](world)} <= everything
     assert {action.tobytes() for _, action in STATICS["only-h"](world)} <= everything
+    assert {action.tobytes() for _, action in STATICS["whole-static"](world)} <= everything
     whole = [decode(action[None], levels)[0][0] for _, action in STATICS["whole-static"](world)]
     assert len(whole) == (6 + 5) * 5
     assert all(set(shares) <= {0.0, 1.0} for shares in whole)

@@ -138,6 +138,26 @@ def test_a_server_killed_after_any_round_goes_on_to_the_same_end(
     assert [row[1] for row in whole_told["result"]["curve"]] == [row[1] for row in cut_told["result"]["curve"]]
 
 
+@pytest.mark.parametrize("name", sorted(HEURISTICS))
+def test_whoever_goes_on_from_a_checkpoint_remembers_what_the_other_did(
+    scenario: dict[str, Any], threads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    join(threads, scenario)
+    tiny, playing = parse(scenario, "tiny"), HEURISTICS[name]()
+    monkeypatch.setattr("agents.real_run.orchestrator", lambda *_: playing)
+    job = Job(name, scenario, SEED, str(tmp_path))
+    run_job(job, threads, lambda line: None)
+    engine = RemoteEngine(threads, tiny.workload, tiny.fleet.machine_names)
+    engine.gather(20.0)
+    env, other = MeasuredEnv(tiny, engine), HEURISTICS[name]()
+    env.reset(seed=SEED)
+    other.begin(tiny)
+    log, shown = load_checkpoint(tmp_path / CHECKPOINT, env, other, job.identity())
+    assert len(shown) == ROUNDS == len(log["decisions"])
+    for observation in (env.observation(), *shown[::-1]):
+        assert np.array_equal(playing.decide(observation), other.decide(observation))
+
+
 def test_a_full_disk_loses_neither_the_run_nor_the_checkpoint_before(
     scenario: dict[str, Any], threads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,14 @@ def test_a_reset_comes_first(calibrated: Any) -> None:
         MenuAction(gym.make("CartPole-v1"))
 
 
+@pytest.mark.parametrize("move", [-1, menu_size(), 10**6, 2.5, "crew"])
+def test_what_is_no_move_is_refused(calibrated: Any, move: Any) -> None:
+    env = MenuAction(OrchestrationEnv(calibrated("phones")))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="expected a move of the menu"):
+        env.step(move)
+
+
 def test_maskable_ppo_learns_on_it(calibrated: Any) -> None:
     contrib = pytest.importorskip("sb3_contrib")
     env = MenuAction(OrchestrationEnv(calibrated("phones"), reward="efficiency"))

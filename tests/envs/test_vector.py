@@ -12,6 +12,7 @@ from envs.orchestration import OrchestrationEnv
 from envs.vector import OrchestrationVectorEnv
 from scenarios import Scenario
 
+EVERY = ("round", "progress", "time_s", "energy_j", "bytes")
 B = 10
 
 
@@ -41,7 +42,7 @@ def test_equal_to_single_environments(which: str, mode: AutoresetMode, reward: s
         assert not truncated.any()
         for i, env in enumerate(singles):
             if mode == AutoresetMode.NEXT_STEP and ended_before[i]:
-                expected = env.reset()[0]
+                expected, told = env.reset()
                 assert rewards[i] == 0.0
                 assert not terminated[i]
             else:
@@ -51,15 +52,23 @@ def test_equal_to_single_environments(which: str, mode: AutoresetMode, reward: s
                 if ended:
                     episodes += 1
                     reasons.add(told["end_reason"])
-                    for key in ("log_efficiency", "reached", "end_reason"):
-                        assert info[f"_{key}"][i]
-                        assert info[key][i] == told[key]
+                    final = info["final_info"] if mode == AutoresetMode.SAME_STEP else info
+                    for key in ("log_efficiency", "reached", "end_reason", *EVERY):
+                        assert final[f"_{key}"][i]
+                        assert final[key][i] == told[key]
                     if mode == AutoresetMode.SAME_STEP:
                         assert info["_final_obs"][i]
                         assert np.array_equal(info["final_obs"][i], expected)
-                        expected = env.reset()[0]
+                        assert info["_final_info"][i]
+                        expected, told = env.reset()
+                elif mode == AutoresetMode.SAME_STEP:
+                    assert "_final_info" not in info or not info["_final_info"][i]
+                    assert "_final_info" not in info or not info["final_info"]["_end_reason"][i]
                 elif "_end_reason" in info:
                     assert not info["_end_reason"][i]
+                for key in EVERY:
+                    assert info[f"_{key}"][i]
+                    assert info[key][i] == told[key]
             assert np.array_equal(observation[i], expected)
         ended_before = terminated.copy()
     assert episodes >= 12
