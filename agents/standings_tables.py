@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from agents.best_static import BEST_STATIC, STATICS
+from agents.frozen import named_policies
 from agents.standings import COST_NAMES, COSTS, FIELD, NAIVE, Standings
 from agents.statistics import Estimate
 from agents.tables import Grid
@@ -135,7 +136,7 @@ ABLATIONS = (
 
 def tuned_grid(standings: Standings) -> list[Grid]:
     """What each part of a decision is worth: the same search with less to choose from."""
-    groups = {name: members for name, members in standings.groups().items() if ":" not in name}
+    groups = {name: members for name, members in standings.groups().items() if ":" not in name or name == FIELD}
     rows = [
         (f"{agent} over {over}", *(_factor(standings.gain(agent, over, names)) for names in groups.values()), what)
         for agent, over, what in ABLATIONS
@@ -156,7 +157,7 @@ def tuned_grid(standings: Standings) -> list[Grid]:
 
 def scenario_grid(standings: Standings) -> Grid:
     """Scenario by scenario: who wins, and the references."""
-    shown = [agent for agent in (BEST_STATIC, "whole-static", "enough", NAIVE) if agent in standings.agents]
+    shown = [a for a in (*named_policies(), "enough", BEST_STATIC, "whole-static", NAIVE) if a in standings.agents]
     rows = []
     for case in standings.cases:
         name = case.scenario.name

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedcore.blocks import Block
 from fedcore.neurons import Layer, NeuronMap
+from scenarios.errors import InputError
 
 
 def trained_count(share: float, neurons: int) -> int:
@@ -20,6 +21,21 @@ def trained_count(share: float, neurons: int) -> int:
 def least_share(neuron_map: NeuronMap) -> float:
     """The smallest share above 0 that stands for a neuron of the widest layer without being rounded up to one."""
     return 0.5 / max(layer.neurons for layer in neuron_map.layers)
+
+
+def refuse_slivers(neuron_map: NeuronMap, machine_names: Sequence[str], shares: Sequence[float]) -> None:
+    """Refuse shares of less than a neuron.
+
+    Raises:
+        InputError: a share above 0 is below one neuron even of the widest layer.
+    """
+    least = least_share(neuron_map)
+    for name, share in zip(machine_names, shares, strict=True):
+        if 0.0 < share < least:
+            raise InputError(
+                f"machine {name}: share {share:g} is below one neuron of the widest layer; expected 0, which rests, or at "
+                f"least {least:.3g}"
+            )
 
 
 def context_count(context: float, share: float, layer: Layer) -> int:

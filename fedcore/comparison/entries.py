@@ -1,6 +1,6 @@
 """What is compared: every method of the literature with the parameters of its paper, beside intra-layer parallelism.
 
-A new method enters the comparison by one line here.
+A method that is registered plays here with its defaults and whole models; one line here gives it others.
 """
 
 from __future__ import annotations
@@ -160,8 +160,14 @@ STUDY: dict[str, Entry] = {
 
 
 def entry_of(name: str) -> Entry:
-    """The entry of that name, of the comparison or of the study."""
-    return ENTRIES[name] if name in ENTRIES else STUDY[name]
+    """The entry of that name, of the comparison or of the study; a method without one plays as it comes."""
+    return (ENTRIES | STUDY).get(name) or Entry(name)
+
+
+def compared() -> list[str]:
+    """Names of the whole comparison: every entry, and every method that has none."""
+    spoken = {entry.method for entry in ENTRIES.values()}
+    return [*ENTRIES, *(method for method in METHODS if method not in spoken)]
 
 
 def chosen(names: tuple[str, ...]) -> list[str]:
@@ -170,11 +176,12 @@ def chosen(names: tuple[str, ...]) -> list[str]:
     Raises:
         InputError: an unknown name.
     """
-    everything = {"all": list(ENTRIES), "study": list(STUDY)}
+    everything = {"all": compared(), "study": list(STUDY)}
     # The reference is always played: budgets and target are its own.
     wanted = ["fedavg"]
     for name in names:
-        if name not in ENTRIES | STUDY | everything:
-            raise InputError(f"methods: {name!r} is not known, expected all, study, or some of {', '.join(ENTRIES | STUDY)}")
+        if name not in (*everything, *compared(), *STUDY):
+            known = ", ".join([*compared(), *STUDY])
+            raise InputError(f"methods: {name!r} is not known, expected all, study, or some of {known}")
         wanted += everything.get(name, [name])
     return list(dict.fromkeys(wanted))

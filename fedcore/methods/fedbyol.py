@@ -24,7 +24,9 @@ from scenarios.errors import InputError
 class FedBYOL(Partial):
     """Online encoder (with projector) and predictor are merged and broadcast; the target network never travels.
 
-    A machine's target starts as a copy of the online weights that it is first sent, moves after every local step, whatever
+    In the paper's symbols: online weights theta of every machine are averaged, xi_k <- tau xi_k + (1 - tau) theta_k is machine
+    k's own target, and tau is the objective's `target_momentum`. A machine's target starts as a copy of the online weights that
+    it is first sent, moves after every local step, whatever
     the recipe says of moving targets, and stays on the machine between rounds. The server has none. It is the base of
     FedU and FedEMA (Zhuang et al. 2021, 2022), which keep more of the local model.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fedcore.allocation import RULES, allocate, least_share
+from fedcore.allocation import RULES, allocate, refuse_slivers
 from fedcore.blocks import Block
 from fedcore.context import CONTEXT_RULES, ActivationMeter, context_orders, corrected, merge_means
 from fedcore.costs import context_bytes
@@ -77,13 +77,7 @@ class IntraLayer(Method):
         Raises:
             InputError: a share above 0 is below one neuron even of the widest layer.
         """
-        least = least_share(server.model.neuron_map)
-        for name, share in zip(server.machine_names, shares, strict=True):
-            if 0.0 < share < least:
-                raise InputError(
-                    f"machine {name}: share {share:g} is below one neuron of the widest layer; expected 0, which rests, or at "
-                    f"least {least:.3g}"
-                )
+        refuse_slivers(server.model.neuron_map, server.machine_names, shares)
         neuron_map, rule = server.model.neuron_map, CONTEXT_RULES[self.context_rule]
         means: State = server.memory.get("activations", {})
         importance: Importance | None = server.memory.get("importance")

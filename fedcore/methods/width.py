@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedcore.allocation import refuse_slivers
 from fedcore.blocks import Block
 from fedcore.local import LocalResult, LocalTask
 from fedcore.merge import Update
@@ -59,7 +60,12 @@ class WidthScaled(Method):
         """
 
     def blocks(self, server: Server, shares: Sequence[float], rng: np.random.Generator) -> list[Block | None]:
-        """See `Method.blocks`."""
+        """See `Method.blocks`.
+
+        Raises:
+            InputError: a share above 0 is below one neuron even of the widest layer.
+        """
+        refuse_slivers(server.model.neuron_map, server.machine_names, shares)
         rates = {k: float(share) for k, share in enumerate(shares) if share > 0}
         blocks = {k: Block({}, {}) for k in rates}
         for layer in server.model.neuron_map.layers:

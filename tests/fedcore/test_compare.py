@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from fedcore.compare import CompareOptions, compare, key_of, specs_of, write
-from fedcore.comparison.entries import ENTRIES, STUDY, chosen, entry_of
+from fedcore.comparison.entries import ENTRIES, STUDY, chosen, compared, entry_of
 from fedcore.comparison.runs import RunSpec, play
+from fedcore.methods import METHODS
 from scenarios import parse
 from scenarios.errors import InputError
 
@@ -78,7 +79,14 @@ def test_every_entry_builds_and_plays_its_method():
         method = entry.build(rounds=12, stages=3)
         assert type(method).name == entry.method, name
     assert entry_of("lw-fedssl").build(12, 3).rounds_per_stage == 4
-    assert {e.method for e in ENTRIES.values()} >= set(__import__("fedcore.methods", fromlist=["METHODS"]).METHODS)
+    assert {entry_of(name).method for name in compared()} >= set(METHODS)
+
+
+def test_a_method_without_an_entry_of_its_own_is_compared_too(monkeypatch):
+    monkeypatch.setitem(METHODS, "newcomer", METHODS["fedavg"])
+    assert "newcomer" in chosen(("all",))
+    assert chosen(("newcomer",)) == ["fedavg", "newcomer"]
+    assert entry_of("newcomer").shares_of(np.array([1, 0.5]), np.array([1.0, 2.0])) == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +99,8 @@ def test_shares_of_entries(name, shares):
 
 def test_the_reference_is_always_played_and_unknown_names_are_refused():
     assert chosen(("ist", "ist")) == ["fedavg", "ist"]
-    assert set(chosen(("all",))) == set(ENTRIES)
+    assert chosen(("all",))[0] == "fedavg"
+    assert set(chosen(("all",))) == set(compared())
     assert set(chosen(("study",))) == set(STUDY) | {"fedavg"}
     with pytest.raises(InputError, match=r"'fedsgd' is not known, expected all, study, or some of fedavg"):
         chosen(("fedsgd",))

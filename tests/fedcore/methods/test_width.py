@@ -14,6 +14,7 @@ from fedcore.probes import HeldOutInfoNCE
 from fedcore.probes.features import to_tensor
 from fedcore.samples import Samples
 from fedcore.training import FederatedTraining
+from scenarios.errors import InputError
 
 torch.set_num_threads(1)
 
@@ -60,7 +61,7 @@ def test_a_rate_stands_for_its_ceiling(rate, neurons, count):
 @pytest.mark.parametrize("name", WIDTH_SCALED)
 def test_narrow_networks_see_only_what_they_train_and_whole_outputs(name):
     model = tiny("byol")
-    blocks = blocks_of(METHODS[name](), model, [0.5, 0.0, 0.25, 0.01])
+    blocks = blocks_of(METHODS[name](), model, [0.5, 0.0, 0.25, 0.02])
     assert blocks[1] is None
     for block in (blocks[0], blocks[2], blocks[3]):
         for layer in model.neuron_map.layers:
@@ -194,3 +195,9 @@ def test_costs_are_those_of_the_bytes_that_move(name):
         cost = training.method.cost(training.server, k, block, 2, RECIPE)
         assert cost.upload_bytes == cost.download_bytes == 4 * numbers
         assert 0 < sent - cost.upload_bytes < header + 100 * len(weights.trained)
+
+
+@pytest.mark.parametrize("name", WIDTH_SCALED)
+def test_less_than_a_neuron_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"machine b: share 1e-06 is below one neuron of the widest layer; expected 0, which"):
+        blocks_of(METHODS[name](), tiny(), [1.0, 1e-6])
