@@ -132,7 +132,7 @@ class MeasuredCore(Core):
             work_j = p[k, c.ACTIVE_W] * m.compute_s if m.joules is None else m.joules
             t[k, c.ENERGY_J] = work_j + p[k, c.IDLE_W] * t[k, c.IDLE_S] + radio_j
             if m.status == DONE:
-                self.meters.add("power model" if m.joules is None else "RAPL")
+                self.meters.add(m.meter)
             energy_j += t[k, c.ENERGY_J] + 8.0 * both * self.fleet[0, c.SERVER_J_PER_BIT]
             moved += both
         hour = min(int((self.fleet[0, c.START_S] + self.spent[0, 0]) % DAY_S / HOUR_S), 23)

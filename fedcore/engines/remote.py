@@ -11,6 +11,7 @@ from fedcore.local import LocalRecipe, LocalResult, LocalTask
 from fedcore.methods import Method
 from fedcore.model import Model
 from fedcore.neurons import State
+from fedcore.remote.meter import KINDS, MODEL
 from fedcore.remote.node import FAILED, TRAIN
 from fedcore.remote.roll import Roll
 from fedcore.remote.transport import Transport
@@ -40,7 +41,8 @@ class MachineRound:
         node_s: of everything that the machine did with the message.
         received_bytes: that were sent to it.
         sent_bytes: that came from it.
-        joules: of training by the machine's own counter; None where it has none.
+        joules: of training by the machine's own meter; None where it has none.
+        meter: which it is, in `meter.KINDS`.
     """
 
     status: str
@@ -50,6 +52,7 @@ class MachineRound:
     received_bytes: int
     sent_bytes: int
     joules: float | None
+    meter: str = MODEL
 
 
 @dataclass(frozen=True)
@@ -249,12 +252,15 @@ class RemoteEngine:
                     f"{sender}: says {result.samples} samples and {result.steps} steps, expected {held} and {task.steps}"
                 )
             joules = None if packet.values.get("joules") is None else packet.number("joules", sender, 0.0)
+            meter = packet.values.get("meter")
+            if meter not in KINDS or (joules is None) != (meter == MODEL):
+                raise InputError(f"{sender}: says its meter is {str(meter)[:40]!r}, expected {', '.join(KINDS)}")
             compute_s = packet.number("compute_s", sender, 0.0)
             node_s = packet.number("node_s", sender, 0.0)
         except InputError as error:
             why = str(error).removeprefix(f"{sender}: ")
             return self._lose(k, REFUSED, why, elapsed_s, down, len(content))
-        self.measured[k] = MachineRound(DONE, elapsed_s, compute_s, node_s, down, len(content), joules)
+        self.measured[k] = MachineRound(DONE, elapsed_s, compute_s, node_s, down, len(content), joules, meter)
         return result
 
     def close(self) -> None:

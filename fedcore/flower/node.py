@@ -18,17 +18,18 @@ from pathlib import Path
 
 from fedcore.flower.processes import Processes, flower_environment, free_ports
 from fedcore.parallel import WORKER_ENVIRONMENT
+from fedcore.remote.meter import read_joules
 from scenarios.errors import InputError, told
 
 SOCKET = "socket"
 STARTS_S = 120.0
 
 
-def worker_command(machine: str, data: Path, socket: Path, folder: Path) -> list[str]:
+def worker_command(machine: str, data: Path, socket: Path, folder: Path, meter: Path | None = None) -> list[str]:
     """The process that trains."""
     return [
         sys.executable, "-m", "fedcore.flower.worker", "--machine", machine, "--data", str(data), "--socket", str(socket),
-        "--folder", str(folder),
+        "--folder", str(folder), *([] if meter is None else ["--meter", str(meter)]),
     ]  # fmt: skip
 
 
@@ -62,10 +63,13 @@ def main() -> None:
     parser.add_argument("--root-certificates", type=Path, help="certificate of who signed the SuperLink's")
     parser.add_argument("--key", type=Path, help="this node's private key; its public key is registered at the SuperLink")
     parser.add_argument("--insecure", action="store_true", help="no TLS, no keys: trials only")
+    parser.add_argument("--meter", type=Path, help="file that a meter keeps writing this machine's joules to")
     parser.add_argument("--folder", type=Path, default=Path("node"), help="of its log and what it remembers")
     options = parser.parse_args()
     if not options.data.exists():
         raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")
+    if options.meter is not None:
+        read_joules(options.meter)
     if options.insecure == (options.root_certificates is not None):
         raise InputError("give --root-certificates FILE, or --insecure for a trial without TLS: expected one of them")
     safety = ["--insecure"]
@@ -83,7 +87,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="intrafed-") as short, Processes() as processes:
         socket = Path(short) / SOCKET
         environment = flower_environment(folder / "flower")
-        command = worker_command(options.machine, options.data.resolve(), socket, folder)
+        meter = None if options.meter is None else options.meter.resolve()
+        command = worker_command(options.machine, options.data.resolve(), socket, folder, meter)
         worker = processes.start(command, log, WORKER_ENVIRONMENT | environment)
         wait_for_socket(socket, worker, log)
         [port] = free_ports(1)

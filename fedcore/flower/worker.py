@@ -69,10 +69,11 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="folder, zip or npz of this machine's own images")
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("--folder", type=Path, help="where it keeps what it remembers; the socket's by default")
+    parser.add_argument("--meter", type=Path, help="file that a meter keeps writing this machine's joules to")
     options = parser.parse_args()
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     folder = options.folder or options.socket.parent
-    serve(Node(options.machine, lambda workload: load_samples(options.data, workload), folder), options.socket)
+    serve(Node(options.machine, lambda workload: load_samples(options.data, workload), folder, options.meter), options.socket)
 
 
 if __name__ == "__main__":

@@ -42,10 +42,17 @@ class Node:
         machine: its name in the scenario.
         samples: gives its own samples for a workload; called once per workload.
         folder: of its own, where it keeps what rounding left out of its blocks; None forgets it between messages.
+        meter: file of its joules, as `meter.read_joules`; None takes the processor's counter where there is one.
     """
 
-    def __init__(self, machine: str, samples: Callable[[Workload], Samples], folder: Path | None = None) -> None:
-        self.machine, self.folder = machine, folder
+    def __init__(
+        self,
+        machine: str,
+        samples: Callable[[Workload], Samples],
+        folder: Path | None = None,
+        meter: Path | None = None,
+    ) -> None:
+        self.machine, self.folder, self._meter = machine, folder, meter
         self._samples_of = samples
         self._samples: dict[str, Samples] = {}
         self._residual: State = {}
@@ -97,7 +104,7 @@ class Node:
         samples = self._own(text, workload)
         if sent.precision != "fp32" and not self._residual:
             self._residual = self._read_residual(model)
-        with Meter() as meter, one_thread():
+        with Meter(file=self._meter) as meter, one_thread():
             result = train_task(
                 method_of(workload), model, sent.state, sent.target, sent.task, samples, recipe_of(workload)
             )

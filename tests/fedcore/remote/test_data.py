@@ -67,3 +67,21 @@ def test_joules_come_from_the_processors_counter_where_it_can_be_read(tmp_path):
     with Meter(tmp_path / "nowhere") as meter:
         pass
     assert (meter.kind, meter.joules) == ("power model", None)
+
+
+def test_a_supplied_meter_goes_before_the_counter(tmp_path):
+    counter(tmp_path / "intel-rapl:0", 100_000)
+    file = tmp_path / "plug"
+    file.write_text("1200.5\n")
+    with Meter(tmp_path, file) as meter:
+        file.write_text("1203.0\n")
+    assert (meter.kind, meter.joules) == ("supplied meter", 2.5)
+    with Meter(tmp_path, file) as meter:
+        file.write_text("3.0\n")  # it was started anew
+    assert meter.joules == 0.0
+    for content in ("", "many", "nan"):
+        file.write_text(content)
+        with pytest.raises(InputError, match="plug has no number; expected a file that holds the joules used so far"), Meter(
+            tmp_path, file
+        ):
+            pass
