@@ -17,11 +17,12 @@ import torch
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import HParam, Image
 
 from agents.frozen import FrozenPolicy, PolicyCard
 from agents.network import MenuNetwork
 from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
-from agents.trial import trial
+from agents.trial import episode_picture, trial
 from agents.vecenv import BatchedVecEnv
 from agents.warm_start import WarmStart, actor, warm_start
 from envs.menu import menu_size
@@ -76,6 +77,8 @@ class DQNRecipe:
 RECIPES: dict[str, PPORecipe | DQNRecipe] = {"ppo": PPORecipe(), "dqn": DQNRecipe()}
 
 
+BOARD_ONLY = ("stdout", "log", "csv", "json")
+"""Formats of stable-baselines3's logger that take numbers alone."""
 PARTS_OF_SCORE = ("time_vs_reference", "energy_vs_reference", "bytes_vs_reference", "rounds")
 
 
@@ -86,17 +89,23 @@ class Watch(BaseCallback):
     training's scenarios by heart.
 
     Beside stable-baselines3's own figures: log-efficiency, its parts (geometric means) and the fraction of episodes that
-    reached the target, over the last 512 episodes; histograms of shares and of sync intervals in the last round.
+    reached the target, over the last 512 episodes; histograms of shares and of sync intervals in the last round; the
+    recipe; and one episode of the trial in a picture, at every fifth.
 
     Args:
         worlds: that it is tried in.
         checkpoint: file to save to; the best policy goes beside it.
         every: environment steps between checkpoints.
         report: called with (steps done, mean log-efficiency of the last episodes).
+        recipe: `PPORecipe` or `DQNRecipe`, to be logged.
     """
 
-    def __init__(self, worlds: Sequence[World], checkpoint: Path, every: int, report: Callable[[int, float], None]) -> None:
+    def __init__(
+        self, worlds: Sequence[World], checkpoint: Path, every: int, report: Callable[[int, float], None], recipe: Any
+    ) -> None:
         super().__init__()
+        self.recipe = recipe
+        self._tries = 0
         self.worlds, self.checkpoint, self.every, self.report = worlds, checkpoint, every, report
         self.best = -np.inf
         self.recent: list[dict[str, Any]] = []
@@ -106,11 +115,19 @@ class Watch(BaseCallback):
     def _on_training_start(self) -> None:
         if best_path(self.checkpoint).is_file():
             self.best = float(torch.load(best_path(self.checkpoint))["score"])
+        flat = {name: value for name, value in vars(self.recipe).items() if isinstance(value, int | float)}
+        if self.recipe.warm is not None:
+            flat |= {f"warm.{name}": value for name, value in vars(self.recipe.warm).items()}
+        self.logger.record("recipe", HParam(flat, {"orchestration/trial": 0.0}), exclude=BOARD_ONLY)
         self._try()
 
     def _try(self) -> None:
         score = trial(self.model, self.worlds)
         self.logger.record("orchestration/trial", score)
+        if self._tries % 5 == 0:
+            picture = episode_picture(actor(self.model), self.worlds[0])
+            self.logger.record("orchestration/episode", Image(picture, "HWC"), exclude=BOARD_ONLY)
+        self._tries += 1
         if score > self.best:
             self.best = score
             kept = io.BytesIO()
@@ -137,9 +154,9 @@ class Watch(BaseCallback):
             core = self.training_env.core  # type: ignore[attr-defined]
             exists = core.exists
             self.logger.record("orchestration/asked", float((core.shares > 0)[exists].mean()))
-            self.logger.record("orchestration/shares", torch.from_numpy(core.shares[exists]), exclude=("stdout", "csv", "json"))
+            self.logger.record("orchestration/shares", torch.from_numpy(core.shares[exists]), exclude=BOARD_ONLY)
             steps = torch.from_numpy(core.steps.astype(np.float32))
-            self.logger.record("orchestration/sync_intervals", steps, exclude=("stdout", "csv", "json"))
+            self.logger.record("orchestration/sync_intervals", steps, exclude=BOARD_ONLY)
             self._try()
             self.report(self.num_timesteps, mean)
             save_checkpoint(self.model, self.checkpoint)
@@ -266,7 +283,7 @@ def train(
         restore(model, checkpoint)
     elif recipe.warm is not None:
         warm_start(model, worlds, recipe.warm, seed, workers, on_note)
-    watch = Watch(tried_in or worlds, checkpoint, max(total // 25, 1), on_step)
+    watch = Watch(tried_in or worlds, checkpoint, max(total // 25, 1), on_step, recipe)
     left = total - model.num_timesteps
     if left > 0:
         try:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from agents.network import MenuNetwork
 from agents.vecenv import BatchedVecEnv
+from envs.menu import menu_actions
+from envs.orchestration import OrchestrationEnv
 from fedcore.world import World
 
 EPISODES, ROUNDS = 256, 60
@@ -31,3 +36,18 @@ def trial(model: BaseAlgorithm, worlds: Sequence[World]) -> float:
         if not np.isnan(score).any():
             break
     return float(np.where(np.isnan(score), env.core.log_efficiency(), score).mean())
+
+
+@torch.inference_mode()
+def episode_picture(network: MenuNetwork, world: World) -> NDArray[np.uint8]:
+    """The end of an episode, always the same one, that a network plays by its likeliest moves, (height, width, 3)."""
+    env = OrchestrationEnv(world.scenario, render_mode="rgb_array", max_machines=len(world.samples))
+    observation, _ = env.reset(seed=TRIAL_SEED)
+    for _ in range(ROUNDS):
+        move = network(torch.from_numpy(observation)[None]).argmax(dim=1).numpy()
+        observation, _, ended, _, _ = env.step(menu_actions(move, observation[None])[0])
+        if ended:
+            break
+    picture = env.render()
+    assert isinstance(picture, np.ndarray)
+    return picture

@@ -25,6 +25,8 @@ def test_tensorboard_has_the_scores_parts_and_the_spread_of_decisions(tmp_path):
     others = {"orchestration/log_efficiency", "orchestration/trial", "orchestration/asked", "score/reached"}
     assert others <= set(tags["scalars"])
     assert {"orchestration/shares", "orchestration/sync_intervals"} <= set(tags["histograms"])
+    assert "orchestration/episode" in tags["images"]
+    assert any(events.SummaryMetadata(name).plugin_data.plugin_name == "hparams" for name in events.summary_metadata)
     rounds = events.Scalars("score/rounds")[-1].value
     assert 1.0 < rounds < 200.0
     assert len(curve) > 10
