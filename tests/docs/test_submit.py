@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from envs.observation import observation_space
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "submit.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -40,6 +42,24 @@ def test_the_command_plays_a_file_of_ten_lines(entered: Path) -> None:
     scores = dict(re.findall(r"^\| (\w+) \| ([+-]\d+\.\d\d) \|", page.split("## By split")[0], re.MULTILINE))
     assert set(scores) == {"decide", "Patient", "enough"}
     assert scores["decide"] == scores["Patient"]  # the same decisions, with and without a memory
+
+
+def test_weights_of_another_framework_enter(entered: Path) -> None:
+    block = next(block for block in PYTHON if "torch.load" in block)
+    own = """import torch
+from torch import nn
+
+class Agent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.actor = nn.LazyLinear(17)
+"""
+    (entered / "cleanrl.py").write_text(f"{own}\n\n{block}")
+    made = "agent = Agent(); agent.actor(torch.zeros(1, SIZE)); torch.save(agent.state_dict(), 'agent.pt')"
+    size = observation_space(16).shape[0]
+    run(entered, "-c", f"{own}\n{made.replace('SIZE', str(size))}")
+    command = ["--agents", "cleanrl.py:decide", "--scenarios", "two-servers", "--episodes", "2"]
+    assert "decide" in run(entered, str(ROOT / "evaluate.py"), *command)
 
 
 def test_the_python_interface_prints_a_ranking(entered: Path) -> None:
