@@ -26,7 +26,7 @@ from fedcore.parallel import Job, run_kept
 from fedcore.world import compile_world
 from scenarios import InputError, Scenario, load, names
 
-VERSION = 6
+VERSION = 7
 """Part of every kept result's name: raise it when a change of the code changes what a scenario gives."""
 LEAST_FACTOR = 1.05
 """A scenario on which the best fixed decision gains less over the best heuristic teaches nothing; one on which clairvoyance
@@ -183,7 +183,7 @@ assumption; `python -m scenarios.fit_links` turns recorded links into a file's `
 
 Simulated, {episodes} held-out episodes each (seeds {HELD_OUT_SEED} onwards). *ln efficiency* is 0 for the reference policy,
 which needs T_ref seconds. The best of {len(HEURISTICS)} heuristics is chosen on these very episodes, which favours it a little;
-best-static is the best of some 150 fixed decisions, searched on other episodes. Their ratio (95 % bootstrap interval over
+best-static is the best of some hundred fixed decisions, searched on other episodes. Their ratio (95 % bootstrap interval over
 paired episodes) is what the best heuristic leaves to a decision that never changes; on {beaten} of {len(rows)} scenarios it
 leaves nothing, being better than any. On {often} of {len(rows)} scenarios the best fixed decision is "{usual}".
 
