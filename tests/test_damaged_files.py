@@ -23,17 +23,18 @@ from scenarios.traces import read_link_trace
 def _zip() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name in ("a", "b", "c", "d"):
+        for i in range(32):
             picture = io.BytesIO()
-            Image.new("L", (8, 8), ord(name)).save(picture, "PNG")
-            archive.writestr(f"{name}.png", picture.getvalue())
-        archive.writestr("counts.csv", "file,site,worms\na.png,1,2\nb.png,1,0\nc.png,2,5\nd.png,2,1\n")
+            Image.new("L", (8, 8), 7 * i).save(picture, "PNG")
+            archive.writestr(f"{i}.png", picture.getvalue())
+        rows = "".join(f"{i}.png,{i % 4},{i // 3}\n" for i in range(32))
+        archive.writestr("counts.csv", f"file,site,worms\n{rows}")
     return buffer.getvalue()
 
 
 def _npz() -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, x=np.arange(8 * 64, dtype=np.uint16).reshape(8, 8, 8).astype(np.uint8), y=np.arange(8) % 2)
+    np.savez(buffer, x=np.arange(32 * 64, dtype=np.uint16).reshape(32, 8, 8).astype(np.uint8), y=np.arange(32) % 2)
     return buffer.getvalue()
 
 
