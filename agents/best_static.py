@@ -84,37 +84,39 @@ def share_patterns(world: World, levels: Sequence[float] = SHARES) -> dict[str, 
         for keep in _counts(n)[: None if name == "fastest" else -1]:
             picked = np.isin(np.arange(n), order[:keep]).astype(np.float64)
             out |= {f"{'all' if keep == n else f'{name} {keep}'} at {share:g}": picked * share for share in levels}
-    return {name: within_memory(world, shares) for name, shares in out.items()}
+    return out
 
 
 def graded_patterns(world: World) -> dict[str, NDArray[np.float64]]:
     """Shares for everyone that fall with a machine's speed."""
     step = whole_step_s(world)
     speed = step.min() / step
-    graded = {f"speed^{p:g} x {share:g}": np.maximum(share * speed**p, 0.05) for share in SHARES for p in (0.5, 1.0)}
-    return {name: within_memory(world, shares) for name, shares in graded.items()}
+    return {f"speed^{p:g} x {share:g}": np.maximum(share * speed**p, 0.05) for share in SHARES for p in (0.5, 1.0)}
 
 
 Candidate = tuple[str, NDArray[np.float32]]
 
 
-def _at_every_interval(world: World, patterns: Mapping[str, NDArray[np.float64]]) -> list[Candidate]:
+def _candidates(
+    world: World, patterns: Mapping[str, NDArray[np.float64]], levels: Sequence[int] | None = None
+) -> list[Candidate]:
+    """Every pattern, as far as memory holds it, with these of the menu's sync intervals; None takes all."""
     menu = world.scenario.decision.sync_intervals
     return [
-        (f"{name}, H = {h}", encode(shares, level, len(menu), len(world.data)))
+        (f"{name}, H = {menu[level]}", encode(within_memory(world, shares), level, len(menu), len(world.data)))
         for name, shares in patterns.items()
-        for level, h in enumerate(menu)
+        for level in (range(len(menu)) if levels is None else levels)
     ]
 
 
 def static_decisions(world: World) -> list[Candidate]:
     """What the search tries: every pattern of shares with every H, in words and as actions (K_max + 1,)."""
-    return _at_every_interval(world, share_patterns(world) | graded_patterns(world))
+    return _candidates(world, share_patterns(world) | graded_patterns(world))
 
 
 def whole_decisions(world: World) -> list[Candidate]:
     """Whole models only, of all that `static_decisions` has."""
-    return _at_every_interval(world, share_patterns(world, (1.0,)))
+    return _candidates(world, share_patterns(world, (1.0,)))
 
 
 def _level(world: World) -> int:
@@ -125,15 +127,12 @@ def _level(world: World) -> int:
 
 def interval_decisions(world: World) -> list[Candidate]:
     """Every H, with the reference's share for everyone; as `static_decisions`."""
-    shares = within_memory(world, np.full(world.arrays.machines, world.scenario.reference.share))
-    return _at_every_interval(world, {"reference shares": shares})
+    return _candidates(world, {"reference shares": np.full(world.arrays.machines, world.scenario.reference.share)})
 
 
 def share_decisions(world: World) -> list[Candidate]:
     """Every pattern of shares, with the reference's H; as `static_decisions`."""
-    menu, level = world.scenario.decision.sync_intervals, _level(world)
-    patterns = share_patterns(world) | graded_patterns(world)
-    return [(f"{name}, H = {menu[level]}", encode(s, level, len(menu), len(world.data))) for name, s in patterns.items()]
+    return _candidates(world, share_patterns(world) | graded_patterns(world), [_level(world)])
 
 
 BEST_STATIC = "best-static"

@@ -125,14 +125,12 @@ class Watch(BaseCallback):
         score = trial(self.model, self.worlds)
         self.logger.record("orchestration/trial", score)
         if self._tries % 5 == 0:
-            picture = episode_picture(actor(self.model), self.worlds[0])
+            picture = episode_picture(self.model, self.worlds[0])
             self.logger.record("orchestration/episode", Image(picture, "HWC"), exclude=BOARD_ONLY)
         self._tries += 1
         if score > self.best:
             self.best = score
-            kept = io.BytesIO()
-            torch.save({"score": score, "policy": self.model.policy.state_dict()}, kept)
-            write_bytes(best_path(self.checkpoint), kept.getvalue())
+            write_torch(best_path(self.checkpoint), {"score": score, "policy": self.model.policy.state_dict()})
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
@@ -173,11 +171,16 @@ def content_digest(curve: list[tuple[int, float]]) -> str:
     return hashlib.sha256(json.dumps(curve).encode()).hexdigest()
 
 
+def write_torch(path: Path, value: dict[str, Any]) -> None:
+    """Write what `torch.load` reads, whole or not at all; raises as `write_bytes`."""
+    kept = io.BytesIO()
+    torch.save(value, kept)
+    write_bytes(path, kept.getvalue())
+
+
 def save_checkpoint(model: BaseAlgorithm, path: Path) -> None:
     """Write a checkpoint whole or not at all: a file that `torch.load` reads without unpickling."""
-    kept = io.BytesIO()
-    torch.save({"steps": model.num_timesteps, "parameters": model.get_parameters()}, kept)
-    write_bytes(path, kept.getvalue())
+    write_torch(path, {"steps": model.num_timesteps, "parameters": model.get_parameters()})
 
 
 def restore(model: BaseAlgorithm, checkpoint: Path) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from agents.network import MenuNetwork
 from agents.vecenv import BatchedVecEnv
-from envs.menu import menu_actions
+from envs.menu import MenuAction
 from envs.orchestration import OrchestrationEnv
 from fedcore.world import World
 
@@ -38,14 +36,12 @@ def trial(model: BaseAlgorithm, worlds: Sequence[World]) -> float:
     return float(np.where(np.isnan(score), env.core.log_efficiency(), score).mean())
 
 
-@torch.inference_mode()
-def episode_picture(network: MenuNetwork, world: World) -> NDArray[np.uint8]:
-    """The end of an episode, always the same one, that a network plays by its likeliest moves, (height, width, 3)."""
-    env = OrchestrationEnv(world.scenario, render_mode="rgb_array", max_machines=len(world.samples))
+def episode_picture(model: BaseAlgorithm, world: World) -> NDArray[np.uint8]:
+    """The end of an episode, always the same one, that a learner plays by its likeliest moves, (height, width, 3)."""
+    env = MenuAction(OrchestrationEnv(world.scenario, render_mode="rgb_array", max_machines=len(world.samples)))
     observation, _ = env.reset(seed=TRIAL_SEED)
     for _ in range(ROUNDS):
-        move = network(torch.from_numpy(observation)[None]).argmax(dim=1).numpy()
-        observation, _, ended, _, _ = env.step(menu_actions(move, observation[None])[0])
+        observation, _, ended, _, _ = env.step(int(model.predict(observation, deterministic=True)[0]))
         if ended:
             break
     picture = env.render()

@@ -7,7 +7,6 @@ none of which it learns. Needs the optional extra `tune`.
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,12 @@ import numpy as np
 import torch
 
 from agents.lessons import Lessons
-from agents.recipes import PPORecipe, build
+from agents.recipes import PPORecipe, build, write_torch
 from agents.trial import trial
 from agents.warm_start import WarmStart, teach, warm_start
 from agents.worlds import RANDOM, contents, training_worlds, trial_worlds
 from fedcore.comparison.tables import markdown
-from fedcore.files import content_key, write_bytes, write_text
+from fedcore.files import content_key, write_text
 from fedcore.parallel import worker_pool
 from fedcore.world import World
 from scenarios.errors import InputError
@@ -88,9 +87,7 @@ def make_lessons(path: Path, worlds: list[World], options: TuneOptions) -> None:
     model = build("ppo", worlds, options.seed, None, PPORecipe())
     smaller = replace(recipe, envs=max(1, round(options.lessons * recipe.envs)))
     taught = warm_start(model, worlds, smaller, options.seed, options.workers)
-    kept = io.BytesIO()
-    torch.save(vars(taught), kept)
-    write_bytes(path, kept.getvalue())
+    write_torch(path, vars(taught))
 
 
 def propose(known: list[dict[str, Any]], options: TuneOptions) -> list[dict[str, Any]]:

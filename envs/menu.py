@@ -72,7 +72,7 @@ class MenuAction(gym.ActionWrapper[NDArray[np.float32], Any, NDArray[np.float32]
         Raises:
             ValueError: no move of the menu.
         """
-        if not self.action_space.contains(np.int64(action) if isinstance(action, int) else action):
+        if not self.action_space.contains(action):
             raise ValueError(f"action is {action!r}, expected a move of the menu: a whole number from 0 to {menu_size() - 1}")
         return menu_actions(np.array([action]), self.bare.observation()[None])[0]
 
