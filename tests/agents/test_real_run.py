@@ -1,9 +1,12 @@
 """Real runs without Flower's processes: measured observations, checkpoints, and the same weights as training in process."""
 
+import contextlib
 import json
 import os
+import shutil
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from agents.benchmark import orchestrator
-from agents.checkpoint import load_checkpoint
+from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.heuristics import HEURISTICS
 from agents.real_run import CHECKPOINT, ENCODER, EVENTS, RESULT, Job, run_job
 from envs.measured import MeasuredEnv
@@ -183,6 +186,47 @@ def test_a_full_disk_loses_neither_the_run_nor_the_checkpoint_before(
     run_job(job, threads, lines.append)
     assert "going on from the checkpoint after round 1" in lines
     assert equal(weights(tmp_path), replayed(scenario, json.loads((tmp_path / RESULT).read_text())["decisions"]))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here: not root, or not Linux")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_really_fills_up_costs_nothing_once_there_is_room(
+    scenario: dict[str, Any], threads: Any, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join(threads, scenario)
+    job = Job("fixed:0.5x2", scenario, SEED, str(small_disk / "run"))
+    lines: list[str] = []
+    filler = small_disk / "filler"
+
+    def save_and_fill(*args: Any) -> None:
+        save_checkpoint(*args)
+        with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        assert os.statvfs(small_disk).f_bavail == 0
+
+    monkeypatch.setattr("agents.real_run.save_checkpoint", save_and_fill)
+    with pytest.raises(InputError, match="No space left on device"):
+        run_job(job, threads, lines.append)
+    monkeypatch.undo()
+    assert sum("no new checkpoint, the one before is kept" in line for line in lines) == ROUNDS - 1
+    assert sorted(path.name for path in (small_disk / "run").iterdir()) == sorted([CHECKPOINT, EVENTS])
+    filler.unlink()
+    run_job(job, threads, lines.append)
+    assert "going on from the checkpoint after round 1" in lines
+    decisions = json.loads((small_disk / "run" / RESULT).read_text())["decisions"]
+    assert equal(weights(small_disk / "run"), replayed(scenario, decisions))
+
 
 
 def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(
