@@ -45,18 +45,19 @@ class Options:
     tier: Literal["orchestration", "training"] = "orchestration"
     """Simulation, or real training."""
     engine: Literal["inprocess", "flower", "ray"] = "inprocess"
-    """How real training reaches its machines: all in this process, or over Flower's SuperLink and SuperNodes, started here
-    for a trial (docs/deploy.md has several machines). Flower implies the training tier; seconds and bytes are measured.
-    With --benchmark, ray plays its cells on the cluster that RAY_ADDRESS names, or else on --workers cores here."""
+    """How real training reaches its machines: all in this process, over Flower's SuperLink and SuperNodes, started here
+    for a trial (docs/deploy.md has several machines), or as Ray actors, on the cluster that RAY_ADDRESS names or else here.
+    Both imply the training tier; seconds and bytes are measured. With --benchmark, ray plays its cells on that cluster, or else
+    on --workers cores here."""
     shaped: bool = False
     """With --engine flower: every machine in a network namespace of its own with the scenario's link rates, recorded ones
     replayed, and a part of a core that makes it as fast as the scenario says; what rounds took is held against both simulated
     tiers. Linux, root and iproute2 are needed."""
     precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """With --engine flower: of trained blocks on the way up."""
+    """With --engine flower or ray: of trained blocks on the way up."""
     context_precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """With --engine flower: of what machines see and do not train; bf16 and int8 send what has changed since they were asked
-    last, rounded."""
+    """With --engine flower or ray: of what machines see and do not train; bf16 and int8 send what has changed since they were
+    asked last, rounded."""
     data: Path | None = None
     """Your images; implies the training tier."""
     episodes: int = 30
@@ -103,8 +104,6 @@ def main() -> None:
                 "--context-precision"
             )
         return compete(options)
-    if options.engine == "ray":
-        raise InputError("--engine ray plays the cells of a benchmark; expected it with --benchmark")
     four = IMAGE_SCENARIOS if options.data else AGREEMENT_SCENARIOS
     spoken = options.scenarios or (four if options.agreement else "farm-lte")
     chosen = [load(name.strip()) for name in spoken.split(",") if name.strip()]
@@ -123,12 +122,19 @@ def main() -> None:
 
     for scenario in chosen:
         check_workload(scenario.workload, scenario.name, images=options.data is not None)
-    if options.engine == "flower":
-        from fedcore.flower.superlink import need_flower
-
-        need_flower()
+    if options.engine != "inprocess":
         if options.agreement:
-            raise InputError("--agreement compares both tiers in this process; expected it without --engine flower")
+            raise InputError(f"--agreement compares both tiers in this process; expected it without --engine {options.engine}")
+        if options.engine == "flower":
+            from fedcore.flower.superlink import need_flower
+
+            need_flower()
+        else:
+            from fedcore.ray_pool import need_ray
+
+            need_ray()
+        if options.shaped and options.engine != "flower":
+            raise InputError("--shaped shapes the machines of a trial over Flower; expected it with --engine flower")
         if options.shaped:
             from fedcore.flower.namespaces import need_namespaces
 
@@ -140,7 +146,7 @@ def main() -> None:
     elif options.shaped:
         raise InputError("--shaped shapes real machines; expected it with --engine flower")
     elif rounded:
-        raise InputError("--precision and --context-precision are of real machines; expected them with --engine flower")
+        raise InputError("--precision and --context-precision are of real machines; expected them with --engine flower or ray")
     path = None if options.policy is None else policy_path(options.policy)
     if path is None:
         path = newest_policy(options.out)
@@ -153,13 +159,13 @@ def main() -> None:
     if unknown:
         raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, *STATICS, *PLANNERS])}")
     folder = options.out / f"evaluation-{content_key(*vars(options).values(), path)}"
-    if options.engine == "flower":
+    if options.engine != "inprocess":
         from agents.real_machines import Simulated, on_machines
 
         agents = ([str(path)] if path else []) + (names or ([] if path else ["equal"]))
         against = Simulated(options.episodes, options.workers) if options.shaped else None
         wire = {"precision": options.precision, "context_precision": options.context_precision}
-        on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder, against, wire)
+        on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder, against, wire, options.engine)
     elif options.agreement:
         both_tiers(options, chosen, path, names, folder)
     elif options.tier == "training" or options.data is not None:

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from agents.flower_server import PROCESS
-from agents.real_run import EVENTS, FAILED, RESULT, Job
-from envs.training import learner_seed, made_here
-from fedcore.data.loading import load_images
+from agents.real_run import EVENTS, FAILED, RESULT, Job, own_samples
 from fedcore.flower.hosts import Hosts, Loopback
 from fedcore.flower.processes import Processes
 from fedcore.flower.superlink import Superlink, submit
 from fedcore.remote.data import deal
-from fedcore.workload import prepare_data
 from scenarios import InputError, parse
 
 SERVER_APP = "agents.flower_server:app"
@@ -30,13 +27,8 @@ SILENT_S = 600.0
 
 
 def deal_data(job: Job) -> None:
-    """Give every machine a folder with its own samples: the same that training in process would give it."""
-    scenario = parse(job.scenario, "scenario")
-    if job.data is None:
-        data = prepare_data(scenario, seed=learner_seed(job.seed) if made_here(scenario.workload) else 0)
-    else:
-        data = prepare_data(scenario, load_images(job.data, size_px=scenario.workload.image_px))
-    for name, samples in zip(scenario.fleet.machine_names, data.samples(), strict=True):
+    """Give every machine a folder with its own samples."""
+    for name, samples in zip(parse(job.scenario, "scenario").fleet.machine_names, own_samples(job), strict=True):
         deal(Path(job.folder) / name, samples)
 
 

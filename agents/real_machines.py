@@ -1,4 +1,4 @@
-"""`evaluate.py --engine flower`: policies over Flower, shown as they go, with a table of what was measured."""
+"""`evaluate.py --engine flower` and `ray`: policies on real machines, shown as they go, with a table of what was measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from agents.episodes import EpisodeResult
 from agents.flower_trial import play_trial
 from agents.judge import Cell, cell_scenario, target_of
 from agents.leaderboard import labels
+from agents.ray_trial import play_over_ray
 from agents.real_run import EVENTS, Job
 from agents.replay import replay
 from agents.report import Report
@@ -28,6 +29,8 @@ from fedcore.files import content_key, write_text
 from fedcore.flower.hosts import Hosts
 from fedcore.world import compile_world
 from scenarios import Scenario
+
+Engine = Literal["flower", "ray"]
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,12 @@ class Simulated:
     workers: int = 1
 
 
-def play_job(job: Job, label: str, surroundings: AbstractContextManager[Hosts] | None = None) -> dict[str, Any]:
+def play_job(
+    job: Job, label: str, surroundings: AbstractContextManager[Hosts] | None = None, engine: Engine = "flower"
+) -> dict[str, Any]:
     """Play one job with a bar, its log lines above it; arguments and result as `play_trial`'s."""
     with progress_bar() as bar:
-        task = bar.add_task(label, total=1.0, note="starting SuperLink and nodes")
+        task = bar.add_task(label, total=1.0, note="starting machines")
 
         def on_event(event: dict[str, Any]) -> None:
             if event["kind"] == "log":
@@ -56,12 +61,12 @@ def play_job(job: Job, label: str, surroundings: AbstractContextManager[Hosts] |
                 took = f"{event['seconds']:.1f} s, {si(event['bytes'], 'B')}"
                 bar.update(task, completed=shown, note=f"round {event['round']}, progress {event['progress']:.2f}, {took}")
 
-        told = play_trial(job, on_event, surroundings)
+        told = play_over_ray(job, on_event) if engine == "ray" else play_trial(job, on_event, surroundings)
         bar.update(task, completed=1.0, note="done")
     return told
 
 
-def measured_grid(told: Sequence[dict[str, Any]], scenario: str) -> Grid:
+def measured_grid(told: Sequence[dict[str, Any]], scenario: str, engine: Engine) -> Grid:
     """What real runs took."""
     rows = []
     for each in told:
@@ -75,7 +80,7 @@ def measured_grid(told: Sequence[dict[str, Any]], scenario: str) -> Grid:
             )
         )  # fmt: skip
     return Grid(
-        f"Real machines over Flower: {scenario}",
+        f"Real machines over {engine.capitalize()}: {scenario}",
         ("agent", "run", "efficiency", "reached", "time s", "s per round", "energy", "joules from", "traffic", "rounds"),
         tuple(rows),
         "seconds and bytes are measured; efficiency compares them with what the reference policy needs in simulation",
@@ -132,8 +137,9 @@ def on_machines(
     folder: Path,
     against: Simulated | None = None,
     wire: Mapping[str, str] | None = None,
+    engine: Engine = "flower",
 ) -> None:
-    """Play every agent on every scenario over Flower on this machine, and report.
+    """Play every agent on every scenario on real machines, and report.
 
     Args:
         chosen: scenarios.
@@ -142,7 +148,10 @@ def on_machines(
         data: a user's images, or None.
         out: folder of all runs; one that was interrupted goes on from there.
         folder: of the report.
-        against: give machines the scenario's link rates and speeds, and hold what was measured against both simulated tiers.
+        against: give machines the scenario's link rates and speeds, and hold what was measured against both simulated tiers;
+            over Flower only.
+        wire: fields of `Job` that say how arrays go over the wire.
+        engine: what carries messages: Flower's processes on this machine, or Ray's actors wherever its cluster is.
     """
     report = Report("Orchestrators on real machines", folder)
     everything = []
@@ -154,12 +163,12 @@ def on_machines(
             for agent in agents:
                 job = Job(agent, cell_scenario(scenario), HELD_OUT_SEED + run, "", path, target)
                 job = Job(**{**vars(job), **(wire or {})})
-                kept = out / "machines" / content_key(job.identity(), against is not None)
+                kept = out / "machines" / content_key(job.identity(), against is not None, engine)
                 job = Job(**{**vars(job), "folder": str(kept.resolve())})
                 folders.append(kept)
                 surroundings = Paced(scenario, run, console.print) if against else None
-                told.append(play_job(job, f"{scenario.name}, {labels(agents)[agent]}", surroundings))
-        grids = [measured_grid(told, scenario.name)]
+                told.append(play_job(job, f"{scenario.name}, {labels(agents)[agent]}", surroundings, engine))
+        grids = [measured_grid(told, scenario.name, engine)]
         if against:
             truth = held_against(told, folders, scenario, agents, runs, out, against)
             grids.append(truth_grid(truth, scenario.name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.episodes import EpisodeResult, curve_point
 from agents.outside import file_of
 from envs.measured import MeasuredEnv
+from envs.training import learner_seed, made_here
 from fedcore.data.loading import load_images
 from fedcore.engines.remote import RemoteEngine
 from fedcore.files import content_key, write_bytes, write_text
 from fedcore.remote.transport import Transport
+from fedcore.samples import Samples
 from fedcore.training import ProgressScale
 from fedcore.workload import prepare_data
 from scenarios import InputError, parse
@@ -89,18 +91,25 @@ class Events:
     Args:
         path: of the file; lines are added.
         tell: told every line of text too.
+        on_event: given every event too.
     """
 
-    def __init__(self, path: Path, tell: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tell: Callable[[str], None] = lambda line: None,
+        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._tell = path, tell
+        self._path, self._tell, self._on_event = path, tell, on_event
 
     def write(self, kind: str, **values: Any) -> None:
         """One event."""
-        line = json.dumps({"kind": kind, "at": time.time(), **values})
+        event = {"kind": kind, "at": time.time(), **values}
+        self._on_event(event)
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(json.dumps(event) + "\n")
         except OSError as error:
             # A full disk must not end a run that only wanted to tell of it.
             self._tell(f"events are not written: {error.strerror or error}")
@@ -111,19 +120,35 @@ class Events:
         self._tell(text)
 
 
-def run_job(job: Job, transport: Transport, tell: Callable[[str], None] = print) -> EpisodeResult:
+def own_samples(job: Job) -> Sequence[Samples]:
+    """Per machine, its own samples: the same that training in process would give it."""
+    scenario = parse(job.scenario, "scenario")
+    if job.data is None:
+        data = prepare_data(scenario, seed=learner_seed(job.seed) if made_here(scenario.workload) else 0)
+    else:
+        data = prepare_data(scenario, load_images(job.data, size_px=scenario.workload.image_px))
+    return data.samples()
+
+
+def run_job(
+    job: Job,
+    transport: Transport,
+    tell: Callable[[str], None] = print,
+    on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+) -> EpisodeResult:
     """Play a run to its end, from its checkpoint where there is one.
 
     Args:
         job: what to run.
-        transport: to the machines' nodes.
+        transport: to the machines' nodes; closed at the end.
         tell: told one line per thing that happens.
+        on_event: given every event, as `Events`.
 
     Raises:
         InputError: machines are missing, or job, policy, data or checkpoint are bad.
     """
     scenario, folder = parse(job.scenario, "scenario"), Path(job.folder)
-    events = Events(folder / EVENTS, tell)
+    events = Events(folder / EVENTS, tell, on_event)
     agent = orchestrator(job.agent, scenario)
     dataset = None if job.data is None else load_images(job.data, size_px=scenario.workload.image_px)
     data = None if dataset is None else prepare_data(scenario, dataset)

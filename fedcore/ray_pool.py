@@ -20,6 +20,16 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     return function(*arguments)
 
 
+def need_ray() -> None:
+    """Refuse to go on without Ray.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    if find_spec("ray") is None:
+        raise InputError("--engine ray needs Ray, which is not installed: pip install 'intrafed[ray]'")
+
+
 class RayPool:
     """Submits jobs as `concurrent.futures.Executor` does, each to a single-threaded process on one core of the cluster."""
 
@@ -42,8 +52,7 @@ def ray_pool(workers: int) -> Iterator[RayPool]:
     Raises:
         InputError: Ray is not installed.
     """
-    if find_spec("ray") is None:
-        raise InputError("--engine ray needs Ray, which is not installed: pip install 'intrafed[ray]'")
+    need_ray()
     import ray
 
     mine = not ray.is_initialized()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from fedcore.engines.remote import RemoteEngine
+from fedcore.ray_pool import need_ray
 from fedcore.remote.node import Node
 from fedcore.remote.transport import Arrival
 from fedcore.samples import Samples
-from scenarios.errors import InputError
 from scenarios.schema import Workload
 
 GATHER_S = 300.0
@@ -29,8 +28,7 @@ class RayTransport:
     """
 
     def __init__(self, names: Sequence[str], samples: Sequence[Samples], cores: float = 1.0) -> None:
-        if find_spec("ray") is None:
-            raise InputError("engine ray needs Ray, which is not installed: pip install 'intrafed[ray]'")
+        need_ray()
         import ray
 
         self._ray: Any = ray

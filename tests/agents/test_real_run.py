@@ -302,3 +302,16 @@ def test_a_lost_machine_is_observed_as_lost_and_away(scenario: dict[str, Any], t
     threads.delay_s.clear()
     observation, _, _, _, info = env.step(np.full(17, 0.4, dtype=np.float32))
     assert info["status"] == ["away", "done"]
+
+
+@pytest.mark.slow
+def test_the_same_run_over_ray_ends_with_the_same_weights(scenario: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'intrafed[ray]'")
+    from agents.ray_trial import play_over_ray
+
+    seen: list[str] = []
+    job = Job("fixed:0.5x2", scenario, SEED, str(tmp_path))
+    told = play_over_ray(job, lambda event: seen.append(event["kind"]))
+    assert seen.count("round") == told["result"]["rounds"] == ROUNDS
+    assert equal(weights(tmp_path), replayed(scenario, told["decisions"]))
+    assert play_over_ray(job) == told  # an ended run is read
