@@ -20,8 +20,10 @@ from fedcore.world import World
 class BatchedVecEnv(VecEnv):
     """B episodes of the fast tier; resets ended episodes at once, as stable-baselines3 expects.
 
+    In a script: `PPO("MlpPolicy", BatchedVecEnv([compile_world(scenarios.load("phones"))], 256, seed=0))`.
+
     Args:
-        worlds: scenarios that episodes draw from.
+        worlds: scenarios that episodes draw from, compiled (`fedcore.world.compile_world`).
         num_envs: B.
         seed: of all episodes.
         menu: offer the Discrete menu instead of the Box.
@@ -36,10 +38,17 @@ class BatchedVecEnv(VecEnv):
         action: gym.Space[Any] = gym.spaces.Discrete(menu_size()) if menu else action_space(self.core.max_machines)
         self.render_mode = None
         super().__init__(num_envs, observation_space(self.core.max_machines), action)
-        self.generators = [np.random.default_rng([seed, i]) for i in range(num_envs)]
+        self.seed(seed)
         self._actions: NDArray[Any] = np.zeros(0)
         self._observation = np.zeros((num_envs, *self.observation_space.shape), dtype=np.float32)  # type: ignore[misc]
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
+
+    def seed(self, seed: int | None = None) -> list[int | None]:
+        """Seed what the next `reset` draws from; without a number, from the system's entropy."""
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self.generators = [np.random.default_rng([seed, i]) for i in range(self.num_envs)]
+        return [seed] * self.num_envs
 
     def reset(self) -> NDArray[np.float32]:
         """Start every episode."""

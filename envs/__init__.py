@@ -16,5 +16,8 @@ gym.register(
 )
 gym.register(id="IntraFed/Training-v0", entry_point="envs.training:TrainingEnv")
 gym.register(
-    id="IntraFed/Orchestration-MO-v0", entry_point="envs.multi_objective:MultiObjectiveEnv", disable_env_checker=True
+    id="IntraFed/Orchestration-MO-v0",
+    entry_point="envs.multi_objective:MultiObjectiveEnv",
+    vector_entry_point="envs.multi_objective:MultiObjectiveVectorEnv",
+    disable_env_checker=True,
 )

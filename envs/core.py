@@ -235,6 +235,13 @@ class Core:
         scaled = self.spent / self.reference[:, :3]
         return Ledger(self.progress.copy(), self.dynamics.work_done(self.progress), scaled[:, 0], scaled[:, 1], scaled[:, 2])
 
+    def vector_reward(self) -> NDArray[np.float32]:
+        """(B, 4) float32 what the last round brought: progress, and minus its time, energy and bytes in the reference's."""
+        assert self.ledgers is not None, "no round was played yet"
+        before, after = self.ledgers
+        spent = (before.time - after.time, before.energy - after.energy, before.bytes - after.bytes)
+        return np.stack([after.progress - before.progress, *spent], axis=1).astype(np.float32)
+
     def decisions(self, actions: NDArray[np.floating]) -> Decisions:
         """Decode actions (B, K_max + 1) for these episodes; raises ValueError as `spaces.decode`."""
         if np.shape(actions) != (self.num_envs, self.max_machines + 1):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from envs.orchestration import OrchestrationEnv
-from envs.single import ScenarioLike
+from envs.single import VECTOR_REWARD, ScenarioLike
+from envs.vector import OrchestrationVectorEnv
 
 
 class MultiObjectiveEnv(OrchestrationEnv):
@@ -55,8 +58,9 @@ class MultiObjectiveEnv(OrchestrationEnv):
 
     - `scenario`, `max_machines`, `render_mode`: as `IntraFed/Orchestration-v0`.
 
-    `mo_gymnasium.make` and `gymnasium.make` both make it. Gymnasium's environment checker allows no vector rewards: it is
-    switched off in the registration and says nothing else against this environment.
+    `mo_gymnasium.make` and `gymnasium.make` both make it, and `gymnasium.make_vec` a natively batched one with rewards (B, 4).
+    Gymnasium's environment checker allows no vector rewards: it is switched off in the registration and says nothing else
+    against this environment.
 
     ## Version History
 
@@ -79,3 +83,32 @@ class MultiObjectiveEnv(OrchestrationEnv):
         observation, _, terminated, truncated, info = super().step(action)
         # A copy: mo-gymnasium's wrappers change rewards in place.
         return observation, info["vector_reward"].copy(), terminated, truncated, info
+
+
+class MultiObjectiveVectorEnv(OrchestrationVectorEnv):
+    """`IntraFed/Orchestration-MO-v0` with B episodes side by side: as `OrchestrationVectorEnv`, with rewards (B, 4) float32.
+
+    Args:
+        num_envs: B.
+        scenario: as `MultiObjectiveEnv`.
+        max_machines: K_max.
+        render_mode: only None.
+        autoreset_mode: as `OrchestrationVectorEnv`.
+        copy: as `OrchestrationVectorEnv`.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        scenario: ScenarioLike | Sequence[ScenarioLike] = "farm-lte",
+        max_machines: int = 16,
+        render_mode: str | None = None,
+        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+        copy: bool = True,
+    ) -> None:
+        super().__init__(num_envs, scenario, "efficiency", max_machines, render_mode, autoreset_mode, copy)
+        self.reward_space = gym.spaces.Box(-np.inf, np.inf, (len(VECTOR_REWARD),), dtype=np.float32)
+
+    def _play(self, actions: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        _, reason = self.core.step(actions)
+        return self.core.vector_reward(), reason

@@ -82,19 +82,9 @@ class SingleEnv(Restorable, gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         if self._needs_reset:
             raise gym.error.ResetNeeded("the episode is over or never began: call reset() first")
         rewards, reason = self.core.step(np.asarray(action)[None])
-        assert self.core.ledgers is not None
-        before, after = self.core.ledgers
         ended = bool(reason[0])
         info = self.core.info(0)
-        info["vector_reward"] = np.array(
-            [
-                after.progress[0] - before.progress[0],
-                before.time[0] - after.time[0],
-                before.energy[0] - after.energy[0],
-                before.bytes[0] - after.bytes[0],
-            ],
-            dtype=np.float32,
-        )
+        info["vector_reward"] = self.core.vector_reward()[0]
         if ended:
             self._needs_reset = True
             info["end_reason"] = END_REASONS[int(reason[0])]

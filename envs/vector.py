@@ -87,6 +87,10 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
     def _observe(self) -> NDArray[np.float32]:
         return self.core.observe().copy() if self.copy else self.core.observe()
 
+    def _play(self, actions: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """A round everywhere: rewards, and why episodes end, as `Core.step`."""
+        return self.core.step(actions)
+
     def step(
         self, actions: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[Any], NDArray[Any], dict[str, Any]]:
@@ -101,7 +105,7 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
             raise gym.error.ResetNeeded("no episode began yet: call reset() first")
         same_step = self.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
         restart = np.flatnonzero(self._ended)
-        rewards, reason = self.core.step(actions)
+        rewards, reason = self._play(actions)
         if not same_step and len(restart):
             # An episode that ended last time starts now: this action is ignored, as gymnasium defines it.
             self.core.reset(restart, [self.generators[i] for i in restart])

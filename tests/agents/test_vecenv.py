@@ -38,3 +38,14 @@ def test_menu_face_offers_a_discrete_space():
     vec.reset()
     vec.step_async(np.array([0, 1, 2, vec.action_space.n - 1]))
     assert vec.step_wait()[0].shape == (4, *vec.observation_space.shape)
+
+
+def test_a_seed_given_later_is_the_same_as_one_given_at_the_start():
+    world = compile_world(scenarios.load("phones"))
+    first, later = BatchedVecEnv([world], 3, seed=5), BatchedVecEnv([world], 3, seed=6)
+    other = later.reset().copy()
+    later.seed(5)
+    assert np.array_equal(first.reset(), later.reset())
+    assert not np.array_equal(first.reset(), other)
+    first.seed(), later.seed()
+    assert not np.array_equal(first.reset(), later.reset())

@@ -7,9 +7,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 
 import envs  # noqa: F401 - registers
-from envs.multi_objective import MultiObjectiveEnv
+from envs.multi_objective import MultiObjectiveEnv, MultiObjectiveVectorEnv
 from envs.orchestration import OrchestrationEnv
 
 ID = "IntraFed/Orchestration-MO-v0"
@@ -105,3 +106,31 @@ def test_mo_gymnasium_batches_it(calibrated: Any) -> None:
     rewards = batch.step(ACTIONS[:3])[1]
     assert rewards.shape == (3, 4)
     assert rewards[1] == pytest.approx(bare.step(ACTIONS[1])[1])
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_the_native_batch_is_its_episodes_one_by_one(calibrated: Any, mode: AutoresetMode) -> None:
+    phones = calibrated("phones")
+    batch = gym.make_vec(ID, num_envs=3, scenario=phones, autoreset_mode=mode)
+    assert isinstance(batch.unwrapped, MultiObjectiveVectorEnv)
+    alone = [MultiObjectiveEnv(phones) for _ in range(3)]
+    for env, seed in zip(alone, (1, 2, 3), strict=True):
+        env.reset(seed=seed)
+    batch.reset(seed=1)
+    ended, ends, rng = np.zeros(3, dtype=bool), 0, np.random.default_rng(0)
+    for _ in range(120):
+        actions = rng.uniform(-1, 1, (3, 17)).astype(np.float32)
+        _, rewards, now, _, _ = batch.step(actions)
+        assert rewards.shape == (3, 4)
+        assert rewards.dtype == np.float32
+        for i, env in enumerate(alone):
+            if ended[i] and mode == AutoresetMode.NEXT_STEP:
+                env.reset()
+                assert (rewards[i] == 0).all()
+                continue
+            if ended[i]:
+                env.reset()
+            assert rewards[i] == pytest.approx(env.step(actions[i])[1], rel=1e-5)
+        ended = now
+        ends += int(now.sum())
+    assert ends > 3
