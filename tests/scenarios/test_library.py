@@ -138,3 +138,9 @@ def test_timetables_change_during_an_episode(name: str) -> None:
 
 def test_the_library_is_the_folder() -> None:
     assert {path.stem for path in Path(LIBRARY).iterdir()} == set(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_figures_without_a_source_are_marked_as_assumptions(name: str) -> None:
+    first = (LIBRARY / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# A figure with no source beside it is an assumption; scenarios/generate.py varies it")
