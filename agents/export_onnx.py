@@ -6,7 +6,6 @@ The graph goes from `observation` (batch, K_max x machine features + fleet featu
 
 from __future__ import annotations
 
-import copy
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 import tyro
 
 from agents.frozen import FrozenPolicy, load_policy
-from agents.network import FleetEncoder
+from agents.network import for_any_fleet
 from envs.observation import N_FLEET, N_MACHINE
 from scenarios.errors import InputError
 
@@ -48,10 +47,6 @@ def export_onnx(policy: FrozenPolicy, path: Path, max_machines: int = 16) -> Non
         import onnx  # noqa: F401 - torch.onnx needs it
     except ImportError:
         raise InputError("ONNX export needs the optional extra: pip install 'intrafed[onnx]'") from None
-    network = copy.deepcopy(policy.network)
-    for module in network.modules():
-        if isinstance(module, FleetEncoder):
-            module.trim = False  # the graph is traced once, for any fleet
     example = torch.zeros((2, max_machines * N_MACHINE + N_FLEET))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +55,7 @@ def export_onnx(policy: FrozenPolicy, path: Path, max_machines: int = 16) -> Non
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # constants are meant to be constants
             torch.onnx.export(
-                network, (example,), str(path), input_names=["observation"], output_names=["rating"],
+                for_any_fleet(policy.network), (example,), str(path), input_names=["observation"], output_names=["rating"],
                 dynamic_axes={"observation": {0: "batch"}, "rating": {0: "batch"}}, dynamo=False, verbose=False,
             )  # fmt: skip
     except OSError as error:

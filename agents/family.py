@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.best_static import static_decisions, within_memory
+from envs.crews import unasked
 from envs.observation import split
 from envs.patterns import finish_time, ready, round_energy
 from envs.spaces import encode, share_entries
@@ -52,9 +53,8 @@ class Family:
         here, policy = split(observations[ranked]), which[ranked]
         able, whole, steps = ready(here), np.ones_like(here.machine["exists"]), self.steps[policy]
         seconds, joules = finish_time(here, whole, steps), round_energy(here, whole, steps)
-        unasked = 10.0 * np.arctanh(np.minimum(here.machine["measurement_age"], 0.999))
         rank = self.rank[policy, None]
-        cost = np.select([rank == FASTEST, rank == THRIFTIEST], [seconds, joules], seconds / (1.0 + unasked))
+        cost = np.select([rank == FASTEST, rank == THRIFTIEST], [seconds, joules], seconds / (1.0 + unasked(here)))
         order = np.argsort(np.where(able, cost, np.inf), axis=1, kind="stable")
         place = np.argsort(order, axis=1, kind="stable")
         share = np.minimum(self.share[policy, None], here.machine["max_share"])

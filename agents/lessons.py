@@ -24,11 +24,14 @@ from agents.network import MenuNetwork
 from agents.rollout import earned_from, play_out
 from agents.vecenv import BatchedVecEnv
 from envs.core import Core
-from envs.menu import LEVELS, menu_actions, menu_size
-from envs.patterns import PATTERNS
+from envs.menu import LEVELS, PATTERNS, menu_actions, menu_size
 from fedcore.world import World
 
-TRIED = ("crew", "crew-turns", "crew-pairs", "crew-singly", "crew-more", "sure-pairs", "sure-singly", "best", "two", "singly")
+TRIED = (
+    "crew", "crew-singly", "crew-more", "sure-singly", "best", "two", "thriftiest", "most-data", "turns", "turns-data",
+    "turns-teaches",
+)  # fmt: skip
+"""Patterns that the search tries: of all, those by which the best move kept was better anywhere (docs/policies.md)."""
 LEAST_LEVEL = LEVELS - 3
 """Of the intervals on the menu, the three longest are tried."""
 EVERY = 3

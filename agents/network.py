@@ -8,16 +8,21 @@ once and not per machine, and activations are ReLU: that makes learning fast on 
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE, TEACHES_ALL
 
-N_DERIVED = 11
+N_DERIVED = 15
 _M = {name: i for i, name in enumerate(MACHINE_FEATURES)}
 _F = {name: i for i, name in enumerate(FLEET_FEATURES)}
 _FAR = 9.0
 """Stands for infinity among logarithms."""
+WEIGHED = ((0.0, 1.0, 0.0), (2.0, 0.0, 0.0), (0.5, 1.0, 0.0), (1.0, 0.0, 1.0))
+"""Exponents of waiting, data and what they teach, of the patterns of `envs.menu` that are made with `envs.crews.in_turn`."""
+_PART_AND_NUMBER, _WEIGHTS = torch.tensor([1.0, 0.1]), torch.tensor(WEIGHED).T
 
 
 def _power(exponent: Tensor) -> Tensor:
@@ -26,6 +31,10 @@ def _power(exponent: Tensor) -> Tensor:
 
 def _log(value: Tensor) -> Tensor:
     return torch.log(value.clamp_min(1e-9)) * 0.4342944819032518
+
+
+def _atanh(value: Tensor) -> Tensor:
+    return 0.5 * torch.log((1.0 + value) / (1.0 - value))  # ONNX has no name for it
 
 
 @torch.no_grad()
@@ -41,16 +50,18 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
         (B, K, N_DERIVED): log10 of predicted time and cost (energy and bytes, weighted) of a whole round at the longest H, as
         `envs.patterns` predicts them; how far these, and their product, lie above the best machine's; the part of the
         fleet's data on machines of a better product; their number over 10; by how much the machine that waited longest has
-        waited longer, and how many have, over 10; 1 for the machines of `envs.patterns.crew`, the first whose
-        data suffice together, and how far these lead with all better ones; 0 for machines that cannot be asked.
+        waited longer, and how many have, over 10; 1 for the machines of `envs.crews.crew`, the first whose
+        data suffice together, and how far these lead with all better ones; 1 for whom each of `WEIGHED` asks; 0 for machines
+        that cannot be asked.
     """
     share, steps = body[:, :, _M["max_share"]], _power(fleet[:, None, _F["longest_interval"]])
     saving = body[:, :, _M["step_saving"]]
     work = 0.1 * steps * (saving + (1.0 - saving) * share)
     powers = _power(body[:, :, _M["step_time"] : _M["idle_energy"] + 1])
     at = {name: powers[:, :, _M[name] - _M["step_time"]] for name in MACHINE_FEATURES[_M["step_time"] : _M["idle_energy"] + 1]}
-    time = at["download_time"] + work * at["step_time"] + at["upload_time"] * share
-    energy = work * at["step_energy"] + at["radio_energy"] * (0.5 + 0.5 * share)
+    carried = at["download_time"] + at["upload_time"] * share
+    time = carried + work * at["step_time"]
+    energy = work * at["step_energy"] + at["radio_energy"] * (0.5 + 0.5 * share) + at["idle_energy"] * carried
     weight = fleet[:, None, _F["energy_weight"]]
     cost = weight * energy + (1.0 - weight) * (1.0 + share) / 1.5
     near = askable.to(body.dtype)
@@ -62,7 +73,7 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     better = (product[:, None, :] < product[:, :, None]).to(body.dtype) * near[:, None, :]
     data = body[:, :, _M["data"]]
     before = torch.bmm(better, torch.stack([data / data.sum(dim=1, keepdim=True).clamp_min(1e-6), torch.ones_like(data)], 2))
-    before = before * torch.tensor([1.0, 0.1])
+    before = before * _PART_AND_NUMBER
     age = torch.where(askable, body[:, :, _M["measurement_age"]], torch.full_like(data, -1.0))
     longer = (age[:, None, :] > age[:, :, None]).to(body.dtype).sum(dim=2)
     turn = torch.stack([age.amax(dim=1, keepdim=True) - age, 0.1 * longer], dim=2)
@@ -71,11 +82,18 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     needed = (_reach(without, own, data, teaches, fleet) < 1.0 / TEACHES_ALL).to(body.dtype)
     led = _reach(without + data, torch.maximum(own, teaches), data, teaches, fleet)
     crew = torch.stack([needed, needed * led], dim=2)
-    return torch.cat([both, above, before, turn, crew], dim=2) * near[:, :, None]
+    elapsed = (_power(2.0 * fleet[:, None, _F["reference_rounds"]]) * fleet[:, None, _F["time_vs_reference"]]).clamp_min(1.0)
+    stays = (2.0 * _atanh(body[:, :, _M["leaves"]].clamp_max(0.999)) / elapsed * time).clamp_max(5.0)
+    merit = product + 2.0 * (0.4342944819032518 * stays - _log(share))
+    waited = _log(1.0 + 10.0 * _atanh(age.clamp(0.0, 0.999)))
+    weights = torch.stack([waited, _log(data.clamp_min(1e-6)), _log(teaches.clamp_min(0.01))], dim=2) @ _WEIGHTS
+    cost = torch.where(askable[:, :, None], merit[:, :, None] - weights, torch.full_like(weights, 4.0 * _FAR))
+    asked = (cost <= cost.amin(dim=1, keepdim=True)).to(body.dtype)
+    return torch.cat([both, above, before, turn, crew, asked], dim=2) * near[:, :, None]
 
 
 def _reach(pooled: Tensor, alone: Tensor, data: Tensor, teaches: Tensor, fleet: Tensor) -> Tensor:
-    """How far so much data lead, alone or pooled, as `envs.patterns.together` estimates it; (B, K) all but fleet."""
+    """How far so much data lead, alone or pooled, as `envs.crews.together` estimates it; (B, K) all but fleet."""
     largest, best = data.amax(dim=1, keepdim=True).clamp_min(1e-9), teaches.amax(dim=1, keepdim=True)
     way = _log(pooled / largest) / _log(data.sum(dim=1, keepdim=True) / largest).clamp_min(1e-9)
     together = best + (fleet[:, None, _F["teaches"]] - best) * way.clamp_max(1.0)
@@ -94,7 +112,7 @@ class FleetEncoder(nn.Module):
         self.machine, self.fleet = nn.Linear(N_MACHINE + N_DERIVED, width), nn.Linear(N_FLEET, width, bias=False)
         self.second = nn.Linear(width, width)
         self.pool = nn.Linear(2 * width + N_FLEET, width)
-        self.trim = True  # to the machines that there are; off where a graph is traced once for any batch
+        self.trim = True  # to the machines that there are; see `for_any_fleet`
 
     def forward(self, observation: Tensor) -> Tensor:
         """Encode.
@@ -142,3 +160,12 @@ class MenuNetwork(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """(B, size) observations to (B, moves) ratings; the highest is the move to make."""
         return self.head(self.encoder(observation))
+
+
+def for_any_fleet(network: nn.Module) -> nn.Module:
+    """A copy that looks at padding too, so that what is traced of it on one fleet holds for every other."""
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, FleetEncoder):
+            module.trim = False
+    return network

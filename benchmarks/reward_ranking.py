@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from envs.menu import PATTERNS
 from envs.observation import View, split
-from envs.patterns import PATTERNS, SMALLEST, by_speed, ready, uniform
+from envs.patterns import SMALLEST, by_speed, ready, uniform
 from envs.rewards import REWARDS
 from envs.spaces import share_entries
 from envs.vector import OrchestrationVectorEnv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -9,13 +10,43 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.observation import split
-from envs.patterns import PATTERNS, ready
+from envs.crews import ALL, SURE, TURNS, crew, in_turn, thriftiest
+from envs.observation import View, split
+from envs.patterns import Floats, balanced, by_speed, fastest_half, ready, thriftiest_half, uniform
 from envs.single import single
 from envs.spaces import share_entries
 
 LEVELS = 5
 """Sync intervals on the menu, spread evenly over the scenario's own list."""
+
+PATTERNS: dict[str, Callable[[View, Floats | float], Floats]] = {
+    "whole": lambda view, steps: uniform(view, 1.0),
+    "half": lambda view, steps: uniform(view, 0.5),
+    "quarter": lambda view, steps: uniform(view, 0.25),
+    "tenth": lambda view, steps: uniform(view, 0.1),
+    "speed": lambda view, steps: by_speed(view),
+    "balanced-half": lambda view, steps: balanced(view, 0.5, steps),
+    "balanced-quarter": lambda view, steps: balanced(view, 0.25, steps),
+    "fastest-half": lambda view, steps: fastest_half(view, 0.5, steps),
+    "fastest-quarter": lambda view, steps: fastest_half(view, 0.25, steps),
+    "thrifty-half": lambda view, steps: thriftiest_half(view, 0.5, steps),
+    "thrifty-quarter": lambda view, steps: thriftiest_half(view, 0.25, steps),
+    "crew": lambda view, steps: crew(view, steps),
+    "crew-singly": lambda view, steps: crew(view, steps, turns=ALL),
+    "crew-more": lambda view, steps: crew(view, steps, turns=TURNS, more=1),
+    "sure-singly": lambda view, steps: crew(view, steps, turns=ALL, margin=SURE),
+    "best": lambda view, steps: crew(view, steps, most=1),
+    "two": lambda view, steps: crew(view, steps, most=2),
+    "thriftiest": lambda view, steps: thriftiest(view, steps),
+    "most-data": lambda view, steps: in_turn(view, steps, patience=0.0, data=1.0),
+    "turns": lambda view, steps: in_turn(view, steps, patience=2.0),
+    "turns-data": lambda view, steps: in_turn(view, steps, patience=0.5, data=1.0),
+    "turns-teaches": lambda view, steps: in_turn(view, steps, patience=1.0, teaches=1.0),
+}
+"""Name -> shares (..., K_max) from a view and H; a new pattern is one line.
+
+Of the crew all are asked in a round, or one ("singly"); with "more", every third of one machine more than the crew; "sure"
+is a crew with a margin. "turns" ask who is best for the rounds waited, weighed by data where the name says so."""
 
 
 def menu_size() -> int:
@@ -55,7 +86,7 @@ def menu_actions(moves: NDArray[np.int64], observations: NDArray[np.floating]) -
 class MenuAction(gym.ActionWrapper[NDArray[np.float32], Any, NDArray[np.float32]]):
     """`Discrete(patterns x 5)` over any of the environments.
 
-    Move i means pattern `i // 5` of `envs.patterns.PATTERNS` and the (i % 5)-th part of the scenario's sync intervals.
+    Move i means pattern `i // 5` of `envs.menu.PATTERNS` and the (i % 5)-th part of the scenario's sync intervals.
 
     Args:
         env: `IntraFed/Orchestration-v0`, `IntraFed/Orchestration-MO-v0` or `IntraFed/Training-v0`, wrapped or not.

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.heuristics.base import Heuristic
+from envs.crews import prospect
 from envs.observation import TEACHES_ALL, View
-from envs.patterns import prospect, ready
+from envs.patterns import ready
 from scenarios import Scenario
 
 Floats = NDArray[np.floating]

@@ -1,3 +1,5 @@
+import copy
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +16,7 @@ from agents.network import MenuNetwork
 from agents.recipes import DQNRecipe, PPORecipe, build, train
 from agents.vecenv import BatchedVecEnv
 from envs.menu import menu_actions, menu_size
+from envs.observation import N_MACHINE
 from envs.spaces import action_space
 from fedcore.world import compile_world
 from scenarios import InputError
@@ -59,6 +62,17 @@ def test_decisions_equal_the_live_policy(algorithm, recipe, world, observations,
     assert np.array_equal(frozen, menu_actions(moves, observations))
     assert curve
     assert curve[-1][0] >= recipe.steps - recipe.num_envs
+
+
+def test_one_by_one_is_the_batch_and_copies_decide_alike(observations):
+    """`decide` runs a traced network: traced on one fleet, for any, and not part of what is pickled."""
+    policy = random_policy("ppo")
+    other = BatchedVecEnv([compile_world(scenarios.load("scale-home-lines"))], 40, seed=3).reset()
+    assert (other[:, : 16 * N_MACHINE : N_MACHINE].sum(axis=1) != observations[0, : 16 * N_MACHINE : N_MACHINE].sum()).all()
+    for seen in (observations[::200], other):
+        batch = policy.decide_batch(seen)
+        for who in (policy, copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+            assert np.array_equal(np.stack([who.decide(one) for one in seen]), batch)
 
 
 def test_training_is_deterministic_and_depends_on_the_seed(world, tmp_path):

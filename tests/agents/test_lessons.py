@@ -10,8 +10,7 @@ import scenarios
 from agents.lessons import EVERY, LEAST_LEVEL, ONCE, TRIED, WORST, lessons, lost, moves_tried, scores_of
 from agents.network import MenuNetwork
 from agents.vecenv import BatchedVecEnv
-from envs.menu import LEVELS, menu_actions, menu_size
-from envs.patterns import PATTERNS
+from envs.menu import LEVELS, PATTERNS, menu_actions, menu_size
 from fedcore.world import compile_world
 
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from envs.observation import View
 from scenarios import Scenario, load
 
 CALIBRATION = {
@@ -61,3 +63,27 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     path = tmp_path_factory.getbasetemp() / "intrafed-cache"
     monkeypatch.setenv("INTRAFED_CACHE", str(path))
     return path
+
+
+@pytest.fixture
+def hand() -> Callable[..., View]:
+    """Makes what is seen of a fleet whose machines are alike but for what is said of them."""
+
+    def make(**machine: list[float]) -> View:
+        n = len(next(iter(machine.values())))
+        ones = ("exists", "available", "max_share", "charge", "teaches")
+        neutral = {**dict.fromkeys(ones, 1.0), "step_saving": 0.5, "data": 0.5}
+        features = ("step_time", "upload_time", "download_time", "step_energy", "radio_energy", "idle_energy", "leaves",
+                    "measurement_age")  # fmt: skip
+        fleet = {"energy_weight": 0.5, "teaches": 1.0, "reference_rounds": 0.75}
+        fleet |= dict.fromkeys(("time_vs_reference", "energy_vs_reference", "bytes_vs_reference"), 0.0)
+        return View(
+            {
+                **{name: np.zeros(n) for name in features},
+                **{name: np.full(n, value) for name, value in neutral.items()},
+                **{name: np.array(value) for name, value in machine.items()},
+            },
+            {name: np.array(value) for name, value in fleet.items()},
+        )
+
+    return make

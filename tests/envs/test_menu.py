@@ -10,10 +10,9 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
-from envs.menu import LEVELS, MenuAction, interval_at, menu_actions, menu_size
+from envs.menu import LEVELS, PATTERNS, MenuAction, interval_at, menu_actions, menu_size
 from envs.observation import MACHINE_FEATURES, N_FLEET, N_MACHINE, split
 from envs.orchestration import OrchestrationEnv
-from envs.patterns import PATTERNS
 from envs.spaces import decode
 from envs.vector import OrchestrationVectorEnv
 from scenarios import names

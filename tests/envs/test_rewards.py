@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from envs.menu import LEVELS, menu_actions
-from envs.patterns import PATTERNS
+from envs.menu import LEVELS, PATTERNS, menu_actions
 from envs.rewards import REWARDS, Ledger, Transition
 from envs.rewards.lagrangian import PRICE
 from envs.scoring import log_efficiency
