@@ -22,6 +22,8 @@ SEARCH_SEED = 7_000_000  # far from training's and from the held-out episodes'
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 COUNTS = 16
 FINALISTS = 16
+AT_ONCE = 65_536
+"""Machines that are simulated side by side: more is no faster, and takes gigabytes where fleets are large."""
 
 
 class Static(Orchestrator):
@@ -163,8 +165,14 @@ def search_static(world: World, episodes: int = 16, seed: int = SEARCH_SEED, kin
     return StaticResult(Static(action, kind), float(again.max()), name, len(candidates))
 
 
-def _score(world: World, actions: list[NDArray[np.float32]], episodes: int, seed: int) -> NDArray[np.float64]:
+def _score(world: World, actions: Sequence[NDArray[np.float32]], episodes: int, seed: int) -> NDArray[np.float64]:
     """Mean log-efficiency of every fixed action over the same seeded episodes."""
+    size = max(AT_ONCE // (episodes * world.arrays.machines), 1)
+    parts = [actions[at : at + size] for at in range(0, len(actions), size)]
+    return np.concatenate([_score_part(world, part, episodes, seed) for part in parts])
+
+
+def _score_part(world: World, actions: Sequence[NDArray[np.float32]], episodes: int, seed: int) -> NDArray[np.float64]:
     core = Core([world], len(actions) * episodes, SimulatedLearner(), "efficiency")
     generators = [np.random.default_rng([seed, e]) for _ in actions for e in range(episodes)]
     core.reset(np.arange(core.num_envs), generators)
