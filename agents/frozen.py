@@ -119,8 +119,14 @@ class FrozenPolicy(Orchestrator):
         self._traced: dict[int, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what is traced, which neither pickle nor copy can take; it is traced again."""
+        """Without what is traced, which pickle cannot take; it is traced again."""
         return {**vars(self), "_traced": {}}
+
+    def __copy__(self) -> FrozenPolicy:
+        """Another name for the same network, traced once for all of them: episodes played side by side have a copy each."""
+        other = FrozenPolicy(self.network, self.card, self.name)
+        other._traced = self._traced
+        return other
 
     @torch.inference_mode()
     def decide_batch(self, observations: NDArray[np.floating]) -> NDArray[np.float32]:

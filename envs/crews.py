@@ -1,7 +1,7 @@
 """Share patterns that train with few machines at a time: crews whose data suffice together, and machines in turn.
 
-All work on one observation or on batches. Where memory holds less than a whole model, so many machines are asked at once
-that their blocks cover the neurons.
+All work on one observation or on batches. Where memory holds less than a whole model, two or three machines are asked at
+once if their blocks cover the neurons.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ STUCK = 0.1
 """Time x cost, in the reference's, after which a crew that has not reached the target is not going to."""
 ALL = 1_000_000
 """More machines than there are."""
-COVERED = 0.6
-"""Part of the neurons that a round trains at least, if somebody can be asked: where memory holds less of a model, another
-machine's block is worth more than it costs, by 1 / (time x cost) with rounds as the neurons trained."""
+COVERED, FEW = 0.6, 3
+"""Part of the neurons that a round trains at least, if so few machines hold it: where memory holds less of a model, another
+machine's block is worth more than it costs, by 1 / (time x cost) with rounds as the neurons trained; small ones are not."""
 
 
 def prospect(view: View, steps: Floats | float, usual_share: float = 0.5) -> tuple[Floats, Floats, Floats]:
@@ -53,7 +53,7 @@ def crew(
 ) -> Floats:
     """Whole models for the machines of the least time x cost whose data suffice together, everyone if nobody's do.
 
-    Where memory holds less than a whole model, so many more that their blocks cover the neurons, at once (`COVERED`). Those
+    Where memory holds less than a whole model, a few more whose blocks cover the neurons, at once (`COVERED`, `FEW`). Those
     whose data are too few to be missed are left out. A crew that has cost as much as `STUCK` says does not suffice,
     whatever was predicted: everyone then, in turns.
 
@@ -118,8 +118,8 @@ def _not_missed(view: View, members: NDArray[np.bool_], wanted: float) -> NDArra
         alone = np.where(without, m["teaches"], 0.0).max(axis=-1, keepdims=True)
         pooled = np.where(without, m["data"], 0.0).sum(axis=-1, keepdims=True)
         held = np.where(without, m["max_share"], 0.0).sum(axis=-1, keepdims=True)
-        suffice = (np.maximum(alone, together(view, pooled)) >= wanted) & (held >= COVERED)
-        left = np.where(suffice, without, left)
+        cover = (held >= COVERED) | (without.sum(axis=-1, keepdims=True) >= FEW)
+        left = np.where((np.maximum(alone, together(view, pooled)) >= wanted) & cover, without, left)
     return members & ~left
 
 
@@ -164,6 +164,6 @@ def _first(view: View, cost: Floats) -> Floats:
 
 
 def _short(shares: Floats, order: NDArray[np.intp]) -> NDArray[np.intp]:
-    """(..., 1) how many machines of an order do not hold enough of the neurons yet."""
-    held = np.take_along_axis(shares, order, axis=-1).cumsum(axis=-1)
-    return np.asarray((held < COVERED).sum(axis=-1, keepdims=True))
+    """(..., 1) how many machines of an order do not hold enough of the neurons yet; 0 where `FEW` do not either."""
+    held = np.take_along_axis(shares, order, axis=-1).cumsum(axis=-1)[..., :FEW]
+    return np.asarray(np.where(held[..., -1:] >= COVERED, (held < COVERED).sum(axis=-1, keepdims=True), 0))
