@@ -39,11 +39,13 @@ class Simulated:
 
     Attributes:
         episodes: on the fast tier, per agent.
-        workers: processes of real training on the simulated fleet, as many runs as real ones.
+        workers: processes of real training on the simulated fleet.
+        trained: runs of it per agent, or as many as real ones where these are more: one alone is luck.
     """
 
     episodes: int = 30
     workers: int = 1
+    trained: int = 3
 
 
 def play_job(
@@ -121,7 +123,7 @@ def held_against(
         own.setdefault(agent, []).extend(own_seconds([event["machines"] for event in rounds_of(folder)], scenario.fleet))
     with console.status("simulated episodes"):
         fast = benchmark([orchestrator(name, scenario) for name in agents], scenario, what.episodes)
-    cells = [Cell(name, cell_scenario(scenario), run) for run in range(runs) for name in agents]
+    cells = [Cell(name, cell_scenario(scenario), run) for run in range(max(runs, what.trained)) for name in agents]
     trained = judge_with_bars(cells, [labels(agents)[cell.agent] for cell in cells], out / "cells", what.workers)
     real = [EpisodeResult(**each["result"]) for each in told]
     tiers = {"same decisions": same, "Orchestration-v0": fast, "Training-v0": [j.result for j in trained]}
