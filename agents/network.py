@@ -13,6 +13,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from envs.crews import WEIGHTS
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE, TEACHES_ALL
 
 N_DERIVED = 15
@@ -20,9 +21,7 @@ _M = {name: i for i, name in enumerate(MACHINE_FEATURES)}
 _F = {name: i for i, name in enumerate(FLEET_FEATURES)}
 _FAR = 9.0
 """Stands for infinity among logarithms."""
-WEIGHED = ((0.0, 1.0, 0.0), (2.0, 0.0, 0.0), (0.5, 1.0, 0.0), (1.0, 0.0, 1.0))
-"""Exponents of waiting, data and what they teach, of the patterns of `envs.menu` that are made with `envs.crews.in_turn`."""
-_PART_AND_NUMBER, _WEIGHTS = torch.tensor([1.0, 0.1]), torch.tensor(WEIGHED).T
+_PART_AND_NUMBER, _WEIGHTS = torch.tensor([1.0, 0.1]), torch.tensor(tuple(WEIGHTS.values())).T
 
 
 def _power(exponent: Tensor) -> Tensor:
@@ -48,11 +47,11 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
 
     Returns:
         (B, K, N_DERIVED): log10 of predicted time and cost (energy and bytes, weighted) of a whole round at the longest H, as
-        `envs.patterns` predicts them; how far these, and their product, lie above the best machine's; the part of the
+        `envs.crews.prospect` predicts them; how far these, and their product, lie above the best machine's; the part of the
         fleet's data on machines of a better product; their number over 10; by how much the machine that waited longest has
         waited longer, and how many have, over 10; 1 for the machines of `envs.crews.crew`, the first whose
-        data suffice together, and how far these lead with all better ones; 1 for whom each of `WEIGHED` asks; 0 for machines
-        that cannot be asked.
+        data suffice together, and how far these lead with all better ones; 1 for whom each of `envs.crews.WEIGHTS` asks; 0
+        for machines that cannot be asked.
     """
     share, steps = body[:, :, _M["max_share"]], _power(fleet[:, None, _F["longest_interval"]])
     saving = body[:, :, _M["step_saving"]]

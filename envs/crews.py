@@ -24,6 +24,14 @@ COVERED, FEW = 0.6, 3
 """Part of the neurons that a round trains at least, if so few machines hold it: where memory holds less of a model, another
 machine's block is worth more than it costs, by 1 / (time x cost) with rounds as the neurons trained; small ones are not."""
 
+WEIGHTS = {
+    "most-data": (0.0, 1.0, 0.0),
+    "turns": (2.0, 0.0, 0.0),
+    "turns-data": (0.5, 1.0, 0.0),
+    "turns-teaches": (1.0, 0.0, 1.0),
+}
+"""Patterns that are made with `in_turn`: their exponents of waiting, of data, and of what they teach."""
+
 
 def prospect(view: View, steps: Floats | float, usual_share: float = 0.5) -> tuple[Floats, Floats, Floats]:
     """What a round at the largest share promises of each machine.

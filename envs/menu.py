@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.crews import ALL, SURE, TURNS, crew, in_turn, thriftiest
+from envs.crews import ALL, SURE, TURNS, WEIGHTS, crew, in_turn, thriftiest
 from envs.observation import View, split
 from envs.patterns import Floats, balanced, by_speed, fastest_half, ready, thriftiest_half, uniform
 from envs.single import single
@@ -38,10 +39,7 @@ PATTERNS: dict[str, Callable[[View, Floats | float], Floats]] = {
     "best": lambda view, steps: crew(view, steps, most=1),
     "two": lambda view, steps: crew(view, steps, most=2),
     "thriftiest": lambda view, steps: thriftiest(view, steps),
-    "most-data": lambda view, steps: in_turn(view, steps, patience=0.0, data=1.0),
-    "turns": lambda view, steps: in_turn(view, steps, patience=2.0),
-    "turns-data": lambda view, steps: in_turn(view, steps, patience=0.5, data=1.0),
-    "turns-teaches": lambda view, steps: in_turn(view, steps, patience=1.0, teaches=1.0),
+    **{name: partial(in_turn, patience=p, data=d, teaches=t) for name, (p, d, t) in WEIGHTS.items()},
 }
 """Name -> shares (..., K_max) from a view and H; a new pattern is one line.
 
