@@ -195,9 +195,10 @@ def load_policy(path: str | Path) -> FrozenPolicy:
     now = spaces_card()
     for key, value in now.items():
         if card.spaces.get(key) != value:
+            had, wanted = _apart(card.spaces.get(key), value), _apart(value, card.spaces.get(key))
             raise InputError(
-                f"policy file {path} was made for other spaces (its {key} are {str(card.spaces.get(key))[:80]}): "
-                f"expected {str(value)[:80]}; train it again with this version"
+                f"policy file {path} was made for other spaces (its {key} are {had}): expected {wanted}; "
+                "train it again with this version"
             )
     if card.algorithm not in ("ppo", "dqn") or card.digest != _digest(weights):
         raise InputError(f"policy file {path} does not match its own checksum: expected an unchanged file")
@@ -207,6 +208,13 @@ def load_policy(path: str | Path) -> FrozenPolicy:
     except RuntimeError as error:
         raise InputError(f"policy file {path} does not fit its network: {str(error).splitlines()[0]}") from None
     return FrozenPolicy(network, card, name)
+
+
+def _apart(these: Any, others: Any) -> str:
+    """In a few words, what others do not have; of a list, its entries."""
+    if isinstance(these, list) and isinstance(others, list):
+        these = [entry for entry in these if entry not in others] or these
+    return str(these)[:80]
 
 
 def newest_policy(runs: Path) -> Path | None:
