@@ -122,6 +122,8 @@ def main() -> None:
 
     for scenario in chosen:
         check_workload(scenario.workload, scenario.name, images=options.data is not None)
+    if options.shaped and options.engine != "flower":
+        raise InputError("--shaped shapes real machines; expected it with --engine flower")
     if options.engine != "inprocess":
         if options.agreement:
             raise InputError(f"--agreement compares both tiers in this process; expected it without --engine {options.engine}")
@@ -133,8 +135,6 @@ def main() -> None:
             from fedcore.ray_pool import need_ray
 
             need_ray()
-        if options.shaped and options.engine != "flower":
-            raise InputError("--shaped shapes the machines of a trial over Flower; expected it with --engine flower")
         if options.shaped:
             from fedcore.flower.namespaces import need_namespaces
 
@@ -143,8 +143,6 @@ def main() -> None:
                 raise InputError("--shaped compares with simulation of the scenario's own data; expected it without --data")
             if rounded:
                 raise InputError("--shaped holds bytes against simulation, which sends fp32; expected that precision")
-    elif options.shaped:
-        raise InputError("--shaped shapes real machines; expected it with --engine flower")
     elif rounded:
         raise InputError("--precision and --context-precision are of real machines; expected them with --engine flower or ray")
     path = None if options.policy is None else policy_path(options.policy)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.flower_server import PROCESS
-from agents.real_run import EVENTS, FAILED, RESULT, Job, own_samples
+from agents.real_run import EVENTS, FAILED, RESULT, Job, own_samples, result_of
 from fedcore.flower.hosts import Hosts, Loopback
 from fedcore.flower.processes import Processes
 from fedcore.flower.superlink import Superlink, submit
@@ -53,7 +53,7 @@ def play_trial(
     """
     folder = Path(job.folder)
     if (folder / RESULT).is_file():
-        return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+        return result_of(folder)
     for stale in (FAILED, PROCESS):
         (folder / stale).unlink(missing_ok=True)
     deal_data(job)
@@ -71,7 +71,7 @@ def play_trial(
         news = news_of(folder / EVENTS)
         submit(folder, link.environment, SERVER_APP, path)
         watch(folder, news, on_event, lambda: link.process.poll() is None)
-    return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+    return result_of(folder)
 
 
 def news_of(path: Path) -> Iterator[list[dict[str, Any]]]:

@@ -19,6 +19,7 @@ from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHIN
 N_DERIVED = 15
 _M = {name: i for i, name in enumerate(MACHINE_FEATURES)}
 _F = {name: i for i, name in enumerate(FLEET_FEATURES)}
+_LOG10_E = 0.4342944819032518
 _FAR = 9.0
 """Stands for infinity among logarithms."""
 _PART_AND_NUMBER, _WEIGHTS = torch.tensor([1.0, 0.1]), torch.tensor(tuple(WEIGHTS.values())).T
@@ -29,7 +30,7 @@ def _power(exponent: Tensor) -> Tensor:
 
 
 def _log(value: Tensor) -> Tensor:
-    return torch.log(value.clamp_min(1e-9)) * 0.4342944819032518
+    return torch.log(value.clamp_min(1e-9)) * _LOG10_E
 
 
 def _atanh(value: Tensor) -> Tensor:
@@ -83,11 +84,11 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     crew = torch.stack([needed, needed * led], dim=2)
     elapsed = (_power(2.0 * fleet[:, None, _F["reference_rounds"]]) * fleet[:, None, _F["time_vs_reference"]]).clamp_min(1.0)
     stays = (2.0 * _atanh(body[:, :, _M["leaves"]].clamp_max(0.999)) / elapsed * time).clamp_max(5.0)
-    merit = product + 2.0 * (0.4342944819032518 * stays - _log(share))
+    merit = product + 2.0 * (_LOG10_E * stays - _log(share))
     waited = _log(1.0 + 10.0 * _atanh(age.clamp(0.0, 0.999)))
     weights = torch.stack([waited, _log(data.clamp_min(1e-6)), _log(teaches.clamp_min(0.01))], dim=2) @ _WEIGHTS
-    cost = torch.where(askable[:, :, None], merit[:, :, None] - weights, torch.full_like(weights, 4.0 * _FAR))
-    asked = (cost <= cost.amin(dim=1, keepdim=True)).to(body.dtype)
+    weighed = torch.where(askable[:, :, None], merit[:, :, None] - weights, torch.full_like(weights, 4.0 * _FAR))
+    asked = (weighed <= weighed.amin(dim=1, keepdim=True)).to(body.dtype)
     return torch.cat([both, above, before, turn, crew, asked], dim=2) * near[:, :, None]
 
 

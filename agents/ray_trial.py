@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agents.real_run import RESULT, Job, own_samples, run_job
+from agents.real_run import RESULT, Job, own_samples, result_of, run_job
 from fedcore.engines.ray import RayTransport
 from scenarios import parse
 
@@ -28,9 +27,9 @@ def play_over_ray(job: Job, on_event: Callable[[dict[str, Any]], None] = lambda 
     Raises:
         InputError: Ray is not installed or has no room for the actors.
     """
-    result = Path(job.folder) / RESULT
-    if not result.is_file():
+    folder = Path(job.folder)
+    if not (folder / RESULT).is_file():
         names = parse(job.scenario, "scenario").fleet.machine_names
         cores = 1.0 if ADDRESS in os.environ else min(1.0, (os.cpu_count() or 1) / len(names))
         run_job(job, RayTransport(names, own_samples(job), cores), lambda line: None, on_event)
-    return dict(json.loads(result.read_text(encoding="utf-8")))
+    return result_of(folder)

@@ -25,8 +25,8 @@ from fedcore.files import content_key, write_bytes, write_text
 from fedcore.remote.transport import Transport
 from fedcore.samples import Samples
 from fedcore.training import ProgressScale
-from fedcore.workload import prepare_data
-from scenarios import InputError, parse
+from fedcore.workload import Prepared, prepare_data
+from scenarios import InputError, Scenario, parse
 
 EVENTS, RESULT, CHECKPOINT, ENCODER, FAILED = (
     "events.jsonl", "result.json", "checkpoint.safetensors", "encoder.safetensors", "failed.txt",
@@ -112,7 +112,9 @@ class Events:
                 file.write(json.dumps(event) + "\n")
         except OSError as error:
             # A full disk must not end a run that only wanted to tell of it.
-            self._tell(f"events are not written: {error.strerror or error}")
+            text = f"events are not written: {error.strerror or error}"
+            self._on_event({"kind": "log", "at": event["at"], "text": text})
+            self._tell(text)
 
     def say(self, text: str) -> None:
         """One line of log."""
@@ -120,14 +122,23 @@ class Events:
         self._tell(text)
 
 
+def result_of(folder: Path) -> dict[str, Any]:
+    """What a run that has ended told."""
+    return dict(json.loads((folder / RESULT).read_text(encoding="utf-8")))
+
+
 def own_samples(job: Job) -> Sequence[Samples]:
     """Per machine, its own samples: the same that training in process would give it."""
     scenario = parse(job.scenario, "scenario")
-    if job.data is None:
+    data = _own_images(job, scenario)
+    if data is None:
         data = prepare_data(scenario, seed=learner_seed(job.seed) if made_here(scenario.workload) else 0)
-    else:
-        data = prepare_data(scenario, load_images(job.data, size_px=scenario.workload.image_px))
     return data.samples()
+
+
+def _own_images(job: Job, scenario: Scenario) -> Prepared | None:
+    """A person's images, dealt to the scenario's machines; None where the scenario's own data are used."""
+    return None if job.data is None else prepare_data(scenario, load_images(job.data, size_px=scenario.workload.image_px))
 
 
 def run_job(
@@ -150,8 +161,7 @@ def run_job(
     scenario, folder = parse(job.scenario, "scenario"), Path(job.folder)
     events = Events(folder / EVENTS, tell, on_event)
     agent = orchestrator(job.agent, scenario)
-    dataset = None if job.data is None else load_images(job.data, size_px=scenario.workload.image_px)
-    data = None if dataset is None else prepare_data(scenario, dataset)
+    data = _own_images(job, scenario)
     deadline_s = scenario.decision.deadline_s if job.deadline_s is None else job.deadline_s
     engine = RemoteEngine(
         transport, scenario.workload, scenario.fleet.machine_names, 1 if data is None else data.channels, job.precision,

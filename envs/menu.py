@@ -32,13 +32,13 @@ PATTERNS: dict[str, Callable[[View, Floats | float], Floats]] = {
     "fastest-quarter": lambda view, steps: fastest_half(view, 0.25, steps),
     "thrifty-half": lambda view, steps: thriftiest_half(view, 0.5, steps),
     "thrifty-quarter": lambda view, steps: thriftiest_half(view, 0.25, steps),
-    "crew": lambda view, steps: crew(view, steps),
+    "crew": crew,
     "crew-singly": lambda view, steps: crew(view, steps, turns=ALL),
     "crew-more": lambda view, steps: crew(view, steps, turns=TURNS, more=1),
     "sure-singly": lambda view, steps: crew(view, steps, turns=ALL, margin=SURE),
     "best": lambda view, steps: crew(view, steps, most=1),
     "two": lambda view, steps: crew(view, steps, most=2),
-    "thriftiest": lambda view, steps: thriftiest(view, steps),
+    "thriftiest": thriftiest,
     **{name: partial(in_turn, patience=p, data=d, teaches=t) for name, (p, d, t) in WEIGHTS.items()},
 }
 """Name -> shares (..., K_max) from a view and H; a new pattern is one line.

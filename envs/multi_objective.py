@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from envs.orchestration import OrchestrationEnv
-from envs.single import VECTOR_REWARD, ScenarioLike
+from envs.single import ScenarioLike, vector_reward_space
 from envs.vector import OrchestrationVectorEnv
 
 
@@ -107,7 +106,7 @@ class MultiObjectiveVectorEnv(OrchestrationVectorEnv):
         copy: bool = True,
     ) -> None:
         super().__init__(num_envs, scenario, "efficiency", max_machines, render_mode, autoreset_mode, copy)
-        self.reward_space = gym.spaces.Box(-np.inf, np.inf, (len(VECTOR_REWARD),), dtype=np.float32)
+        self.reward_space = vector_reward_space()
 
     def _play(self, actions: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         _, reason = self.core.step(actions)

@@ -34,6 +34,11 @@ def compile_scenarios(
     return tuple(compile_world(s if isinstance(s, Scenario) else load(s), max_machines, channels) for s in many)
 
 
+def vector_reward_space() -> gym.spaces.Box:
+    """Of the reward that has an entry per objective of `VECTOR_REWARD`."""
+    return gym.spaces.Box(-np.inf, np.inf, (len(VECTOR_REWARD),), dtype=np.float32)
+
+
 class SingleEnv(Restorable, gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     """One episode of a `Core`."""
 
@@ -54,7 +59,7 @@ class SingleEnv(Restorable, gym.Env[NDArray[np.float32], NDArray[np.float32]]):
         self.render_mode = render_mode
         self.observation_space: gym.Space[Any] = observation_space(self.core.max_machines)
         self.action_space: gym.Space[Any] = action_space(self.core.max_machines)
-        self.reward_space = gym.spaces.Box(-np.inf, np.inf, (len(VECTOR_REWARD),), dtype=np.float32)
+        self.reward_space = vector_reward_space()
         self.history = History()
         self._needs_reset = True
         self._began = False
