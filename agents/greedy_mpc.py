@@ -24,6 +24,7 @@ from envs.observation import MACHINE_FEATURES, N_FLEET, View, machines_of, split
 from fedcore.dynamics import recent_samples, remember
 from fedcore.fleet import columns as c
 from fedcore.fleet.conditions import HOT_FROM
+from fedcore.freshness import refresh
 from fedcore.world import World, compile_world
 from scenarios import Scenario
 
@@ -49,7 +50,8 @@ class Belief:
         self.drawn, d = self.core.conditions.copy(), world.dynamics
         shape = learner.fortune.shape
         learner.fortune[:] = d.run_spread * rng.normal(size=(samples, 1)) + d.machine_spread * rng.normal(size=shape)
-        self.participation, self.rote = np.zeros((1, shape[1])), np.zeros(1)
+        self.participation, self.last_part, self.rote = np.zeros((1, shape[1])), np.zeros(shape[1]), np.zeros(1)
+        self.fresh = 1.0
         self.link_noise = rng.normal(size=shape)
         self.round = 0
 
@@ -72,12 +74,15 @@ class Belief:
             done = m["last_outcome"] > 0.5
             self.participation = remember(self.participation, done[None], np.array([self.round - 1]))
             part = np.array([samples[done].sum() / samples.sum()])
-            work = d.work(np.array([m["last_share"][done].sum()]), part, np.array([10.0 ** f["last_steps"]]))
+            steps = np.array([10.0 ** f["last_steps"]])
+            work = d.work(np.array([m["last_share"][done].sum()]), part, steps)
             _, self.rote = d.advance(np.zeros(1), self.rote, work)
-        gap = d.gap(self.rote, recent_samples(self.participation, samples[None]))
+            if done.any():
+                self.fresh = refresh(self.last_part, np.where(done, m["last_share"], 0.0), samples, float(steps[0]))
+        gap = d.gap(self.rote, recent_samples(self.participation, samples[None]), np.array([self.fresh]))
         learner = self.core.learner
         assert isinstance(learner, SimulatedLearner)
-        learner.participation[:], learner.rote[:] = self.participation, self.rote
+        learner.participation[:], learner.last_part[:], learner.rote[:] = self.participation, self.last_part, self.rote
         self.core.progress[:] = f["progress"]
         learner.learned[:] = np.minimum(max(float(f["progress"]), 0.0) + gap, 0.999 * d.ceiling)
 

@@ -73,14 +73,14 @@ class SimulatedLearner:
     immutable: tuple[Any, ...] = ()
 
     def __init__(self) -> None:
-        self.participation, self.fortune = np.zeros((0, 0)), np.zeros((0, 0))
+        self.participation, self.last_part, self.fortune = (np.zeros((0, 0)) for _ in range(3))
         self.learned, self.rote = np.zeros(0), np.zeros(0)
 
     def reset(self, core: Core, which: Ints) -> None:
         """Make room; what was learned, and by whom, is forgotten in an episode's first round."""
         shape = (core.num_envs, core.max_machines)
         if self.participation.shape != shape:
-            self.participation, self.fortune = np.zeros(shape), np.zeros(shape)
+            self.participation, self.last_part, self.fortune = (np.zeros(shape) for _ in range(3))
             self.learned, self.rote = np.zeros(shape[0]), np.zeros(shape[0])
 
     def advance(self, core: Core, decisions: Decisions, done: Bools) -> Floats:
@@ -89,7 +89,7 @@ class SimulatedLearner:
         in_rows(
             learn, (core.samples,),
             (core.world_index, done, decisions.shares, decisions.steps, core.round, core.key, core.dynamics_table,
-             self.participation, self.fortune, self.learned, self.rote, progress),
+             self.participation, self.last_part, self.fortune, self.learned, self.rote, progress),
         )  # fmt: skip
         return progress
 

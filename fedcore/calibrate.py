@@ -36,6 +36,7 @@ class CalibrateOptions:
         scenario: whose workload is calibrated, a name or a YAML file; its fleet does not matter.
         runs: recorded runs of random decisions; and longer ones: half as many with few machines, a quarter with all.
         switches: long runs that go from few machines to all: they show what becomes of overfitting, where there is any.
+        turns: long runs in which one or two machines of very unequal data are asked at a time, as thrifty policies do.
         steps: local steps per run (rounds times H); three times as many in the longer ones.
         workers: processes, one core each.
         output: folder of the JSON file.
@@ -46,6 +47,7 @@ class CalibrateOptions:
     scenario: str = "farm-lte"
     runs: int = 24
     switches: int = 0
+    turns: int = 24
     steps: int = 250
     workers: int = 2
     output: Path = FOLDER
@@ -62,7 +64,8 @@ def random_run(workload: Workload, run: int, total_steps: int, who: str = "some"
         who: "some" keeps a random style; "few" lets only one to three machines ever take part, "all" always everyone:
             whether few machines' data alone can reach the target is what decides between asking few and asking all, and
             only long runs of both show it. "switch" begins as "few" and goes on as "all": whether that mends what was
-            learnt by heart.
+            learnt by heart. "turns" asks one or two at a time, the same more often than others, most with whole layers:
+            what a round on next to no data does between rounds on more.
 
     Returns:
         Record with `untrained`, `images` per machine, `context`, and one entry per round: H, shares, InfoNCE after it.
@@ -74,6 +77,8 @@ def random_run(workload: Workload, run: int, total_steps: int, who: str = "some"
     # Fleets of one size and of many, from a handful of images to more than a few hundred steps can overfit.
     images = np.exp(rng.uniform(np.log(24), np.log(320), machines if rng.random() < 0.5 else 1)).astype(int)
     images = np.broadcast_to(images, machines).tolist()
+    if who == "turns":
+        images = np.exp(rng.uniform(np.log(16), np.log(320), machines)).astype(int).tolist()
     context = float(rng.choice([0.25, 0.5, 0.75])) if rng.random() < 0.25 else workload.context
     workload = workload.model_copy(update={"context": context})
     scenario = bare_scenario(machines, workload, images)
@@ -94,12 +99,19 @@ def random_run(workload: Workload, run: int, total_steps: int, who: str = "some"
         typical[rng.permutation(machines)[int(rng.integers(1, machines + 1)) :]] = 0.0
     absent = 0.0 if who != "some" else rng.choice([0.0, rng.uniform(0.0, 0.9)])
     usual_steps = int(rng.choice([2, 5, 10, 20, 40]))
+    if who == "turns":
+        typical = np.full(machines, 1.0 if rng.random() < 0.6 else rng.uniform(0.3, 1.0))
+        asked, liking = int(rng.choice([1, 1, 2])), rng.dirichlet(np.ones(machines))
+        usual_steps = int(rng.choice([10, 20, 40, 40]))
     switch_at = rng.uniform(0.2, 0.6) * total_steps if who == "switch" else np.inf
     while done < total_steps:
         if done >= switch_at:
             typical = np.full(machines, typical.max())
         steps = usual_steps if rng.random() < 0.6 else int(rng.choice([2, 5, 10, 20, 40]))
         shares = np.where(typical > 0, np.clip(typical * rng.lognormal(0.0, 0.3, machines), 0.02, 1.0), 0.0)
+        if who == "turns":
+            shares = np.where(typical == 1.0, 1.0, shares)
+            shares[np.setdiff1d(np.arange(machines), rng.choice(machines, asked, replace=False, p=liking))] = 0.0
         shares[rng.random(machines) < absent] = 0.0
         if not shares.any():
             shares[rng.choice(np.flatnonzero(typical))] = rng.uniform(0.2, 1.0)
@@ -128,7 +140,7 @@ def calibrate(options: CalibrateOptions) -> Calibration:
         InputError: unknown scenario, or numbers out of range.
     """
     # Every fourth run is held out, so there must be another.
-    for name, least in (("runs", 2), ("steps", 1), ("switches", 0), ("workers", 1)):
+    for name, least in (("runs", 2), ("steps", 1), ("switches", 0), ("turns", 0), ("workers", 1)):
         if getattr(options, name) < least:
             raise InputError(f"--{name} is {getattr(options, name)}, expected at least {least}")
     # What the scenario says of calibrations is not part of what is trained.
@@ -137,8 +149,15 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     jobs: dict[Path, Job] = {folder / f"target{TARGET_ROUNDS}-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
     # The longest jobs first, so that the processes end together.
     first = options.runs
-    switched = ("switch", 3 * first, options.switches)
-    for who, begin, number in (("all", 2 * first, first // 4), switched, ("few", first, first // 2), ("some", 0, first)):
+    # Runs are numbered by kind, and keep their numbers when there are more of another kind: records stay good.
+    kinds = (
+        ("all", 2 * first, first // 4),
+        ("switch", 3 * first, options.switches),
+        ("few", first, first // 2),
+        ("turns", 1000, options.turns),
+        ("some", 0, first),
+    )
+    for who, begin, number in kinds:
         steps = options.steps * (1 if who == "some" else 3)
         jobs |= {
             folder / f"{who}-{run:04d}.json": (random_run, (workload, run, steps, who)) for run in range(begin, begin + number)

@@ -5,15 +5,17 @@ Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten 
     work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  c^q
     learned    du = rate * luck * (1 - u / L)^(1 + 1/s) dw,   L = C * z^e
     by heart   dr = (rate - f r) dw
-    progress   p = u - r * (N_0 / N)^v + noise * N(0, 1)
+    progress   p = u - r * ((1 - g) (N_0 / N)^v + g (N_0 / F)^v) + noise * N(0, 1)
 
 where m is the sum of the shares that came back (mean coverage of a neuron), D the fraction of the fleet's samples that
-took part in this round, z the mean share of those machines, c the context, and N the number of samples that have been
-taking part lately: a machine that is in at least a third of the rounds counts nearly in full, so that taking turns keeps N
-high while D stays low. Returns diminish as scaling laws have it (Hestness et al. 2017): what is left to learn, L - u, falls
-as a power s of the work done. Small shares level off below whole layers: machines that move different neurons at once, each
-taking the others as frozen, overstep together (a Jacobi step), which more rounds do not average away.
-The gap r (N_0 / N)^v is overfitting, what training on few samples costs on others: it
+took part in this round, z the mean share of those machines, c the context, N the number of samples that have been taking
+part lately: a machine that is in at least a third of the rounds counts nearly in full, so that taking turns keeps N
+high while D stays low; and F that of the last hundred steps or so (`fedcore.freshness`): after a round on a machine with next
+to nothing the weights know its few samples best, until others train again. Returns diminish as scaling laws have it
+(Hestness et al. 2017): what is left to learn, L - u, falls as a power s of the work done. Small shares level off below whole
+layers: machines that move different neurons at once, each taking the others as frozen, overstep together (a Jacobi step),
+which more rounds do not average away.
+The gap, the second term, is overfitting, what training on few samples costs on others: it
 grows with every pass over them, the slower the more they are, and fades with work. It is the gap of the samples that take part
 *now*: records of fleets that went from few machines to all show it gone within two rounds, as what was learnt by heart is of no
 use on the others. Both equations integrate exactly over a round, whatever its work.
@@ -37,6 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.fleet.draws import PROGRESS, normal, of_round
+from fedcore.freshness import refresh
 from scenarios.errors import InputError
 
 Parameter = float | NDArray[np.float64]
@@ -82,11 +85,12 @@ def rote_after(rote: Any, work: Any, rate: Any, gap_fade: Any) -> Any:
 
 
 @numba.vectorize(cache=True)
-def gap_of(rote: Any, samples: Any, rest_samples: Any, rest_power: Any) -> Any:
+def gap_of(rote: Any, samples: Any, fresh: Any, rest_samples: Any, rest_power: Any, fresh_part: Any) -> Any:
     """The gap, entry by entry; arguments as `Dynamics.gap`."""
     if rest_samples <= 0.0:
         return 0.0 * rote
-    return rote * (rest_samples / max(samples, 1.0)) ** rest_power
+    lasting = (rest_samples / max(samples, 1.0)) ** rest_power
+    return rote * ((1.0 - fresh_part) * lasting + fresh_part * (rest_samples / max(fresh, 1.0)) ** rest_power)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class Dynamics:
         data_power: d.
         rest_samples: N_0, samples with which an untrained encoder gains nothing; 0: no number of them is too few.
         rest_power: v, how the gap falls with more samples.
+        fresh_part: g, the part of it that follows the last steps' samples.
         gap_fade: f, fraction of what was learnt by heart that a unit of work undoes.
         context_power: q.
         noise: standard deviation of measured progress about the path.
@@ -121,6 +126,7 @@ class Dynamics:
     data_power: Parameter
     rest_samples: Parameter
     rest_power: Parameter
+    fresh_part: Parameter
     gap_fade: Parameter
     context_power: Parameter
     noise: Parameter
@@ -174,14 +180,17 @@ class Dynamics:
             np.asarray(rote_after(rote, work, self.rate, self.gap_fade)),
         )
 
-    def gap(self, rote: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    def gap(
+        self, rote: NDArray[np.float64], samples: NDArray[np.float64], fresh: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """What having learnt by heart costs.
 
         Args:
             rote: r.
             samples: number that has been taking part lately, N.
+            fresh: number behind the last steps, F.
         """
-        return np.asarray(gap_of(rote, samples, self.rest_samples, self.rest_power))
+        return np.asarray(gap_of(rote, samples, fresh, self.rest_samples, self.rest_power, self.fresh_part))
 
     def peak(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
         """The highest progress that this many samples lead an average untrained encoder to with whole layers, if the gap does
@@ -241,13 +250,14 @@ def learn(
     key: NDArray[np.uint64],
     table: NDArray[np.float64],
     participation: NDArray[np.float64],
+    last_part: NDArray[np.float64],
     fortune: NDArray[np.float64],
     learned: NDArray[np.float64],
     rote: NDArray[np.float64],
     progress: NDArray[np.float64],
 ) -> None:
-    """One round of learning in B episodes, in one pass: as `remember`, `recent_samples`, `Dynamics.work`, `Dynamics.advance`
-    and `Dynamics.gap`.
+    """One round of learning in B episodes, in one pass: as `remember`, `recent_samples`, `refresh`, `Dynamics.work`,
+    `Dynamics.advance` and `Dynamics.gap`.
 
     Args:
         samples: (W, K) on each machine, by world.
@@ -257,8 +267,9 @@ def learn(
         steps: (B,) H.
         rounds: (B,) played before it.
         key: (B,) of the episodes; luck and noise are drawn by it.
-        table: (B, 15), the fields of each episode's `Dynamics` in their order.
+        table: (B, 16), the fields of each episode's `Dynamics` in their order.
         participation: (B, K), changed.
+        last_part: (B, K) parts in the last steps, changed.
         fortune: (B, K) ln luck of an episode with one machine alone, drawn in its first round and kept here.
         learned: (B,), changed.
         rote: (B,), changed.
@@ -269,11 +280,12 @@ def learn(
         if run > 0:
             keep = MEMORY * (1 - MEMORY**run) / (1 - MEMORY ** (run + 1))
         rate, ceiling, share_power, scaling, steps_power, cover, overlap, data_power = table[b, :8]
-        rest_samples, rest_power, fade, _, noise, run_spread, machine_spread = table[b, 8:]
+        rest_samples, rest_power, fresh_part, fade, _, noise, run_spread, machine_spread = table[b, 8:]
         if run == 0:
             learned[b], rote[b], start = 0.0, 0.0, of_round(key[b], -1)
             for k in range(done.shape[1]):
                 fortune[b, k] = run_spread * normal(start, PROGRESS, 0) + machine_spread * normal(start, PROGRESS, 1 + k)
+                last_part[b, k] = 0.0
         coverage, count, part, whole, lately, luck = 0.0, 0, 0.0, 0.0, 0.0, 0.0
         for k in range(done.shape[1]):
             here = samples[world[b], k]
@@ -294,7 +306,8 @@ def learn(
             here = ceiling * (coverage / count) ** share_power
             learned[b] = learned_after(learned[b], work, luck, rate, here, scaling)
             rote[b] = rote_after(rote[b], work, rate, fade)
-            gap = gap_of(rote[b], lately, rest_samples, rest_power)
+            fresh = refresh(last_part[b], np.where(done[b], shares[b], 0.0), samples[world[b]], float(steps[b]))
+            gap = gap_of(rote[b], lately, fresh, rest_samples, rest_power, fresh_part)
             progress[b] = learned[b] - gap + noise * normal(of_round(key[b], run), PROGRESS, 0)
 
 

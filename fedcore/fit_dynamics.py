@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.dynamics import Dynamics, recent_by_machine, remember
+from fedcore.freshness import refresh
 from fedcore.reference import REFERENCE_MACHINES, TARGET_PART, TARGET_ROUNDS, TARGET_TAIL, bare_scenario
 from scenarios.schema import Workload
 
@@ -28,6 +29,7 @@ class Rounds:
         share: their mean over the machines that took part, z.
         data: fraction of the fleet's samples that took part, D.
         samples: that have been taking part lately, N.
+        fresh: behind the last steps, F.
         context: c.
         machines: how many alike machines' samples have been taking part lately.
     """
@@ -40,6 +42,7 @@ class Rounds:
     share: NDArray[np.float64]
     data: NDArray[np.float64]
     samples: NDArray[np.float64]
+    fresh: NDArray[np.float64]
     context: NDArray[np.float64]
     machines: NDArray[np.float64]
 
@@ -55,25 +58,26 @@ def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
         before = 0.0
         span = record["untrained"] - target
         images = np.array([record["images"]], dtype=np.float64)
-        took_part = np.zeros(images.shape)
+        took_part, last_part = np.zeros(images.shape), np.zeros(images.size)
         for r, entry in enumerate(record["rounds"]):
             shares = np.array([entry["shares"]])
             took_part = remember(took_part, shares > 0, np.array([r]))
             after = (record["untrained"] - entry["infonce"]) / span
+            fresh = refresh(last_part, shares[0], images[0], float(entry["steps"]))
             each = recent_by_machine(took_part, images)
             rows.append(
                 (record["run"], before, after, entry["steps"], shares.sum(), shares[shares > 0].mean(),
-                 images[shares > 0].sum() / images.sum(), each.sum(), record["context"],
+                 images[shares > 0].sum() / images.sum(), each.sum(), fresh, record["context"],
                  each.sum() ** 2 / np.square(each).sum())
             )  # fmt: skip
             before = after
     table = np.array(rows, dtype=np.float64)
-    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 10)))
+    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 11)))
 
 
-# rate, C - 1, e, s, h, a, b, d, N_0, v, f, q; rate, C - 1, s and N_0 as logarithms.
-START = (np.log(0.15), np.log(0.5), 0.05, 0.0, 0.7, 0.5, 0.1, 0.2, np.log(3.0), 0.7, 0.01, 0.3)
-BOUNDS = ((-8, -4, 0, -3, 0, 0, -0.5, 0, -7, 0.1, 0, 0), (2, 2, 1, 3, 1.5, 2, 1.5, 2, 6, 1, 1, 3))
+# rate, C - 1, e, s, h, a, b, d, N_0, v, g, f, q; rate, C - 1, s and N_0 as logarithms.
+START = (np.log(0.15), np.log(0.5), 0.05, 0.0, 0.7, 0.5, 0.1, 0.2, np.log(3.0), 0.7, 0.3, 0.01, 0.3)
+BOUNDS = ((-8, -4, 0, -3, 0, 0, -0.5, 0, -7, 0.1, 0, 0, 0), (2, 2, 1, 3, 1.5, 2, 1.5, 2, 6, 1, 1, 1, 3))
 """v is at most 1: generalisation gaps fall no faster than the inverse of the number of samples; image records leave it open."""
 
 
@@ -97,18 +101,23 @@ def reference_end(model: Dynamics) -> float:
     for r in range(TARGET_ROUNDS):
         learned, rote = model.advance(learned, rote, work, share)
         if r >= TARGET_ROUNDS - TARGET_TAIL:
-            tail.append(learned - model.gap(rote, samples))
+            tail.append(learned - model.gap(rote, samples, samples))
     return float(np.mean(tail))
 
 
-def fit_dynamics(rounds: Rounds) -> Dynamics:
-    """Least squares over whole runs (the path of progress, not only its increments), then noise and luck."""
+def fit_dynamics(rounds: Rounds, follows: bool = True) -> Dynamics:
+    """Least squares over whole runs (the path of progress, not only its increments), then noise and luck.
+
+    Args:
+        rounds: recorded.
+        follows: whether a part of the gap may follow the last steps; if not, g is 0.
+    """
     from scipy.optimize import least_squares
 
     def unpack(x: NDArray[np.float64]) -> Dynamics:
-        rate, room, e, s, h, a, b, d, rest, v, f, q = (float(value) for value in x)
+        rate, room, e, s, h, a, b, d, rest, v, g, f, q = (float(value) for value in x)
         rate, room, s, rest = (float(np.exp(value)) for value in (rate, room, s, rest))
-        return Dynamics(rate, 1.0 + room, e, s, h, a, b, d, rest, v, f, q, 0.0, 0.0, 0.0)
+        return Dynamics(rate, 1.0 + room, e, s, h, a, b, d, rest, v, g if follows else 0.0, f, q, 0.0, 0.0, 0.0)
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
@@ -170,23 +179,29 @@ def predict(model: Dynamics, rounds: Rounds, luck: float = 1.0) -> tuple[NDArray
         now = (work[at], rounds.share[at], luck)
         near, _ = model.advance(rounds.before[at] + gap[going], rote[going], *now)
         learned[going], rote[going] = model.advance(learned[going], rote[going], *now)
-        gap[going] = model.gap(rote[going], rounds.samples[at])
+        gap[going] = model.gap(rote[going], rounds.samples[at], rounds.fresh[at])
         path[at], step[at] = learned[going] - gap[going], near - gap[going]
     return path, step
 
 
 def split_runs(rounds: Rounds) -> tuple[Dynamics, Rounds]:
-    """Every fourth run, and a fit that did not see it."""
+    """Every fourth run, and a fit that did not see it: with a part of the gap that follows the last steps where that foretells
+    them better."""
     held = rounds.run % 4 == 0
-    return fit_dynamics(rounds.where(~held)), rounds.where(held)
+    unseen = rounds.where(held)
+
+    def error(judge: Dynamics) -> float:
+        return float(np.square(unseen.after - predict(judge, unseen)[0]).mean())
+
+    return min((fit_dynamics(rounds.where(~held), follows) for follows in (False, True)), key=error), unseen
 
 
 def fit_report(rounds: Rounds, judge: Dynamics, unseen: Rounds) -> tuple[Dynamics, dict[str, Any]]:
-    """Fit on all runs, and say how well `judge` foretells the runs that it did not see; see `split_runs`."""
+    """Fit on all runs, in the judge's form, and say how well it foretells the runs that it did not see; see `split_runs`."""
     path, step = predict(judge, unseen)
     path_error = unseen.after - path
     gained, guessed = unseen.after - unseen.before, step - unseen.before
-    return fit_dynamics(rounds), {
+    return fit_dynamics(rounds, bool(judge.fresh_part)), {
         "runs": len(np.unique(rounds.run)),
         "rounds": len(rounds.run),
         "held_out_rounds": len(unseen.run),

@@ -1,13 +1,13 @@
 """Random scenarios for domain randomisation, in three splits that do not overlap where it matters.
 
-Every figure that shapes who should do what is drawn from its split's range. "ood" lies beyond training: larger fleets,
-harsher load, links and heat, a wider spread of speeds. "validation" lies within: of four ranges it takes a band from the
-middle that training leaves out, so that no validation scenario could have been a training one (every machine has a
-variability, and it tells the split), yet none is harder.
+Every figure that shapes who should do what is drawn from its split's range. "ood" lies beyond training: harsher load, links
+and heat, a wider spread of speeds, in fleets at the large end (larger ones yet: `agents.splits.larger`). "validation" lies
+within: of five ranges it takes a band from the middle that training leaves out, so that no validation scenario could have been
+a training one (every machine has a variability, and it tells the split), yet none is harder.
 
 | figure (per kind of machine, or of the fleet) | train | validation | ood |
 |---|---|---|---|
-| machines of the fleet | 2 .. 10 | 2 .. 10 | 11 .. 16 |
+| machines of the fleet | 2 .. 16 | 2 .. 16 | 11 .. 16 |
 | throughput_gflops, median | 1.2 .. 200 | 1.2 .. 200 | 1 .. 400 |
 | strongest over weakest kind | 1.5 .. 3, 4.5 .. 20 | 3 .. 4.5 | 20 .. 130 |
 | uplink_mbps, median | 0.15 .. 150 | 0.15 .. 150 | 0.06 .. 900 |
@@ -23,9 +23,9 @@ variability, and it tells the split), yet none is harder.
 In all splits alike: images or, in two fifths, text (the workloads of farm-lte and of phones), presence by chance, by the time
 of day or from a late start, batteries with panels, no shared link or one or a gateway per kind in front of it or a tree of
 relays, carbon by the hour, sometimes a deadline, sometimes memory for a part of every layer only. Of text, a kind in five
-holds next to nothing, but those who stay have enough. Powers, energies per bit, latencies, overheads of steps and rounds,
-menus of H, budgets and the reference's decision are drawn too, from wide ranges where no source can be cited. Time
-constants follow the length of a reference round, so that conditions change within an episode.
+holds next to nothing, never half of the machines; those who stay always have enough. Powers, energies per bit, latencies,
+overheads of steps and rounds, menus of H, budgets and the reference's decision are drawn too, from wide ranges where no source
+can be cited. Time constants follow the length of a reference round, so that conditions change within an episode.
 
 The splits together cover the library's figures (`tests/scenarios/test_coverage.py`), but for links that never vary.
 """
@@ -85,7 +85,7 @@ BANDS: dict[str, tuple[float, float]] = {
 }
 """What validation draws from and training leaves out."""
 _TRAIN = Ranges(
-    (2, 10), (1.2, 200.0), (1.5, 20.0), (0.15, 150.0), (0.1, 0.6), (1.2, 8.0), (0.1, 0.4), (0.1, 0.5), (0.003, 0.08),
+    (2, 16), (1.2, 200.0), (1.5, 20.0), (0.15, 150.0), (0.1, 0.6), (1.2, 8.0), (0.1, 0.4), (0.1, 0.5), (0.003, 0.08),
     (1.2, 2.8), (4.0, 60.0), (60.0, 400.0),
 )  # fmt: skip
 RANGES: dict[Split, Ranges] = {
@@ -143,8 +143,10 @@ MENU_CHANCES = (0.6, 0.2, 0.2)
 THRIFTY_REFERENCE: dict[str, Any] = {"share": 0.25, "sync_interval": 20}
 THRIFTY_MACHINES = 4
 """Fewer machines of a quarter each leave neurons out in every round."""
-LEAST_WINDOWS = 900
-"""Of text, on machines that are there from the start and stay: fewer do not lead to the target."""
+NEXT_TO_NOTHING = 32
+"""Windows of text, at most, on a machine that is of no use to the others."""
+LEAST_IMAGES, LEAST_WINDOWS = 320, 900
+"""On machines that are there from the start and stay: fewer do not lead to the target."""
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -330,7 +332,7 @@ def _samples(source: _Source, workload: _Kind, windows: float) -> int:
     if workload is IMAGES:
         return int(_log_uniform(source.rng, 32, 480))
     if source.rng.random() < 0.2:
-        return int(source.rng.integers(16, 33))
+        return int(source.rng.integers(16, NEXT_TO_NOTHING + 1))
     return int(np.clip(windows * _log_uniform(source.rng, 0.7, 1.4), 16, None))
 
 
@@ -395,9 +397,13 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
     if all(_limited(group) for group in groups):
         # Such a fleet may take thousands of rounds, or never get there: one kind has mains and is there.
         _unlimit(max(groups, key=lambda group: group["count"]))
+    poor = sorted((g for g in groups if workload is TEXT and g["images"] <= NEXT_TO_NOTHING), key=lambda g: g["count"])
+    while 2 * sum(group["count"] for group in poor) >= machines:
+        # As many as the others: whatever share of a layer they hold alone learns their few windows by heart.
+        poor.pop()["images"] = int(windows)
     steady = [group for group in groups if not _limited(group)]
-    short = LEAST_WINDOWS - sum(g["count"] * g["images"] for g in steady)
-    if workload is TEXT and short > 0:
+    short = (LEAST_WINDOWS if workload is TEXT else LEAST_IMAGES) - sum(g["count"] * g["images"] for g in steady)
+    if short > 0:
         largest = max(steady, key=lambda group: group["count"])
         largest["images"] += -(-short // largest["count"])
     grams = _log_uniform(rng, 40.0, 660.0)  # Sweden to Poland (codecarbon, Our World in Data)

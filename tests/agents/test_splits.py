@@ -21,7 +21,7 @@ def test_every_default_case_has_its_own_name_and_the_library_is_all_there(tmp_pa
 
 def test_random_cases_come_from_their_range_and_are_always_the_same() -> None:
     inside, outside = drawn("in", "train", 3), drawn("out", "ood", 3)
-    assert all(3 <= len(case.scenario.fleet.machines) <= 10 for case in inside)
+    assert all(2 <= len(case.scenario.fleet.machines) <= 16 for case in inside)
     assert all(len(case.scenario.fleet.machines) >= 11 for case in outside)
     assert drawn("in", "train", 3) == inside
 

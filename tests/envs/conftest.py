@@ -16,7 +16,8 @@ CALIBRATION = {
     "dynamics": {
         "rate": 0.25, "ceiling": 1.5, "share_power": 0.1,
         "scaling": 0.8, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1,
-        "data_power": 0.2, "rest_samples": 0.5, "rest_power": 1.5, "gap_fade": 0.01, "context_power": 0.4, "noise": 0.015,
+        "data_power": 0.2, "rest_samples": 0.5, "rest_power": 1.5, "fresh_part": 0.2,
+        "gap_fade": 0.01, "context_power": 0.4, "noise": 0.015,
         "run_spread": 0.05, "machine_spread": 0.05,
     },
     "untrained_infonce": 6.0,

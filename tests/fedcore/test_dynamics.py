@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.dynamics import FOLDER, Calibration, Dynamics, learn, load_calibration, recent_samples, remember
+from fedcore.freshness import refresh
 from scenarios.errors import InputError
 
 KNOWN = Dynamics(
     rate=0.12, ceiling=1.5, share_power=0.1, scaling=0.8, steps_power=0.7, cover_power=0.6, overlap_power=0.15, data_power=0.3,
-    rest_samples=8.0, rest_power=1.5, gap_fade=0.02, context_power=0.4, noise=0.01, run_spread=0.1, machine_spread=0.2,
+    rest_samples=8.0, rest_power=1.5, fresh_part=0.4, gap_fade=0.02, context_power=0.4, noise=0.01, run_spread=0.1,
+    machine_spread=0.2,
 )  # fmt: skip
 PLENTY = 1e12
 
@@ -25,8 +27,8 @@ def advance(learned: float, amount: float, rote: float = 0.0, luck: float = 1.0)
     return float(after[0][0]), float(after[1][0])
 
 
-def gap(rote: float, samples: float) -> float:
-    return float(KNOWN.gap(np.array(rote), np.array(samples)))
+def gap(rote: float, samples: float, fresh: float | None = None) -> float:
+    return float(KNOWN.gap(np.array(rote), np.array(samples), np.array(samples if fresh is None else fresh)))
 
 
 def learned_after(learned: float, amount: float) -> float:
@@ -124,13 +126,32 @@ def test_the_gap_is_of_the_samples_that_take_part_now():
     assert (few[1] - few[0]).mean() > 50 * abs((all_[1] - all_[0]).mean())
 
 
+def test_a_part_of_the_gap_follows_the_last_steps():
+    # A hundred samples lately, ten of them in the last steps: (10 / 100)^1.5 of the gap for 0.6 of it, all for 0.4.
+    assert gap(1.0, 100.0, 10.0) == pytest.approx(0.6 * gap(1.0, 100.0) + 0.4 * gap(1.0, 10.0))
+
+
+def test_a_round_on_next_to_nothing_dips_and_the_next_on_more_mends():
+    still = dataclasses.replace(KNOWN, noise=0.0, run_spread=0.0, machine_spread=0.0)
+    rounds = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]] * 12)
+    path = [float(play([8, 400], rounds[: r + 1], r + 1, still, seeds=1)[0][0]) for r in range(len(rounds))]
+    gained = np.diff(path, prepend=0.0).reshape(-1, 3)
+    assert (gained[:, :2] > 0).all()
+    # The more has been learnt by heart, the more it is.
+    assert (gained[-6:, 2] < 0).all()
+    assert (np.diff(gained[:, 2]) < 0).all()
+    # More of it in a row, and it dips the deeper.
+    thrice = np.concatenate([rounds, [[1.0, 0.0]] * 2])
+    assert play([8, 400], thrice, len(thrice), still, seeds=1)[0][0] < path[-1]
+
+
 @pytest.mark.parametrize("samples", [12.0, 40.0, 200.0])
 def test_the_peak_is_the_best_that_so_many_samples_lead_to(samples):
     still = dataclasses.replace(KNOWN, gap_fade=0.0)
     at, best = (np.zeros(1), np.zeros(1)), 0.0
     for _ in range(4000):
         at = still.advance(*at, np.full(1, 0.05))
-        best = max(best, float((at[0] - still.gap(at[1], np.full(1, samples)))[0]))
+        best = max(best, float((at[0] - still.gap(at[1], np.full(1, samples), np.full(1, samples)))[0]))
     assert KNOWN.peak(np.array(samples)) == pytest.approx(best, abs=1e-4)
     assert KNOWN.peak(np.array(4.0)) == 0.0
     assert dataclasses.replace(KNOWN, rest_samples=0.0).peak(np.array(samples)) == pytest.approx(1.5, abs=1e-4)
@@ -141,7 +162,7 @@ def test_parameters_may_be_arrays_one_value_per_episode():
     learned, rote = many.advance(np.zeros(2), np.zeros(2), np.ones(2))
     assert learned == pytest.approx([1.5 - 1.5 * (1 + r / 1.2) ** -0.8 for r in (0.1, 0.2)])
     assert rote == pytest.approx([(1 - np.exp(-0.02)) / 0.02 * r for r in (0.1, 0.2)])
-    assert many.gap(rote, np.ones(2)).tolist() == [0.0, 0.0]
+    assert many.gap(rote, np.ones(2), np.ones(2)).tolist() == [0.0, 0.0]
 
 
 def test_work_done_runs_from_zero_to_one_along_the_path():
@@ -198,17 +219,18 @@ def test_recent_samples_are_those_of_the_machines_that_took_part():
 
 
 def play(samples, shares, rounds: int, dynamics: Dynamics = KNOWN, seeds: int = 400):
-    """`learn` over that many episodes with the same decision each round: (progress, learned, rote)."""
+    """`learn` over that many episodes with the same decision each round, or one of (rounds, K) each: (progress, learned,
+    rote)."""
     machines = len(samples)
     keys = np.random.default_rng(0).integers(2**63, size=seeds).astype(np.uint64)
     table = np.tile(dataclasses.astuple(dynamics), (seeds, 1))
-    participation, fortune = np.zeros((seeds, machines)), np.full((seeds, machines), np.nan)
+    participation, last_part, fortune = (np.full((seeds, machines), fill) for fill in (0.0, np.nan, np.nan))
     learned, rote, progress = np.full(seeds, np.nan), np.full(seeds, np.nan), np.zeros(seeds)
-    held, done = np.tile(shares, (seeds, 1)), np.tile(np.array(shares) > 0, (seeds, 1))
-    for r in range(rounds):
+    for r, now in enumerate(np.broadcast_to(shares, (rounds, machines))):
+        held, done = np.tile(now, (seeds, 1)), np.tile(now > 0, (seeds, 1))
         learn(
             np.array([samples], dtype=float), np.zeros(seeds, dtype=np.int64), done, held, np.full(seeds, 10),
-            np.full(seeds, r), keys, table, participation, fortune, learned, rote, progress,
+            np.full(seeds, r), keys, table, participation, last_part, fortune, learned, rote, progress,
         )  # fmt: skip
     return progress, learned, rote
 
@@ -227,15 +249,17 @@ def test_small_shares_level_off_below_whole_layers():
 def test_learn_is_the_dynamics_round_by_round():
     still = dataclasses.replace(KNOWN, noise=0.0, run_spread=0.0, machine_spread=0.0)
     progress, learned, rote = play([30, 50, 20], [0.5, 0.25, 0.0], 3, still, seeds=2)
-    took_part, at = np.zeros((1, 3)), (np.zeros(1), np.zeros(1))
+    took_part, part, at = np.zeros((1, 3)), np.zeros(3), (np.zeros(1), np.zeros(1))
+    there = np.array([[30.0, 50.0, 20.0]])
     for r in range(3):
+        fresh = refresh(part, np.array([0.5, 0.25, 0.0]), there[0], 10.0)
         took_part = remember(took_part, np.array([[True, True, False]]), np.array([r]))
         amount = still.work(np.array([0.75]), np.array([0.8]), np.array([10.0]))
         at = still.advance(*at, amount, 0.375)
     assert learned == pytest.approx([at[0][0]] * 2)
     assert rote == pytest.approx([at[1][0]] * 2)
-    samples = recent_samples(took_part, np.array([[30.0, 50.0, 20.0]]))
-    assert progress == pytest.approx(learned - still.gap(at[1], samples))
+    gap = still.gap(at[1], recent_samples(took_part, there), np.array([fresh]))
+    assert progress == pytest.approx(learned - gap)
 
 
 def test_no_draw_of_one_episode_and_round_comes_again_in_another():

@@ -6,12 +6,13 @@ from scipy.optimize import brentq
 
 from fedcore.dynamics import Dynamics, recent_samples, remember
 from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, reference_end, split_runs
+from fedcore.freshness import refresh
 from fedcore.reference import TARGET_PART
 
 SHAPE = Dynamics(
     rate=0.1, ceiling=1.7, share_power=0.1, scaling=0.8, steps_power=0.75, cover_power=0.6, overlap_power=0.15,
-    data_power=0.35, rest_samples=5.0, rest_power=0.9, gap_fade=0.0, context_power=0.4, noise=0.004, run_spread=0.1,
-    machine_spread=0.1,
+    data_power=0.35, rest_samples=5.0, rest_power=0.9, fresh_part=0.4, gap_fade=0.0, context_power=0.4, noise=0.004,
+    run_spread=0.1, machine_spread=0.1,
 )  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def synthetic(runs: int, noisy: bool, seed: int = 0) -> list[dict]:
         style = rng.choice([0.08, 0.3, 0.8])
         context = float(rng.choice([0.5, 1.0]))
         luck = np.exp(noisy * TRUE.run_spread * rng.normal())
-        at, took_part, rounds = (np.zeros(1), np.zeros(1)), np.zeros((1, machines)), []
+        at, took_part, part, rounds = (np.zeros(1), np.zeros(1)), np.zeros((1, machines)), np.zeros(machines), []
         for r in range(16):
             shares = np.where(rng.random(machines) < present, np.clip(style * rng.lognormal(0, 0.4, machines), 0, 1), 0)
             if not shares.any():
@@ -47,9 +48,10 @@ def synthetic(runs: int, noisy: bool, seed: int = 0) -> list[dict]:
             took_part = remember(took_part, shares[None] > 0, np.array([r]))
             here = np.array([images[shares > 0].sum() / images.sum()])
             amount = TRUE.work(np.array([shares.sum()]), here, np.array([steps]))
-            lately = recent_samples(took_part, images[None])
+            fresh = refresh(part, shares, images.astype(float), float(steps))
+            lately = recent_samples(took_part, images[None]), np.array([fresh])
             at = TRUE.in_context(context).advance(*at, amount, shares[shares > 0].mean(), luck)
-            measured = float((at[0] - TRUE.gap(at[1], lately))[0]) + noisy * TRUE.noise * rng.normal()
+            measured = float((at[0] - TRUE.gap(at[1], *lately))[0]) + noisy * TRUE.noise * rng.normal()
             rounds.append(
                 {"steps": steps, "shares": shares.tolist(), "infonce": UNTRAINED - measured * (UNTRAINED - TARGET)}
             )
@@ -81,6 +83,10 @@ def test_records_become_rounds():
     assert rounds.data == pytest.approx([1.0, 0.25])
     seldom = 30 * (1 - np.exp(-10 * 0.8 / 1.8))
     assert rounds.samples == pytest.approx([40.0, seldom + 10.0], abs=0.01)
+    part, each = np.zeros(2), np.array([30.0, 10.0])
+    assert rounds.fresh.tolist() == [
+        refresh(part, np.array([0.5, 0.25]), each, 5.0), refresh(part, np.array([0.0, 1.0]), each, 20.0)
+    ]  # fmt: skip
     assert rounds.machines == pytest.approx([1.6, (seldom + 10) ** 2 / (seldom**2 + 100)], abs=0.01)
     assert rounds.context.tolist() == [0.5, 0.5]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedcore.world import compile_world
 from scenarios import Scenario, parse, random_scenario
-from scenarios.generate import BANDS, LEAST_WINDOWS, RANGES, Split
+from scenarios.generate import BANDS, LEAST_IMAGES, LEAST_WINDOWS, NEXT_TO_NOTHING, RANGES, Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "ood")
 SEEDS = st.integers(0, 2**32 - 1)
@@ -78,7 +78,10 @@ def test_text_is_trained_on_by_fleets_that_have_enough_of_it_and_windows_tell_th
             samples = [g.images for g in scenario.fleet.machines]
             if scenario.workload.encoder == "gpt":
                 assert sum(samples) >= LEAST_WINDOWS
+                assert 2 * sum(n <= NEXT_TO_NOTHING for n in samples) < len(samples)
                 medians[split].append(float(np.median(samples)))
+            else:
+                assert sum(samples) >= LEAST_IMAGES
     assert np.median(medians["ood"]) > np.median(medians["train"])
     assert min(len(m) for m in medians.values()) > 30
 

@@ -1,0 +1,66 @@
+"""Whose samples the weights have been taught by in the last steps, and as how many samples they count.
+
+A neuron that a machine holds alone in a round is taught by it alone; one that several hold, by each in proportion to its
+samples, as they are merged. So a machine with few samples and a large share among small ones teaches most of the layer.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+FRESH_STEPS = 100.0
+"""After so many steps on others' samples, a machine's part in the last steps has fallen to a third (1 / e)."""
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def taught_parts(shares: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much of a layer each machine teaches in a round, (K,), which sum to 1.
+
+    Machines hold neurons independently of each other, and where several meet, as many samples are expected there as on average.
+
+    Args:
+        shares: (K,) of those whose blocks came back, else 0; not all 0.
+        samples: (K,) on each machine.
+    """
+    nobody, whole, covered = 1.0, 0, 0.0
+    for k in range(len(shares)):
+        covered += shares[k] * samples[k]
+        if shares[k] >= 1.0:
+            whole += 1
+        else:
+            nobody *= 1.0 - shares[k]
+    parts = np.zeros(len(shares))
+    for k in range(len(shares)):
+        share, here = shares[k], samples[k]
+        if share <= 0.0:
+            continue
+        mine = 1 if share >= 1.0 else 0
+        alone = 0.0 if whole > mine else (nobody if mine else nobody / (1.0 - share))
+        parts[k] = share
+        if alone < 1.0:
+            parts[k] *= alone + (1.0 - alone) * here / (here + (covered - share * here) / (1.0 - alone))
+    return parts / parts.sum()
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def refresh(part: NDArray[np.float64], shares: NDArray[np.float64], samples: NDArray[np.float64], steps: float) -> float:
+    """Each machine's part in the last steps, after a round of one episode.
+
+    Args:
+        part: (K,) before it, which sum to 1, or 0 where nothing has been taught yet; changed.
+        shares: as `taught_parts`.
+        samples: as `taught_parts`.
+        steps: H.
+
+    Returns:
+        F: as how many evenly used samples those of the last steps count (Kish's effective size of a weighted sample).
+    """
+    left, uneven = np.exp(-steps / FRESH_STEPS) if part.sum() > 0.0 else 0.0, 0.0
+    now = taught_parts(shares, samples)
+    for k in range(len(part)):
+        part[k] = left * part[k] + (1.0 - left) * now[k]
+        if part[k] > 0.0:
+            uneven += part[k] ** 2 / samples[k]
+    return 1.0 / uneven
