@@ -20,6 +20,7 @@ from agents.outside import file_of
 from envs.measured import MeasuredEnv
 from envs.training import learner_seed, made_here
 from fedcore.data.loading import load_images
+from fedcore.dynamics import load_calibration
 from fedcore.engines.remote import RemoteEngine
 from fedcore.files import content_key, write_bytes, write_text
 from fedcore.remote.transport import Transport
@@ -62,11 +63,13 @@ class Job:
     gather_s: float = 600.0
 
     def identity(self) -> str:
-        """Names the run by content, for its checkpoint: not by where it is kept or how long it waits at the start."""
+        """Names the run by content, for its checkpoint: not by where it is kept or how long it waits at the start. What the
+        calibration says is part of it, as observations and the score are told beside its reference."""
         known = {name: value for name, value in asdict(self).items() if name not in ("folder", "gather_s")}
         file = file_of(self.agent)
         policy = file.read_bytes().hex() if file.is_file() else ""
-        return content_key(json.dumps(known, sort_keys=True), policy)
+        calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
+        return content_key(json.dumps(known, sort_keys=True), policy, calibration)
 
     def write(self, path: Path) -> None:
         """To a file."""

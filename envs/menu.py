@@ -12,7 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.crews import ALL, SURE, TURNS, WEIGHTS, crew, in_turn, thriftiest
-from envs.observation import View, split
+from envs.observation import View, machines_of, split
 from envs.patterns import Floats, balanced, by_speed, fastest_half, ready, thriftiest_half, uniform
 from envs.single import single
 from envs.spaces import share_entries
@@ -70,13 +70,13 @@ def menu_actions(moves: NDArray[np.int64], observations: NDArray[np.floating]) -
         (B, K_max + 1) float32.
     """
     which, level = np.divmod(np.asarray(moves), LEVELS)
-    machines = split(observations).machine["exists"].shape[-1]
+    machines = machines_of(observations.shape[-1])
     actions = np.full((len(observations), machines + 1), -1.0, dtype=np.float32)
-    for index, pattern in enumerate(PATTERNS.values()):
+    patterns = tuple(PATTERNS.values())
+    for index in np.unique(which):
         chosen = which == index
-        if chosen.any():
-            part = observations[chosen]
-            actions[chosen, :-1] = share_entries(pattern(split(part), interval_at(part, level[chosen])))
+        part = observations[chosen]
+        actions[chosen, :-1] = share_entries(patterns[index](split(part), interval_at(part, level[chosen])))
     actions[:, -1] = 2.0 * (level + 0.5) / LEVELS - 1.0
     return actions
 

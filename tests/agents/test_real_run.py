@@ -22,6 +22,7 @@ from agents.real_run import CHECKPOINT, ENCODER, EVENTS, RESULT, Job, run_job
 from envs.measured import MeasuredEnv
 from envs.observation import split
 from envs.training import TrainingEnv, learner_seed
+from fedcore.dynamics import Calibration, load_calibration
 from fedcore.engines import InProcessEngine
 from fedcore.engines.remote import RemoteEngine
 from fedcore.fleet import columns as c
@@ -242,6 +243,14 @@ def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(
     path = tmp_path / CHECKPOINT
     with pytest.raises(InputError, match="is of another run"):
         load_checkpoint(path, env, agent, Job("fixed:1x2", scenario, SEED, str(tmp_path)).identity())
+    # What the calibration says is part of what an orchestrator is told, and of the score.
+    own = {**load_calibration(scenario["workload"]["calibration"]).__dict__, "target_infonce": 1.0}
+    (tmp_path / "own.json").write_text(Calibration(**own).to_json())
+    other = {**scenario, "workload": {**scenario["workload"], "calibration": str(tmp_path / "own.json")}}
+    before = Job("fixed:0.5x2", other, SEED, str(tmp_path)).identity()
+    (tmp_path / "own.json").write_text(Calibration(**{**own, "target_infonce": 2.0}).to_json())
+    load_calibration.cache_clear()
+    assert Job("fixed:0.5x2", other, SEED, str(tmp_path)).identity() != before
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="is damaged or cut short"):
         load_checkpoint(path, env, agent, job.identity())

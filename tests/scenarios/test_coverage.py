@@ -53,7 +53,7 @@ def _values(scenarios: list[Scenario], figure: Figure) -> list[float]:
 
 @pytest.fixture(scope="module")
 def drawn() -> list[Scenario]:
-    return [random_scenario(np.random.default_rng([9, i]), split) for i in range(400) for split in ("train", "ood")]
+    return [random_scenario(np.random.default_rng([9, i]), split) for i in range(800) for split in ("train", "ood")]
 
 
 @pytest.mark.parametrize("name", FIGURES)
