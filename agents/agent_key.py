@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 from agents.best_static import STATICS
 from agents.clairvoyant import CLAIRVOYANT
@@ -11,6 +12,7 @@ from agents.fixed import FIXED
 from agents.greedy_mpc import PLANNERS
 from agents.heuristics import HEURISTICS
 from agents.outside import file_of, is_outside
+from agents.tuned import TUNED, found, tunable
 from fedcore.files import content_key
 
 
@@ -18,6 +20,8 @@ def agent_key(agent: str) -> str:
     """Digest of an agent's code, and of its file where it has one; a name that means nothing stands for itself."""
     if agent in HEURISTICS:
         return agent + code_of(HEURISTICS[agent].__module__)
+    if agent.startswith(TUNED) and (name := agent.removeprefix(TUNED)) in tunable():
+        return agent + code_of(HEURISTICS[name].__module__) + content_key(json.dumps(found(name)))
     if agent in STATICS:
         return agent + code_of("agents.best_static")
     if agent in PLANNERS:

@@ -18,6 +18,7 @@ from agents.frozen import load_policy, named_policies
 from agents.greedy_mpc import PLANNERS
 from agents.heuristics import HEURISTICS
 from agents.outside import is_outside, load_outside
+from agents.tuned import TUNED, tuned_heuristic
 from envs.orchestration import OrchestrationEnv
 from fedcore.world import compile_world
 from scenarios import InputError, Scenario
@@ -27,15 +28,17 @@ HELD_OUT_SEED = 1_000_000
 
 
 def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orchestrator:
-    """An orchestrator by name: a heuristic, a planner, one of `best_static.STATICS` (searched on this scenario), a decision
-    that never changes as `fixed.parse_fixed` spells it, the name or path of a frozen policy, or FILE.py:NAME as
-    `outside.load_outside` reads it.
+    """An orchestrator by name: a heuristic, one with tuned parameters ("tuned:oort"), a planner, one of `best_static.STATICS`
+    (searched on this scenario), a decision that never changes as `fixed.parse_fixed` spells it, the name or path of a frozen
+    policy, or FILE.py:NAME as `outside.load_outside` reads it.
 
     Raises:
         InputError: unknown name, or a file that does not load.
     """
     if name in HEURISTICS:
         return HEURISTICS[name]()
+    if name.startswith(TUNED):
+        return tuned_heuristic(name, scenario)
     if name.startswith(FIXED):
         return parse_fixed(name, compile_world(scenario, max_machines))
     if name in PLANNERS:
@@ -46,14 +49,14 @@ def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orche
         return load_outside(name)
     if name in named_policies() or name.endswith(".safetensors") or Path(name).is_file():
         return load_policy(name)
-    known = ", ".join([*HEURISTICS, *STATICS, *PLANNERS, f"{FIXED}SHARExH", *named_policies()])
+    known = ", ".join([*HEURISTICS, *STATICS, *PLANNERS, f"{TUNED}HEURISTIC", f"{FIXED}SHARExH", *named_policies()])
     raise InputError(f"agent {name!r} is unknown: expected a .safetensors file, FILE.py:NAME or one of {known}")
 
 
 def is_agent(name: str) -> bool:
     """Whether `orchestrator` takes a name, files that do not load aside."""
     named = (*HEURISTICS, *STATICS, *PLANNERS, *named_policies())
-    return name in named or name.startswith(FIXED) or is_outside(name) or Path(name).is_file()
+    return name in named or name.startswith((FIXED, TUNED)) or is_outside(name) or Path(name).is_file()
 
 
 def benchmark(

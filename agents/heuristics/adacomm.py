@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import uniform
 from scenarios import Scenario
@@ -21,6 +21,8 @@ class AdaComm(Heuristic):
     name = "adacomm"
     gamma = 0.5
     every = 5
+    share = 0.5
+    tunable = grid(gamma=(0.25, 0.5, 0.75), every=(2, 5, 10), share=(0.25, 0.5, 1.0))
 
     def begin(self, scenario: Scenario) -> None:
         """Start from tau_0."""
@@ -38,4 +40,4 @@ class AdaComm(Heuristic):
 
     def shares(self, view: View, steps: int) -> NDArray[np.floating]:
         """See `Heuristic.shares`."""
-        return uniform(view, 0.5)
+        return uniform(view, self.share)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import finish_time, ready, uniform
 from scenarios import Scenario
@@ -28,6 +28,7 @@ class AdaptiveTau(Heuristic):
     phi = 0.025
     eta = 0.01
     most = 100
+    tunable = grid(phi=(0.0025, 0.025, 0.25), eta=(0.001, 0.01, 0.1))
 
     def begin(self, scenario: Scenario) -> None:
         """Start from the reference's interval."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,11 @@ from envs.spaces import encode, share_entries
 from scenarios import Scenario
 
 
+def grid(stretch: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0), **values: tuple[float, ...]) -> Mapping[str, tuple[float, ...]]:
+    """Values to try of a heuristic's parameters, `stretch` among them unless it is told not to be."""
+    return MappingProxyType({name: tried for name, tried in {"stretch": stretch, **values}.items() if tried})
+
+
 class Heuristic(Orchestrator):
     """An orchestrator without learning.
 
@@ -20,16 +27,20 @@ class Heuristic(Orchestrator):
         menu: the scenario's sync intervals.
         usual_steps: the scenario's reference interval.
         memoryless: whether it decides on the observation alone, and by code that takes batches.
+        stretch: H over the reference's.
+        tunable: its few parameters, and values that `agents.tune_heuristics` tries beside the default.
     """
 
     menu: tuple[int, ...] = (2, 5, 10, 20, 40)
     usual_steps: int = 10
     memoryless: bool = False
+    stretch: float = 1.0
+    tunable: Mapping[str, tuple[float, ...]] = grid()
 
     def begin(self, scenario: Scenario) -> None:
         """Take the menu of sync intervals."""
         self.menu = scenario.decision.sync_intervals
-        self.usual_steps = scenario.reference.sync_interval
+        self.usual_steps = max(1, round(self.stretch * scenario.reference.sync_interval))
 
     def decide(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
         """See `Orchestrator.decide`."""

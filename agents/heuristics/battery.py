@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import ready
 
@@ -19,6 +19,7 @@ class Battery(Heuristic):
     name = "battery"
     memoryless = True
     floor = 0.2
+    tunable = grid(floor=(0.05, 0.2, 0.5))
 
     def shares(self, view: View, steps: int) -> NDArray[np.floating]:
         """See `Heuristic.shares`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import finish_time, ready, within
 
@@ -14,11 +14,15 @@ class Deadline(Heuristic):
     """Each machine takes the largest share, up to one half, with which it meets the deadline; who cannot, rests."""
 
     name = "deadline"
+    most = 0.5
+    quantile = 0.5
+    tunable = grid(most=(0.25, 0.5, 1.0), quantile=(0.1, 0.25, 0.5, 0.75))
 
     def shares(self, view: View, steps: int) -> NDArray[np.floating]:
         """See `Heuristic.shares`."""
         able = ready(view)
         if not able.any():
             return np.zeros(able.shape)
-        times = finish_time(view, np.full(able.shape, 0.5), float(steps))
-        return np.minimum(within(view, np.asarray(np.median(times[able])), float(steps)), 0.5)
+        times = finish_time(view, np.full(able.shape, self.most), float(steps))
+        limit = np.asarray(np.quantile(times[able], self.quantile))
+        return np.minimum(within(view, limit, float(steps)), self.most)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import thriftiest_half
 
@@ -15,7 +15,9 @@ class Energy(Heuristic):
 
     name = "energy"
     memoryless = True
+    share = 0.5
+    tunable = grid(share=(0.1, 0.25, 0.5, 1.0))
 
     def shares(self, view: View, steps: int) -> NDArray[np.floating]:
         """See `Heuristic.shares`."""
-        return thriftiest_half(view, 0.5, float(steps))
+        return thriftiest_half(view, self.share, float(steps))

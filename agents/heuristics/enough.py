@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.crews import prospect
 from envs.observation import TEACHES_ALL, View
 from envs.patterns import ready
@@ -51,6 +51,7 @@ class Enough(Heuristic):
     empty = 0.05  # charge above the reserve at which a machine is spared
     keep = 0.7  # of what recent gains were
     patience = 10  # rounds with somebody at work and no new best after which progress has stalled; noise alone takes fewer
+    tunable = grid(stretch=(), every=(2, 3, 4, 6), keep=(0.5, 0.7, 0.85), patience=(6, 10, 20))
 
     def begin(self, scenario: Scenario) -> None:
         """Forget the last episode."""

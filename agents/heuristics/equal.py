@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import uniform
 from scenarios import Scenario
@@ -17,6 +17,7 @@ class Equal(Heuristic):
     name = "equal"
     memoryless = True
     share = 0.5
+    tunable = grid(stretch=())
 
     def begin(self, scenario: Scenario) -> None:
         """Take the reference share."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import finish_time, ready, uniform
 from scenarios import Scenario
@@ -23,7 +23,9 @@ class FedLama(Heuristic):
 
     name = "fedlama"
     phi = 2.0
-    trial, held = 2, 5
+    trial = 2
+    held = 5
+    tunable = grid(phi=(2.0, 4.0), held=(2, 5, 10))
 
     def begin(self, scenario: Scenario) -> None:
         """Forget what was measured."""

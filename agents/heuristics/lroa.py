@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import finish_time, ready, round_energy
 from scenarios import Scenario
@@ -24,6 +24,7 @@ class Lroa(Heuristic):
     fraction = 0.3
     v = 1.0
     allowed = 0.3
+    tunable = grid(fraction=(0.05, 0.1, 0.3, 0.5), v=(0.1, 1.0, 10.0), allowed=(0.1, 0.3, 1.0))
 
     def begin(self, scenario: Scenario) -> None:
         """All queues are empty."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import balanced
 
 
 class Makespan(Heuristic):
-    """Solves for the smallest common finish time at which shares average one half (bisection on the time)."""
+    """Solves for the smallest common finish time at which shares have a mean, one half by default (bisection on the time)."""
 
     name = "makespan"
     memoryless = True
+    mean_share = 0.5
+    tunable = grid(mean_share=(0.1, 0.25, 0.5, 0.75))
 
     def shares(self, view: View, steps: int) -> NDArray[np.floating]:
         """See `Heuristic.shares`."""
-        return balanced(view, 0.5, float(steps))
+        return balanced(view, self.mean_share, float(steps))

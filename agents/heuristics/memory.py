@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import ready
 
@@ -21,6 +21,7 @@ class Memory(Heuristic):
     name = "memory"
     memoryless = True
     part = 1.0
+    tunable = grid(part=(0.25, 0.5, 1.0))
     levels = (1.0, 0.5, 0.25, 0.125, 0.0625)
 
     def shares(self, view: View, steps: int) -> NDArray[np.floating]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import finish_time, ready
 from scenarios import Scenario
@@ -25,6 +25,7 @@ class Oort(Heuristic):
     name = "oort"
     fraction = 0.3
     alpha = 2.0
+    tunable = grid(fraction=(0.05, 0.1, 0.2, 0.3, 0.5), alpha=(0.5, 1.0, 2.0, 4.0))
 
     def begin(self, scenario: Scenario) -> None:
         """Nobody has been asked yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.heuristics.base import Heuristic
+from agents.heuristics.base import Heuristic, grid
 from envs.observation import View
 from envs.patterns import ready
 from scenarios import Scenario
@@ -17,6 +17,7 @@ class RoundRobin(Heuristic):
 
     name = "round-robin"
     fraction = 0.25
+    tunable = grid(fraction=(0.05, 0.1, 0.25, 0.5))
 
     def begin(self, scenario: Scenario) -> None:
         """Nobody has been asked yet."""
