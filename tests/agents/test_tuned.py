@@ -41,7 +41,7 @@ def test_what_was_found_are_values_of_the_grid_for_every_family(name):
 
 @pytest.mark.parametrize("name", tunable())
 def test_parameters_change_what_a_heuristic_does_and_defaults_do_not(name):
-    scenario, grid = load("field-hub"), HEURISTICS[name].tunable
+    scenario, grid = load("phones"), HEURISTICS[name].tunable
     usual = {parameter: getattr(HEURISTICS[name], parameter) for parameter in grid}
 
     def costs(agent):
