@@ -48,7 +48,7 @@ def test_machines_of_unequal_data_take_turns():
 @pytest.mark.slow
 def test_a_calibration_is_made_kept_and_made_again_without_training(tmp_path, monkeypatch):
     monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "cache"))
-    options = CalibrateOptions("tiny", "phones", runs=8, switches=2, turns=4, steps=60, output=tmp_path, plot=tmp_path / "x.png")
+    options = CalibrateOptions("tiny", "phones", 8, 2, 4, steps=60, output=tmp_path, plot=tmp_path / "x.png")
     made = calibrate(options)
     assert load_calibration(str(tmp_path / "tiny.json")) == made
     assert made.target_infonce < made.untrained_infonce
