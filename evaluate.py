@@ -114,9 +114,11 @@ def main() -> None:
     with console.status("loading"):
         from agents.benchmark import is_agent
         from agents.best_static import STATICS
+        from agents.fixed import FIXED
         from agents.frozen import load_policy, newest_policy, policy_path
         from agents.greedy_mpc import PLANNERS
         from agents.heuristics import HEURISTICS
+        from agents.tuned import TUNED
         from fedcore.files import content_key
         from fedcore.workload import check_workload
 
@@ -155,7 +157,8 @@ def main() -> None:
     names = [name.strip() for name in options.agents.split(",") if name.strip()]
     unknown = [n for n in names if not is_agent(n)]
     if unknown:
-        raise InputError(f"--agents has {unknown[0]!r}, expected some of {', '.join([*HEURISTICS, *STATICS, *PLANNERS])}")
+        known = ", ".join([*HEURISTICS, *STATICS, *PLANNERS, f"{TUNED}HEURISTIC", f"{FIXED}SHARExH"])
+        raise InputError(f"--agents has {unknown[0]!r}, expected some of {known}")
     folder = options.out / f"evaluation-{content_key(*vars(options).values(), path)}"
     if options.engine != "inprocess":
         from agents.real_machines import Simulated, on_machines

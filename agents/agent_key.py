@@ -21,7 +21,7 @@ def agent_key(agent: str) -> str:
     if agent in HEURISTICS:
         return agent + code_of(HEURISTICS[agent].__module__)
     if agent.startswith(TUNED) and (name := agent.removeprefix(TUNED)) in tunable():
-        return agent + code_of(HEURISTICS[name].__module__) + content_key(json.dumps(found(name)))
+        return agent + code_of(HEURISTICS[name].__module__, "agents.tuned") + content_key(json.dumps(found(name)))
     if agent in STATICS:
         return agent + code_of("agents.best_static")
     if agent in PLANNERS:

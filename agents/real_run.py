@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import save
 
+from agents.agent_key import agent_key
 from agents.benchmark import orchestrator
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.episodes import EpisodeResult, curve_point
 from agents.outside import file_of
+from agents.tuned import TUNED
 from envs.measured import MeasuredEnv
 from envs.training import learner_seed, made_here
 from fedcore.data.loading import load_images
@@ -68,6 +70,8 @@ class Job:
         known = {name: value for name, value in asdict(self).items() if name not in ("folder", "gather_s")}
         file = file_of(self.agent)
         policy = file.read_bytes().hex() if file.is_file() else ""
+        if self.agent.startswith(TUNED):
+            policy = agent_key(self.agent)
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
         return content_key(json.dumps(known, sort_keys=True), policy, calibration)
 

@@ -64,7 +64,7 @@ def larger(count: int = 3) -> list[Case]:
         content = random_scenario(rng, "train").model_dump(mode="json")
         fleet = content["fleet"]
         machines = sum(group["count"] for group in fleet["groups"])
-        times = -(-int(rng.integers(32, 55)) // machines)
+        times = min(-(-int(rng.integers(32, 55)) // machines), LARGE // machines)
         for group in fleet["groups"]:
             group["count"] *= times
         for link in fleet["links"]:

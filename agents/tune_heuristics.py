@@ -1,10 +1,10 @@
 """Tunes the heuristics' few parameters by family of scenarios: `python -m agents.tune_heuristics`.
 
 Every heuristic that has parameters (`Heuristic.tunable`) is played with its defaults and with others drawn at random from
-their grid, as many in all as the search of the recipe had trials (docs/tuning.md; random search: Bergstra and Bengio 2012), on
-every scenario of the library. What is best on the scenarios of a family, on average, is that family's; what is best on all,
-everyone else's. Both stand beside the defaults in docs/heuristics.md, on the same scenarios and other episodes. So they are
-tuned on the very scenarios that they are judged on, which no policy is.
+their grid, at most as many in all as the search of the recipe had trials (docs/tuning.md; random search: Bergstra and Bengio
+2012), on every scenario of the library. What is best on the scenarios of a family, on average, is that family's; what is best
+on all, everyone else's. They stand beside the defaults in docs/heuristics.md, on the same scenarios and other episodes. So they
+are tuned on the very scenarios that they are judged on, which no policy is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from agents.agent_key import agent_key
 from agents.benchmark import HELD_OUT_SEED
+from agents.content import code_of
 from agents.episodes import play_together
 from agents.frozen import load_policy
 from agents.heuristics import HEURISTICS
@@ -92,10 +93,10 @@ Play = tuple[str, dict[str, float], Scenario]
 def play_all(plays: Sequence[Play], first_seed: int, episodes: int, workers: int, label: str) -> list[list[float]]:
     """ln efficiencies of every play; kept in the cache, so that an interrupted search goes on where it stopped."""
     folder, seeds = cache_folder("heuristics", first_seed, episodes), [first_seed + i for i in range(episodes)]
-    paths = []
+    paths, played_by = [], code_of("agents.episodes")
     for name, setting, scenario in plays:
         calibration = load_calibration(scenario.workload.calibration).to_json()
-        key = content_key(agent_key(name), json.dumps(setting), scenario.model_dump_json(), calibration)
+        key = content_key(agent_key(name), json.dumps(setting), scenario.model_dump_json(), calibration, played_by)
         paths.append(folder / f"{key}.json")
     jobs: dict[Path, Job] = {
         path: (scores, (name, setting, scenario.model_dump(mode="json"), seeds))
@@ -144,9 +145,10 @@ def page(options: TuneHeuristicsOptions) -> str:
     return f"""# The heuristics, tuned
 
 By `python -m agents.tune_heuristics --trials {options.trials} --episodes {options.episodes}`: every heuristic that has
-parameters, in {options.trials} settings of them (its defaults, and others at random from its grid), as many as the search of
-the policies' recipe had trials ([tuning.md](tuning.md)), on {options.episodes} simulated episodes of every scenario of the
-library. The best setting of a family is played on {options.held_out} held-out episodes of each: interquartile means of ln
+parameters, in up to {options.trials} settings of them (its defaults, and others at random from its grid, or all of a smaller
+one), as many as the search of the policies' recipe had trials ([tuning.md](tuning.md)), on {options.episodes} simulated
+episodes of every scenario of the library. A family's best setting, by mean ln efficiency, is played on
+{options.held_out} held-out episodes of each: interquartile means of ln
 efficiency. They are tuned on the very scenarios that they are judged on here; the policy has seen none. Any is an agent:
 `python evaluate.py --benchmark --agents tuned:oort,tuned:lroa`.
 

@@ -18,8 +18,15 @@ FOUND = Path(__file__).parent / "heuristics" / "tuned.json"
 
 @cache
 def found(heuristic: str) -> dict[str, dict[str, float]]:
-    """Family -> parameters; nothing where nothing was found better than the defaults."""
-    return dict(json.loads(FOUND.read_text(encoding="utf-8"))[heuristic])
+    """Family -> its best parameters.
+
+    Raises:
+        InputError: it was never tuned.
+    """
+    best = json.loads(FOUND.read_text(encoding="utf-8"))
+    if heuristic not in best:
+        raise InputError(f"heuristic {heuristic!r} is not tuned yet: expected python -m agents.tune_heuristics before")
+    return dict(best[heuristic])
 
 
 def tunable() -> list[str]:
@@ -31,8 +38,7 @@ def with_parameters(name: str, parameters: dict[str, float]) -> Heuristic:
     """A heuristic with some of its parameters, those of its `tunable`, set."""
     heuristic = HEURISTICS[name]()
     for parameter, value in parameters.items():
-        # Defaults tell the type: counts stay whole numbers.
-        setattr(heuristic, parameter, type(getattr(heuristic, parameter))(value))
+        setattr(heuristic, parameter, value)
     return heuristic
 
 

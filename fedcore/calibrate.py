@@ -149,12 +149,12 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     jobs: dict[Path, Job] = {folder / f"target{TARGET_ROUNDS}-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
     # The longest jobs first, so that the processes end together.
     first = options.runs
-    # Runs are numbered by kind, and keep their numbers when there are more of another kind: records stay good.
+    # Turns have numbers of their own, so that more or fewer of them leave all other records good.
     kinds = (
         ("all", 2 * first, first // 4),
         ("switch", 3 * first, options.switches),
         ("few", first, first // 2),
-        ("turns", 1000, options.turns),
+        ("turns", max(1000, 3 * first + options.switches), options.turns),
         ("some", 0, first),
     )
     for who, begin, number in kinds:

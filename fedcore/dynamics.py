@@ -194,7 +194,7 @@ class Dynamics:
 
     def peak(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
         """The highest progress that this many samples lead an average untrained encoder to with whole layers, if the gap does
-        not fade.
+        not fade and all of them are behind the last steps.
 
         There the gap grows as fast as what is learned: with x = (N_0 / N)^v, (1 - u / C)^(1 + 1/s) = x.
         """

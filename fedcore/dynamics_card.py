@@ -29,7 +29,8 @@ def card(calibrations: list[Calibration]) -> str:
     return "\n".join(
         [
             "Parameters:\n\n" + markdown([head, *blocks[0]]),
-            "Fit (`held_out_*` come from a fit that did not see every fourth run):\n\n" + markdown([head, *blocks[1]]),
+            "Fit (`held_out_*` come from a fit that did not see every fourth run; whether it has a g was chosen by them):\n\n"
+            + markdown([head, *blocks[1]]),
             "The highest progress that so many samples lead to:\n\n" + markdown([head, *peaks]),
         ]
     )

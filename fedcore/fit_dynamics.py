@@ -21,7 +21,7 @@ class Rounds:
     """Recorded rounds as arrays (R,): what the fit sees.
 
     Attributes:
-        run: number of the run, ascending blocks.
+        run: number of the run, in blocks.
         before: progress.
         after: progress.
         steps: H.
@@ -186,7 +186,7 @@ def predict(model: Dynamics, rounds: Rounds, luck: float = 1.0) -> tuple[NDArray
 
 def split_runs(rounds: Rounds) -> tuple[Dynamics, Rounds]:
     """Every fourth run, and a fit that did not see it: with a part of the gap that follows the last steps where that foretells
-    them better."""
+    them better, so how well it does is told a little too well."""
     held = rounds.run % 4 == 0
     unseen = rounds.where(held)
 

@@ -12,7 +12,7 @@ from scenarios import Scenario
 
 
 class AdaComm(Heuristic):
-    """Half shares; tau = sqrt(F / F_0) tau_0, and tau <- gamma tau where that did not decrease it.
+    """Half shares by default; tau = sqrt(F / F_0) tau_0, and tau <- gamma tau where that did not decrease it.
 
     The loss gap F / F_0 is 1 - progress; tau_0 is twice the reference interval, gamma one half; adapted every fifth
     round, which stands for the paper's T_0 seconds.

@@ -11,7 +11,7 @@ from envs.patterns import finish_time, ready, within
 
 
 class Deadline(Heuristic):
-    """Each machine takes the largest share, up to one half, with which it meets the deadline; who cannot, rests."""
+    """Each machine takes the largest share, up to one half by default, with which it meets the deadline; who cannot, rests."""
 
     name = "deadline"
     most = 0.5

@@ -11,7 +11,7 @@ from envs.patterns import thriftiest_half
 
 
 class Energy(Heuristic):
-    """Half shares for the half of the machines that use least energy, full batteries first."""
+    """One share, a half by default, for the half of the machines that use least energy, full batteries first."""
 
     name = "energy"
     memoryless = True

@@ -21,7 +21,7 @@ DQN = DQNRecipe(num_envs=4, buffer=100, batch=16, width=32)
 def test_what_is_taught_is_chosen(algorithm):
     worlds = [compile_world(scenarios.load(name)) for name in ("lab-lan", "one-strong-many-weak")]
     model = build(algorithm, worlds, 0, None, PPO if algorithm == "ppo" else DQN)
-    warm_start(model, worlds, WarmStart(2, 0, 4, 24, epochs=200), seed=0)
+    warm_start(model, worlds, WarmStart(2, 0, 8, 36, epochs=100), seed=0)
     unseen = lessons(worlds, actor(model), 16, 9, seed=5)
     chosen = torch.from_numpy(model.predict(unseen.observations.numpy(), deterministic=True)[0])
     loses = unseen.lost.gather(1, chosen[:, None])[:, 0]
