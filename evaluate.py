@@ -112,13 +112,9 @@ def main() -> None:
     if options.data is not None and not options.data.exists():
         raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")
     with console.status("loading"):
-        from agents.benchmark import is_agent
-        from agents.best_static import STATICS
-        from agents.fixed import FIXED
+        from agents.benchmark import is_agent, known_agents
         from agents.frozen import load_policy, newest_policy, policy_path
-        from agents.greedy_mpc import PLANNERS
         from agents.heuristics import HEURISTICS
-        from agents.tuned import TUNED
         from fedcore.files import content_key
         from fedcore.workload import check_workload
 
@@ -157,8 +153,7 @@ def main() -> None:
     names = [name.strip() for name in options.agents.split(",") if name.strip()]
     unknown = [n for n in names if not is_agent(n)]
     if unknown:
-        known = ", ".join([*HEURISTICS, *STATICS, *PLANNERS, f"{TUNED}HEURISTIC", f"{FIXED}SHARExH"])
-        raise InputError(f"--agents has {unknown[0]!r}, expected some of {known}")
+        raise InputError(f"--agents has {unknown[0]!r}, expected {known_agents()}")
     folder = options.out / f"evaluation-{content_key(*vars(options).values(), path)}"
     if options.engine != "inprocess":
         from agents.real_machines import Simulated, on_machines

@@ -49,8 +49,13 @@ def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orche
         return load_outside(name)
     if name in named_policies() or name.endswith(".safetensors") or Path(name).is_file():
         return load_policy(name)
+    raise InputError(f"agent {name!r} is unknown: expected {known_agents()}")
+
+
+def known_agents() -> str:
+    """What `orchestrator` takes, for whoever named something else."""
     known = ", ".join([*HEURISTICS, *STATICS, *PLANNERS, f"{TUNED}HEURISTIC", f"{FIXED}SHARExH", *named_policies()])
-    raise InputError(f"agent {name!r} is unknown: expected a .safetensors file, FILE.py:NAME or one of {known}")
+    return f"a .safetensors file, FILE.py:NAME or one of {known}"
 
 
 def is_agent(name: str) -> bool:

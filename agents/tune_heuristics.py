@@ -23,11 +23,11 @@ from agents.content import code_of
 from agents.episodes import play_together
 from agents.frozen import load_policy
 from agents.heuristics import HEURISTICS
-from agents.splits import family
+from agents.leaderboard import scenario_key
+from agents.splits import Case, family
 from agents.statistics import iqm
 from agents.tuned import ANY, FOUND, found, tunable, with_parameters
 from fedcore.comparison.tables import markdown
-from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
 from fedcore.parallel import Job, run_kept
 from scenarios import Scenario, load, names, parse
@@ -93,15 +93,16 @@ Play = tuple[str, dict[str, float], Scenario]
 def play_all(plays: Sequence[Play], first_seed: int, episodes: int, workers: int, label: str) -> list[list[float]]:
     """ln efficiencies of every play; kept in the cache, so that an interrupted search goes on where it stopped."""
     folder, seeds = cache_folder("heuristics", first_seed, episodes), [first_seed + i for i in range(episodes)]
-    paths, played_by = [], code_of("agents.episodes")
+    simulator = code_of("agents.episodes")
+    # Thousands of plays, of few heuristics in few scenarios: what is said of each of these is found once.
+    agents = {name: agent_key(name) for name, _, _ in plays}
+    places = {scenario.name: scenario for _, _, scenario in plays}
+    where = {name: (scenario_key(Case("named", each)), each.model_dump(mode="json")) for name, each in places.items()}
+    paths, jobs = list[Path](), dict[Path, Job]()
     for name, setting, scenario in plays:
-        calibration = load_calibration(scenario.workload.calibration).to_json()
-        key = content_key(agent_key(name), json.dumps(setting), scenario.model_dump_json(), calibration, played_by)
-        paths.append(folder / f"{key}.json")
-    jobs: dict[Path, Job] = {
-        path: (scores, (name, setting, scenario.model_dump(mode="json"), seeds))
-        for path, (name, setting, scenario) in zip(paths, plays, strict=True)
-    }
+        key, content = where[scenario.name]
+        paths.append(folder / f"{content_key(simulator, agents[name], json.dumps(setting), key)}.json")
+        jobs[paths[-1]] = (scores, (name, setting, content, seeds))
     kept = run_kept(jobs, workers, label)
     return [kept[path] for path in paths]
 
