@@ -15,7 +15,7 @@ from agents.report import COLOURS
 from agents.tables import Grid
 
 POLICIES = (
-    "equal", "fedavg", "speed", "makespan", "energy", "deadline", "adacomm", "enough",
+    "equal", "fedavg", "speed", "makespan", "energy", "deadline", "adacomm", "enough", "proven",
     "fixed:1x40/1", "fixed:1x40/2", "fixed:0.5x40", "fixed:0.25x20",
 )  # fmt: skip
 """Compared by default: heuristics of every kind, and fixed decisions from one machine alone to small shares for everyone."""

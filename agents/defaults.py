@@ -24,7 +24,7 @@ from scenarios import load, names
 
 HELD_OUT_DRAWS = 1_000
 """Seed of the random scenarios that policies are judged on, far from training's."""
-RIVALS = ("enough",)
+RIVALS = ("enough", "proven")
 """The heuristics that policies are held against: the strongest."""
 
 
@@ -71,13 +71,15 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
         worlds = training_worlds(RANDOM, options.seed)
         tried_in = trial_worlds(RANDOM, options.seed, worlds)
     steps = options.steps or RECIPES[algorithm].steps
-    content = content_key(steps, *contents(worlds))
+    content, known = content_key(steps, *contents(worlds)), content_key(repr(RECIPES[algorithm].warm), *contents(worlds))
     folder = options.runs / f"{algorithm}-default-seed{options.seed}-{content[:6]}"
     start = time.monotonic()
     with training_bar(algorithm, steps) as (on_step, on_note):
         policy, _ = train(
             algorithm, worlds, options.seed, folder, steps, on_step,
             workers=options.workers, on_note=on_note, tried_in=tried_in,
+            # Who is trained second learns from the first's lessons: what moves are worth is the same for both.
+            lessons=options.runs / f"lessons-seed{options.seed}-{known[:6]}.pt",
         )  # fmt: skip
     console.print(f"{algorithm}: trained in {(time.monotonic() - start) / 60:.1f} min")
     card = replace(policy.card, scenario=RANDOM, ranges=described(RANDOM))

@@ -49,7 +49,9 @@ class Belief:
         self.core.reset(np.arange(samples), [np.random.default_rng([SEED, m]) for m in range(samples)])
         self.drawn, d = self.core.conditions.copy(), world.dynamics
         shape = learner.fortune.shape
-        learner.fortune[:] = d.run_spread * rng.normal(size=(samples, 1)) + d.machine_spread * rng.normal(size=shape)
+        luck = d.run_spread * rng.normal(size=(samples, 1)) + d.machine_spread * rng.normal(size=shape)
+        learner.fortune[:] = np.exp(luck - 0.5 * d.machine_spread**2)
+        learner.leaning[:] = d.tilt_spread * rng.normal(size=shape)
         self.participation, self.last_part, self.rote = np.zeros((1, shape[1])), np.zeros(shape[1]), np.zeros(1)
         self.fresh = 1.0
         self.link_noise = rng.normal(size=shape)
@@ -83,7 +85,8 @@ class Belief:
         learner = self.core.learner
         assert isinstance(learner, SimulatedLearner)
         learner.participation[:], learner.last_part[:], learner.rote[:] = self.participation, self.last_part, self.rote
-        self.core.progress[:] = f["progress"]
+        self.core.progress[:] = self.core.standing[:] = f["progress"]
+        self.core.surplus[:] = 0.1 * m["surplus"]
         learner.learned[:] = np.minimum(max(float(f["progress"]), 0.0) + gap, 0.999 * d.ceiling)
 
     def _conditions(self, view: View) -> None:

@@ -29,7 +29,7 @@ from fedcore.world import World
 
 TRIED = (
     "crew", "crew-singly", "crew-more", "sure-singly", "best", "two", "thriftiest", "most-data", "turns", "turns-data",
-    "turns-teaches",
+    "turns-teaches", "proven", "turns-proven",
 )  # fmt: skip
 """Patterns that the search tries: of all, those by which the best move kept was better anywhere (docs/policies.md)."""
 LEAST_LEVEL = LEVELS - 3

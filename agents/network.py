@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from envs.crews import WEIGHTS
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE, TEACHES_ALL
 
-N_DERIVED = 15
+N_DERIVED = 11 + len(WEIGHTS)
 _M = {name: i for i, name in enumerate(MACHINE_FEATURES)}
 _F = {name: i for i, name in enumerate(FLEET_FEATURES)}
 _LOG10_E = 0.4342944819032518
@@ -86,7 +86,8 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     stays = (2.0 * _atanh(body[:, :, _M["leaves"]].clamp_max(0.999)) / elapsed * time).clamp_max(5.0)
     merit = product + 2.0 * (_LOG10_E * stays - _log(share))
     waited = _log(1.0 + 10.0 * _atanh(age.clamp(0.0, 0.999)))
-    weights = torch.stack([waited, _log(data.clamp_min(1e-6)), _log(teaches.clamp_min(0.01))], dim=2) @ _WEIGHTS
+    proven = _LOG10_E * body[:, :, _M["surplus"]]
+    weights = torch.stack([waited, _log(data.clamp_min(1e-6)), _log(teaches.clamp_min(0.01)), proven], dim=2) @ _WEIGHTS
     weighed = torch.where(askable[:, :, None], merit[:, :, None] - weights, torch.full_like(weights, 4.0 * _FAR))
     asked = (weighed <= weighed.amin(dim=1, keepdim=True)).to(body.dtype)
     return torch.cat([both, above, before, turn, crew, asked], dim=2) * near[:, :, None]

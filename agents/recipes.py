@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import pickle
 from collections.abc import Callable, Sequence
@@ -22,11 +21,11 @@ from stable_baselines3.common.logger import HParam, Image
 from agents.frozen import FrozenPolicy, PolicyCard
 from agents.network import MenuNetwork
 from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
+from agents.torch_files import write_torch
 from agents.trial import episode_picture, trial
 from agents.vecenv import BatchedVecEnv
 from agents.warm_start import WarmStart, actor, warm_start
 from envs.menu import menu_size
-from fedcore.files import write_bytes
 from fedcore.world import World
 from scenarios.errors import InputError
 
@@ -171,13 +170,6 @@ def content_digest(curve: list[tuple[int, float]]) -> str:
     return hashlib.sha256(json.dumps(curve).encode()).hexdigest()
 
 
-def write_torch(path: Path, value: dict[str, Any]) -> None:
-    """Write what `torch.load` reads, whole or not at all; raises as `write_bytes`."""
-    kept = io.BytesIO()
-    torch.save(value, kept)
-    write_bytes(path, kept.getvalue())
-
-
 def save_checkpoint(model: BaseAlgorithm, path: Path) -> None:
     """Write a checkpoint whole or not at all: a file that `torch.load` reads without unpickling."""
     write_torch(path, {"steps": model.num_timesteps, "parameters": model.get_parameters()})
@@ -260,6 +252,7 @@ def train(
     workers: int = 1,
     on_note: Callable[[str], None] = lambda note: None,
     tried_in: Sequence[World] | None = None,
+    lessons: Path | None = None,
 ) -> tuple[FrozenPolicy, list[tuple[int, float]]]:
     """Train an orchestrator, or go on where a checkpoint in the folder stopped.
 
@@ -274,6 +267,7 @@ def train(
         workers: processes for the warm start; the result does not depend on it.
         on_note: told in words what goes on before the first step.
         tried_in: scenarios that say which policy is the best; None takes those that it learns in.
+        lessons: where those of the warm start are kept, or are already.
 
     Returns:
         The best policy, ready to freeze, and its learning curve (steps, mean log-efficiency of recent episodes).
@@ -285,7 +279,7 @@ def train(
     if checkpoint.is_file():
         restore(model, checkpoint)
     elif recipe.warm is not None:
-        warm_start(model, worlds, recipe.warm, seed, workers, on_note)
+        warm_start(model, worlds, recipe.warm, seed, workers, on_note, lessons)
     watch = Watch(tried_in or worlds, checkpoint, max(total // 25, 1), on_step, recipe)
     left = total - model.num_timesteps
     if left > 0:

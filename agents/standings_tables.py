@@ -157,7 +157,7 @@ def tuned_grid(standings: Standings) -> list[Grid]:
 
 def scenario_grid(standings: Standings) -> Grid:
     """Scenario by scenario: who wins, and the references."""
-    shown = [a for a in (*named_policies(), "enough", BEST_STATIC, "whole-static", NAIVE) if a in standings.agents]
+    shown = [a for a in (*named_policies(), "enough", "proven", BEST_STATIC, "whole-static", NAIVE) if a in standings.agents]
     rows = []
     for case in standings.cases:
         name = case.scenario.name

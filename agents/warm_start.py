@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from agents.lessons import ONCE, Lessons, join, lessons
 from agents.network import MenuNetwork
 from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
+from agents.torch_files import write_torch
 from fedcore.parallel import worker_pool
 from fedcore.world import World
 
@@ -50,7 +52,7 @@ class WarmStart:
 
     passes: int = 3
     once: int = 1
-    envs: int = 768
+    envs: int = 512
     rounds: int = 128
     epochs: int = 16
     learning_rate: float = 3e-3
@@ -64,8 +66,9 @@ def warm_start(
     seed: int,
     workers: int = 1,
     on_note: Callable[[str], None] = lambda note: None,
+    kept: Path | None = None,
 ) -> Lessons:
-    """Teach a fresh model.
+    """Teach a fresh model, by new lessons or by those that another has left.
 
     Args:
         model: PPO with an `EquivariantActorCritic`, or DQN with an `EquivariantDQN`; changed.
@@ -74,10 +77,16 @@ def warm_start(
         seed: of the episodes and of the order of lessons.
         workers: processes to make lessons in; the result does not depend on it.
         on_note: told in words how far it has come.
+        kept: file of lessons: where there is one, they are learnt and no others made; else it is written.
 
     Returns:
         All that it was taught.
     """
+    if kept is not None and kept.is_file():
+        known = Lessons(**torch.load(kept, weights_only=True))
+        on_note(f"learning from {len(known.taken):,} searches that are known")
+        teach(model, known, recipe, seed)
+        return known
     taught: list[Lessons] = []
     envs = min(recipe.envs, PER_WORLD * len(worlds))
     with worker_pool(min(workers, PARTS)) if workers > 1 else nullcontext() as pool:
@@ -93,6 +102,8 @@ def warm_start(
                 taught += [job.result() for job in [pool.submit(lessons, *job) for job in jobs]]
             on_note(f"learning from {sum(len(part.taken) for part in taught):,} searches")
             teach(model, join(taught), recipe, seed)
+    if kept is not None:
+        write_torch(kept, dict(vars(join(taught))))
     return join(taught)
 
 

@@ -14,7 +14,7 @@ from scenarios.generate import RANGES, Split
 from scenarios.schema import Scenario
 
 RANDOM, LIBRARY = "random", "library"
-DRAWS = 1920
+DRAWS = 1280
 """Random scenarios that a policy is trained on: an episode draws one of them. Few are learnt by heart."""
 TRIAL_DRAWS = 128
 """Random scenarios, of the validation range, that decide which policy is kept."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.appraisal import appraise
 from envs.kernels import reset_rows, step_rows
 from envs.memory import N_HEARD
 from envs.observation import N_FLEET, N_MACHINE, fleet_rows, machine_constants, teaches
@@ -73,15 +74,18 @@ class SimulatedLearner:
     immutable: tuple[Any, ...] = ()
 
     def __init__(self) -> None:
-        self.participation, self.last_part, self.fortune = (np.zeros((0, 0)) for _ in range(3))
-        self.learned, self.rote = np.zeros(0), np.zeros(0)
+        self._make_room(0, 0)
+
+    def _make_room(self, episodes: int, machines: int) -> None:
+        shape = (episodes, machines)
+        self.participation, self.last_part, self.fortune, self.leaning = (np.zeros(shape) for _ in range(4))
+        self.tilt, self.learned, self.rote = (np.zeros(episodes) for _ in range(3))
 
     def reset(self, core: Core, which: Ints) -> None:
         """Make room; what was learned, and by whom, is forgotten in an episode's first round."""
         shape = (core.num_envs, core.max_machines)
         if self.participation.shape != shape:
-            self.participation, self.last_part, self.fortune = (np.zeros(shape) for _ in range(3))
-            self.learned, self.rote = np.zeros(shape[0]), np.zeros(shape[0])
+            self._make_room(*shape)
 
     def advance(self, core: Core, decisions: Decisions, done: Bools) -> Floats:
         """See `Learner.advance`."""
@@ -89,7 +93,7 @@ class SimulatedLearner:
         in_rows(
             learn, (core.samples,),
             (core.world_index, done, decisions.shares, decisions.steps, core.round, core.key, core.dynamics_table,
-             self.participation, self.last_part, self.fortune, self.learned, self.rote, progress),
+             self.participation, self.last_part, self.fortune, self.leaning, self.tilt, self.learned, self.rote, progress),
         )  # fmt: skip
         return progress
 
@@ -153,6 +157,7 @@ class Core:
         self.shares = np.zeros((b, k))
         self.steps = np.zeros(b, dtype=np.int64)
         self.heard = np.zeros((b, k, N_HEARD))
+        self.standing, self.surplus = np.zeros(b), np.zeros((b, k))
         self.ledgers: tuple[Ledger, Ledger] | None = None  # before and after the last round
         # Two, in turns: what a step gave is still there after the next one, for learners that store transitions.
         self.observed, self._other = (np.zeros((b, k * N_MACHINE + N_FLEET), dtype=np.float32) for _ in range(2))
@@ -181,7 +186,8 @@ class Core:
             self.key[b] = rng.integers(2**63, dtype=np.int64)
         for name, value in self._by_world.items():
             getattr(self, name)[which] = value[self.world_index[which]]
-        for array in (self.round, self.progress, self.gain, self.trend, self.spent, self.co2e_kg, self.steps):
+        for array in (self.round, self.progress, self.gain, self.trend, self.spent, self.co2e_kg, self.steps, self.standing,
+                      self.surplus):  # fmt: skip
             array[which] = 0
         reset_rows(
             which, self.fleets, self.machine_constants, self.world_index, self.conditions, self.key, self.telemetry,
@@ -272,6 +278,12 @@ class Core:
         self.gain = progress - self.progress
         self.trend = 0.7 * self.trend + 0.3 * self.gain
         self.progress = progress
+        done = self.telemetry[:, :, c.STATUS] == c.DONE
+        in_rows(
+            appraise, (self.samples,),
+            (self.world_index, done, decisions.shares, decisions.steps, self.dynamics_table, progress, self.standing,
+             self.surplus),
+        )  # fmt: skip
         self.spent = self.spent + self.totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         self.co2e_kg = self.co2e_kg + self.totals[:, c.TOTAL_CO2E_KG]
         self.round += 1
@@ -327,7 +339,7 @@ class Core:
         in_rows(
             fleet_rows, (),
             (self.fleet, self.reference, self.budgets, self.menu, self.energy_weight, self.context, self.teaches, self.round,
-             self.progress, self.gain, self.trend, self.steps, self.spent, self.totals, self.observed),
+             self.progress, self.gain, self.trend, self.steps, self.spent, self.totals, self.surplus, self.observed),
         )  # fmt: skip
         return self.observed
 

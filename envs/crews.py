@@ -25,12 +25,14 @@ COVERED, FEW = 0.6, 3
 machine's block is worth more than it costs, by 1 / (time x cost) with rounds as the neurons trained; small ones are not."""
 
 WEIGHTS = {
-    "most-data": (0.0, 1.0, 0.0),
-    "turns": (2.0, 0.0, 0.0),
-    "turns-data": (0.5, 1.0, 0.0),
-    "turns-teaches": (1.0, 0.0, 1.0),
+    "most-data": (0.0, 1.0, 0.0, 0.0),
+    "turns": (2.0, 0.0, 0.0, 0.0),
+    "turns-data": (0.5, 1.0, 0.0, 0.0),
+    "turns-teaches": (1.0, 0.0, 1.0, 0.0),
+    "proven": (0.0, 0.0, 0.0, 1.5),
+    "turns-proven": (1.0, 0.0, 0.5, 1.5),
 }
-"""Patterns that are made with `in_turn`: their exponents of waiting, of data, and of what they teach."""
+"""Patterns that are made with `in_turn`: their exponents of waiting, of data, of what they teach, and of e to the surplus."""
 
 
 def prospect(view: View, steps: Floats | float, usual_share: float = 0.5) -> tuple[Floats, Floats, Floats]:
@@ -142,7 +144,9 @@ def unasked(view: View) -> Floats:
     return np.asarray(10.0 * np.arctanh(np.minimum(view.machine["measurement_age"], 0.999)))
 
 
-def in_turn(view: View, steps: Floats | float, patience: float, data: float = 0.0, teaches: float = 0.0) -> Floats:
+def in_turn(
+    view: View, steps: Floats | float, patience: float, data: float = 0.0, teaches: float = 0.0, surplus: float = 0.0
+) -> Floats:
     """A whole model for the machine of the least time x cost, for the data it brings and the rounds that it has waited.
 
     With patience above 0 nobody is left out for good: who is dearer comes more rarely.
@@ -153,10 +157,11 @@ def in_turn(view: View, steps: Floats | float, patience: float, data: float = 0.
         patience: exponent of 1 + the rounds since a machine was last asked; 0 is who is best, again and again.
         data: exponent of the number of its images.
         teaches: exponent of how far they lead alone.
+        surplus: by which that feature's exponential counts.
     """
     m, able = view.machine, ready(view)
     worth = (1.0 + unasked(view)) ** patience * np.maximum(m["data"], 1e-6) ** data * np.maximum(m["teaches"], 0.01) ** teaches
-    return _first(view, np.where(able, _merit(view, steps) / worth, np.inf))
+    return _first(view, np.where(able, _merit(view, steps) / (worth * np.exp(surplus * m["surplus"])), np.inf))
 
 
 def thriftiest(view: View, steps: Floats | float) -> Floats:

@@ -39,12 +39,13 @@ PATTERNS: dict[str, Callable[[View, Floats | float], Floats]] = {
     "best": lambda view, steps: crew(view, steps, most=1),
     "two": lambda view, steps: crew(view, steps, most=2),
     "thriftiest": thriftiest,
-    **{name: partial(in_turn, patience=p, data=d, teaches=t) for name, (p, d, t) in WEIGHTS.items()},
+    **{name: partial(in_turn, patience=p, data=d, teaches=t, surplus=s) for name, (p, d, t, s) in WEIGHTS.items()},
 }
 """Name -> shares (..., K_max) from a view and H; a new pattern is one line.
 
 Of the crew all are asked in a round, or one ("singly"); with "more", every third of one machine more than the crew; "sure"
-is a crew with a margin. "turns" ask who is best for the rounds waited, weighed by data where the name says so."""
+is a crew with a margin. "turns" ask who is best for the rounds waited, weighed by data where the name says so; "proven" ones
+by what rounds have told of each machine."""
 
 
 def menu_size() -> int:

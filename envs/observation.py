@@ -39,6 +39,7 @@ MACHINE_FEATURES = (
     "step_saving",  # step FLOPs at the smallest over those at the full share: what a small share saves here
     "leaves",  # whether machines of its kind have been seen to leave in this episode
     "teaches",  # how far its data alone can lead, by the calibration; progress 1.5 and more is 1
+    "surplus",  # progress x 10 that its rounds have come out with beyond what the calibration expects
 )
 FLEET_FEATURES = (
     "progress",
@@ -69,7 +70,7 @@ FLEET_FEATURES = (
 N_MACHINE, N_FLEET = len(MACHINE_FEATURES), len(FLEET_FEATURES)
 (
     _EXISTS, _AVAILABLE, _STEP_TIME, _SLOWDOWN, _UPLOAD_TIME, _DOWNLOAD_TIME, _AGE, _STEP_ENERGY, _RADIO, _IDLE, _CHARGE,
-    _DATA, _MAX_SHARE, _LAST_SHARE, _OUTCOME, _LAST_IDLE, _SAVING, _LEAVES, _TEACHES,
+    _DATA, _MAX_SHARE, _LAST_SHARE, _OUTCOME, _LAST_IDLE, _SAVING, _LEAVES, _TEACHES, _SURPLUS,
 ) = range(N_MACHINE)  # fmt: skip
 (
     _PROGRESS, _GAIN, _TREND, _LAST_STEPS, _TIME_USED, _ENERGY_USED, _BYTES_USED, _ROUNDS_USED, _TIME_VS_REFERENCE,
@@ -247,9 +248,10 @@ def fleet_rows(
     steps: NDArray[np.int64],
     spent: Floats,
     totals: Floats,
+    surplus: Floats,
     out: NDArray[np.float32],
 ) -> None:
-    """Write the fleet's part of observations, after the machines' part.
+    """Write the fleet's part of observations, after the machines' part, and what rounds told of the machines.
 
     Args:
         fleet: (B, columns.N_FLEET).
@@ -266,6 +268,7 @@ def fleet_rows(
         steps: (B,) last H.
         spent: (B, 3) seconds, joules, bytes.
         totals: (B, N_TOTALS) of the last round.
+        surplus: (B, K_max), see `appraisal`.
         out: (B, K_max x N_MACHINE + N_FLEET), changed.
     """
     at = out.shape[1] - N_FLEET
@@ -279,6 +282,7 @@ def fleet_rows(
         here = 0.0
         for k in range(machines):
             here += out[b, k * N_MACHINE + _AVAILABLE]
+            out[b, k * N_MACHINE + _SURPLUS] = _clip(10.0 * surplus[b, k])
         f[_AVAILABLE_FRACTION], f[_MACHINES] = here / machines, machines / (at // N_MACHINE)
         f[_ENERGY_WEIGHT], f[_CONTEXT], f[_FLEET_TEACHES] = energy_weight[b], context[b], teaches[b]
         if rounds[b] > 0:

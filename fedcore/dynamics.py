@@ -5,7 +5,7 @@ Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten 
     work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  c^q
     learned    du = rate * luck * (1 - u / L)^(1 + 1/s) dw,   L = C * z^e
     by heart   dr = (rate - f r) dw
-    progress   p = u - r * ((1 - g) (N_0 / N)^v + g (N_0 / F)^v) + noise * N(0, 1)
+    progress   p = u - r * ((1 - g) (N_0 / N)^v + g (N_0 / F)^v) + tilt + noise * N(0, 1)
 
 where m is the sum of the shares that came back (mean coverage of a neuron), D the fraction of the fleet's samples that
 took part in this round, z the mean share of those machines, c the context, N the number of samples that have been taking
@@ -20,10 +20,13 @@ grows with every pass over them, the slower the more they are, and fades with wo
 *now*: records of fleets that went from few machines to all show it gone within two rounds, as what was learnt by heart is of no
 use on the others. Both equations integrate exactly over a round, whatever its work.
 What is measured scatters about the path without moving it (the fixed server-side set sees every merge a little
-differently). Runs differ in luck, and so do machines: some weights start better, some instruments teach more. ln luck is
-a draw per episode from N(0, run_spread^2) plus the mean, over the samples that have been taking part lately, of a draw per
-machine and episode from N(0, machine_spread^2): who asks one machine has the more varied runs. Parameters are fitted to
-recorded real rounds by `python -m fedcore.calibrate` and stored as JSON with their fit error.
+differently). Runs differ in luck, and so do machines: some weights start better, some instruments teach more. Luck is
+exp(N(0, run_spread^2)) per episode times the mean, over the machines of the round by how much of the layer each teaches, of a
+factor per machine and episode, log-normal of mean 1 and machine_spread. Machines also tilt what is measured: each pulls the
+weights towards what it has seen, which suits the server's set better or worse, until others have trained for some
+`TILT_STEPS`. The tilt after a round is left * the one before + (1 - left) * the mean, by how much each teaches, of a draw per
+machine and episode from N(0, tilt_spread^2), left = exp(-H / TILT_STEPS). So gains tell whom to ask again.
+Parameters are fitted to recorded real rounds by `python -m fedcore.calibrate` and stored as JSON with their fit error.
 """
 
 from __future__ import annotations
@@ -38,14 +41,16 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.fleet.draws import PROGRESS, normal, of_round
-from fedcore.freshness import refresh
+from fedcore.fleet.draws import PROGRESS, TILT, normal, of_round
+from fedcore.freshness import refresh, taught_parts
 from scenarios.errors import InputError
 
 Parameter = float | NDArray[np.float64]
 
 FOLDER = Path(__file__).parent / "calibrations"
 REFERENCE_STEPS = 10.0
+TILT_STEPS = 8.0
+"""After so many steps the tilt that others left has fallen to a third (1 / e); 4 to 12 fit the records alike."""
 LEAST_CONTEXT = 0.02
 """A context of 0 learns hardly anything, and a power of 0 nothing at all: so small a context stands for it."""
 
@@ -114,6 +119,7 @@ class Dynamics:
         noise: standard deviation of measured progress about the path.
         run_spread: standard deviation of ln luck between runs.
         machine_spread: standard deviation of ln luck between machines of a run.
+        tilt_spread: standard deviation of machines' tilts.
     """
 
     rate: Parameter
@@ -132,6 +138,7 @@ class Dynamics:
     noise: Parameter
     run_spread: Parameter
     machine_spread: Parameter
+    tilt_spread: Parameter
 
     def in_context(self, context: Parameter) -> Dynamics:
         """As they are where every machine sees that part of the other neurons, which no decision changes."""
@@ -229,14 +236,9 @@ def remember(
     return keep * participation + (1.0 - keep) * done
 
 
-def recent_by_machine(participation: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How many of the samples on each machine, (B, K), count as having been taking part lately: (B, K) from (B, K)."""
-    return samples * -np.expm1(-participation / FULL_AT)
-
-
 def recent_samples(participation: NDArray[np.float64], samples: NDArray[np.float64]) -> NDArray[np.float64]:
     """N: how many samples have been taking part lately, (B,) from (B, K) and samples on each machine, (B, K)."""
-    return recent_by_machine(participation, samples).sum(axis=1)
+    return np.asarray((samples * -np.expm1(-participation / FULL_AT)).sum(axis=1))
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -252,6 +254,8 @@ def learn(
     participation: NDArray[np.float64],
     last_part: NDArray[np.float64],
     fortune: NDArray[np.float64],
+    leaning: NDArray[np.float64],
+    tilt: NDArray[np.float64],
     learned: NDArray[np.float64],
     rote: NDArray[np.float64],
     progress: NDArray[np.float64],
@@ -267,10 +271,12 @@ def learn(
         steps: (B,) H.
         rounds: (B,) played before it.
         key: (B,) of the episodes; luck and noise are drawn by it.
-        table: (B, 16), the fields of each episode's `Dynamics` in their order.
+        table: (B, 17), the fields of each episode's `Dynamics` in their order.
         participation: (B, K), changed.
         last_part: (B, K) parts in the last steps, changed.
-        fortune: (B, K) ln luck of an episode with one machine alone, drawn in its first round and kept here.
+        fortune: (B, K) luck of rounds with one machine alone, drawn in an episode's first round and kept here.
+        leaning: (B, K) the tilt that each machine leads to, likewise.
+        tilt: (B,) as the last round left it, changed.
         learned: (B,), changed.
         rote: (B,), changed.
         progress: (B,), changed to what is measured after the round; a round that merged nothing measures what the last did.
@@ -280,13 +286,15 @@ def learn(
         if run > 0:
             keep = MEMORY * (1 - MEMORY**run) / (1 - MEMORY ** (run + 1))
         rate, ceiling, share_power, scaling, steps_power, cover, overlap, data_power = table[b, :8]
-        rest_samples, rest_power, fresh_part, fade, _, noise, run_spread, machine_spread = table[b, 8:]
+        rest_samples, rest_power, fresh_part, fade, _, noise, run_spread, machine_spread, tilt_spread = table[b, 8:]
         if run == 0:
-            learned[b], rote[b], start = 0.0, 0.0, of_round(key[b], -1)
+            learned[b], rote[b], tilt[b], start = 0.0, 0.0, 0.0, of_round(key[b], -1)
             for k in range(done.shape[1]):
-                fortune[b, k] = run_spread * normal(start, PROGRESS, 0) + machine_spread * normal(start, PROGRESS, 1 + k)
+                luck = run_spread * normal(start, PROGRESS, 0) + machine_spread * normal(start, PROGRESS, 1 + k)
+                fortune[b, k] = np.exp(luck - 0.5 * machine_spread**2)
+                leaning[b, k] = tilt_spread * normal(start, TILT, k)
                 last_part[b, k] = 0.0
-        coverage, count, part, whole, lately, luck = 0.0, 0, 0.0, 0.0, 0.0, 0.0
+        coverage, count, part, whole, lately = 0.0, 0, 0.0, 0.0, 0.0
         for k in range(done.shape[1]):
             here = samples[world[b], k]
             whole += here
@@ -297,18 +305,22 @@ def learn(
             mean = keep * participation[b, k] + (1.0 - keep) * done[b, k]
             participation[b, k] = mean
             if here > 0.0:
-                recent = -here * np.expm1(-mean / FULL_AT)
-                lately += recent
-                luck += recent * fortune[b, k]
-        luck = np.exp(luck / max(lately, 1e-9))
+                lately -= here * np.expm1(-mean / FULL_AT)
         work = work_of(coverage, part / whole, float(steps[b]), steps_power, cover, overlap, data_power)
         if work > 0.0:
+            back = np.where(done[b], shares[b], 0.0)
+            teach = taught_parts(back, samples[world[b]])
+            luck, lean, left = 0.0, 0.0, np.exp(-steps[b] / TILT_STEPS)
+            for k in range(done.shape[1]):
+                luck += teach[k] * fortune[b, k]
+                lean += teach[k] * leaning[b, k]
+            tilt[b] = left * tilt[b] + (1.0 - left) * lean
             here = ceiling * (coverage / count) ** share_power
             learned[b] = learned_after(learned[b], work, luck, rate, here, scaling)
             rote[b] = rote_after(rote[b], work, rate, fade)
-            fresh = refresh(last_part[b], np.where(done[b], shares[b], 0.0), samples[world[b]], float(steps[b]))
+            fresh = refresh(last_part[b], back, samples[world[b]], float(steps[b]))
             gap = gap_of(rote[b], lately, fresh, rest_samples, rest_power, fresh_part)
-            progress[b] = learned[b] - gap + noise * normal(of_round(key[b], run), PROGRESS, 0)
+            progress[b] = learned[b] - gap + tilt[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.dynamics import Dynamics, recent_by_machine, remember
-from fedcore.freshness import refresh
+from fedcore.dynamics import Dynamics, recent_samples, remember
+from fedcore.fit_spreads import Surprises, fit_spreads
+from fedcore.freshness import refresh, taught_parts
 from fedcore.reference import REFERENCE_MACHINES, TARGET_PART, TARGET_ROUNDS, TARGET_TAIL, bare_scenario
 from scenarios.schema import Workload
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """Recorded rounds as arrays (R,): what the fit sees.
+    """Recorded rounds as arrays (R,), or (R, K) with as many machines as the largest fleet has: what the fit sees.
 
     Attributes:
         run: number of the run, in blocks.
@@ -31,7 +32,7 @@ class Rounds:
         samples: that have been taking part lately, N.
         fresh: behind the last steps, F.
         context: c.
-        machines: how many alike machines' samples have been taking part lately.
+        taught: (R, K) how much of the layer each machine taught.
     """
 
     run: NDArray[np.int64]
@@ -44,7 +45,7 @@ class Rounds:
     samples: NDArray[np.float64]
     fresh: NDArray[np.float64]
     context: NDArray[np.float64]
-    machines: NDArray[np.float64]
+    taught: NDArray[np.float64]
 
     def where(self, mask: NDArray[np.bool_]) -> Rounds:
         """Those rounds alone."""
@@ -53,7 +54,8 @@ class Rounds:
 
 def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
     """Stack records, InfoNCE turned into progress of each run's own scale."""
-    rows = []
+    rows, taught = [], []
+    most = max(len(record["images"]) for record in records)
     for record in records:
         before = 0.0
         span = record["untrained"] - target
@@ -64,15 +66,15 @@ def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
             took_part = remember(took_part, shares > 0, np.array([r]))
             after = (record["untrained"] - entry["infonce"]) / span
             fresh = refresh(last_part, shares[0], images[0], float(entry["steps"]))
-            each = recent_by_machine(took_part, images)
             rows.append(
                 (record["run"], before, after, entry["steps"], shares.sum(), shares[shares > 0].mean(),
-                 images[shares > 0].sum() / images.sum(), each.sum(), fresh, record["context"],
-                 each.sum() ** 2 / np.square(each).sum())
+                 images[shares > 0].sum() / images.sum(), recent_samples(took_part, images)[0], fresh, record["context"])
             )  # fmt: skip
+            taught.append(np.pad(taught_parts(shares[0], images[0]), (0, most - images.size)))
             before = after
     table = np.array(rows, dtype=np.float64)
-    return Rounds(table[:, 0].astype(np.int64), *(table[:, i] for i in range(1, 11)))
+    columns = [*table[:, 1:].T, np.array(taught)]
+    return Rounds(table[:, 0].astype(np.int64), *columns)
 
 
 # rate, C - 1, e, s, h, a, b, d, N_0, v, g, f, q; rate, C - 1, s and N_0 as logarithms.
@@ -105,8 +107,8 @@ def reference_end(model: Dynamics) -> float:
     return float(np.mean(tail))
 
 
-def fit_dynamics(rounds: Rounds, follows: bool = True) -> Dynamics:
-    """Least squares over whole runs (the path of progress, not only its increments), then noise and luck.
+def fit_path(rounds: Rounds, follows: bool = True) -> Dynamics:
+    """Least squares over whole runs (the path of progress, not only its increments); all spreads are 0.
 
     Args:
         rounds: recorded.
@@ -117,7 +119,7 @@ def fit_dynamics(rounds: Rounds, follows: bool = True) -> Dynamics:
     def unpack(x: NDArray[np.float64]) -> Dynamics:
         rate, room, e, s, h, a, b, d, rest, v, g, f, q = (float(value) for value in x)
         rate, room, s, rest = (float(np.exp(value)) for value in (rate, room, s, rest))
-        return Dynamics(rate, 1.0 + room, e, s, h, a, b, d, rest, v, g if follows else 0.0, f, q, 0.0, 0.0, 0.0)
+        return Dynamics(rate, 1.0 + room, e, s, h, a, b, d, rest, v, g if follows else 0.0, f, q, 0.0, 0.0, 0.0, 0.0)
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
@@ -126,38 +128,18 @@ def fit_dynamics(rounds: Rounds, follows: bool = True) -> Dynamics:
         anchor = ANCHOR * (1.0 - TARGET_PART * reference_end(model))
         return np.concatenate([rounds.after - step, 0.3 * (rounds.after - path), [anchor]])
 
-    model = unpack(least_squares(residuals, START, bounds=BOUNDS, loss="soft_l1", f_scale=0.05).x)
-    run, machine = luck_spreads(model, rounds)
-    return replace(model, noise=measurement_noise(model, rounds), run_spread=run, machine_spread=machine)
+    return unpack(least_squares(residuals, START, bounds=BOUNDS, loss="soft_l1", f_scale=0.05).x)
 
 
-def measurement_noise(model: Dynamics, rounds: Rounds) -> float:
-    """Standard deviation of progress about the path, from differences of neighbouring residuals, which slow misfit and a
-    run's luck leave alone."""
-    residual = rounds.after - predict(model, rounds)[0]
-    same = np.diff(rounds.run) == 0
-    jumps = np.diff(residual)[same]
-    return float(1.4826 * np.median(np.abs(jumps)) / np.sqrt(2.0))
-
-
-def luck_spreads(model: Dynamics, rounds: Rounds) -> tuple[float, float]:
-    """Standard deviations of ln luck between runs and between machines.
-
-    The luck of a run is the factor on the gain that fits its path best; its square is run_spread^2 + machine_spread^2 / n
-    in expectation, n the machines that have been taking part.
-    """
-    from scipy.optimize import nnls
-
-    factors = np.exp(np.linspace(-1.5, 1.5, 61))
-    paths = [predict(model, rounds, f)[0] for f in factors]
-    squares, inverse = [], []
-    for run in np.unique(rounds.run):
-        own = rounds.run == run
-        errors = [np.square(rounds.after[own] - path[own]).sum() for path in paths]
-        squares.append(np.square(np.log(factors[int(np.argmin(errors))])))
-        inverse.append(np.mean(1.0 / rounds.machines[own]))
-    variances, _ = nnls(np.column_stack([np.ones(len(inverse)), inverse]), np.array(squares))
-    return float(np.sqrt(variances[0])), float(np.sqrt(variances[1]))
+def fit_dynamics(rounds: Rounds, follows: bool = True) -> Dynamics:
+    """`fit_path`, and how much runs and machines differ from it."""
+    model = fit_path(rounds, follows)
+    _, step = predict(model, rounds)
+    surprise, gain, runs = rounds.after - step, step - rounds.before, np.unique(rounds.run)
+    noise, run, machine, tilt = fit_spreads(
+        [Surprises(surprise[own], gain[own], rounds.taught[own], rounds.steps[own]) for own in (rounds.run == r for r in runs)]
+    )
+    return replace(model, noise=noise, run_spread=run, machine_spread=machine, tilt_spread=tilt)
 
 
 def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
@@ -193,7 +175,7 @@ def split_runs(rounds: Rounds) -> tuple[Dynamics, Rounds]:
     def error(judge: Dynamics) -> float:
         return float(np.square(unseen.after - predict(judge, unseen)[0]).mean())
 
-    return min((fit_dynamics(rounds.where(~held), follows) for follows in (False, True)), key=error), unseen
+    return min((fit_path(rounds.where(~held), follows) for follows in (False, True)), key=error), unseen
 
 
 def fit_report(rounds: Rounds, judge: Dynamics, unseen: Rounds) -> tuple[Dynamics, dict[str, Any]]:

@@ -138,8 +138,8 @@ def _reference_cost(world: World) -> ReferenceCost:
     share = np.minimum(share, np.maximum(world.max_share_index, 0)[None, :])
     steps = np.full(n, reference.sync_interval, dtype=np.int64)
     telemetry, totals = np.zeros((n, machines, c.N_TELEMETRY)), np.zeros((n, c.N_TOTALS))
-    participation, last_part, fortune = (np.zeros((n, machines)) for _ in range(3))
-    learned, rote, progress = np.zeros(n), np.zeros(n), np.zeros(n)
+    participation, last_part, fortune, leaning = (np.zeros((n, machines)) for _ in range(4))
+    tilt, learned, rote, progress = (np.zeros(n) for _ in range(4))
     spent, need = np.zeros((n, 3)), np.full((n, 4), np.nan)
     for r in range(REFERENCE_ROUNDS):
         counters = np.full(n, r, dtype=np.int64)
@@ -149,8 +149,8 @@ def _reference_cost(world: World) -> ReferenceCost:
         spent += totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         done = telemetry[:, :, c.STATUS] == c.DONE
         learn(
-            samples, which, done, share / GRID, steps, counters, keys, table, participation, last_part, fortune, learned,
-            rote, progress,
+            samples, which, done, share / GRID, steps, counters, keys, table, participation, last_part, fortune, leaning,
+            tilt, learned, rote, progress,
         )  # fmt: skip
         crossed = (progress >= 1.0) & np.isnan(need[:, 0])
         need[crossed, :3] = spent[crossed]

@@ -145,8 +145,8 @@ THRIFTY_MACHINES = 4
 """Fewer machines of a quarter each leave neurons out in every round."""
 NEXT_TO_NOTHING = 32
 """Windows of text, at most, on a machine that is of no use to the others."""
-LEAST_IMAGES, LEAST_WINDOWS = 320, 900
-"""On machines that are there from the start and stay: fewer do not lead to the target."""
+LEAST_IMAGES, LEAST_WINDOWS = 320, 1200
+"""On machines that are there from the start and stay, those of little memory in part: fewer do not lead to the target."""
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -327,6 +327,11 @@ def _relays(
     return links, [{"at": f"relay-{relay}"} for relay in at], ways
 
 
+def _held(memory_mb: float, workload: _Kind) -> float:
+    """About what part of the neurons so much memory holds."""
+    return float(np.clip((memory_mb - workload.least_mb) / (workload.whole_mb - workload.least_mb), 0.0, 1.0))
+
+
 def _samples(source: _Source, workload: _Kind, windows: float) -> int:
     """Training samples of a machine of one kind."""
     if workload is IMAGES:
@@ -398,14 +403,16 @@ def random_scenario(rng: np.random.Generator, split: Split = "train") -> Scenari
         # Such a fleet may take thousands of rounds, or never get there: one kind has mains and is there.
         _unlimit(max(groups, key=lambda group: group["count"]))
     poor = sorted((g for g in groups if workload is TEXT and g["images"] <= NEXT_TO_NOTHING), key=lambda g: g["count"])
-    while 2 * sum(group["count"] for group in poor) >= machines:
-        # As many as the others: whatever share of a layer they hold alone learns their few windows by heart.
+    kept = any("availability" not in g and "battery" not in g and g["images"] > NEXT_TO_NOTHING for g in groups)
+    while poor and (not kept or 3 * sum(group["count"] for group in poor) > machines):
+        # Too many, or left alone by all others at times: what they hold alone learns their few windows by heart.
         poor.pop()["images"] = int(windows)
     steady = [group for group in groups if not _limited(group)]
-    short = (LEAST_WINDOWS if workload is TEXT else LEAST_IMAGES) - sum(g["count"] * g["images"] for g in steady)
+    hold = [g["count"] * _held(g["device"]["memory_mb"], workload) for g in steady]
+    there = sum(h * g["images"] for h, g in zip(hold, steady, strict=True))
+    short = (LEAST_WINDOWS if workload is TEXT else LEAST_IMAGES) - there
     if short > 0:
-        largest = max(steady, key=lambda group: group["count"])
-        largest["images"] += -(-short // largest["count"])
+        steady[int(np.argmax(hold))]["images"] += int(np.ceil(short / max(hold)))
     grams = _log_uniform(rng, 40.0, 660.0)  # Sweden to Poland (codecarbon, Our World in Data)
     swing, noon = rng.uniform(0.05, 0.4), rng.uniform(0, 24)
     menu = MENUS[int(rng.choice(len(MENUS), p=MENU_CHANCES))]

@@ -13,6 +13,7 @@ from agents.heuristics.lroa import Lroa
 from agents.heuristics.makespan import Makespan
 from agents.heuristics.memory import Memory
 from agents.heuristics.oort import Oort
+from agents.heuristics.proven import Proven
 from agents.heuristics.round_robin import RoundRobin
 from agents.heuristics.speed import Speed
 
@@ -20,7 +21,7 @@ HEURISTICS: dict[str, type[Heuristic]] = {
     cls.name: cls
     for cls in (
         Equal, Whole, Speed, Makespan, Energy, Deadline, Memory, Battery, RoundRobin, Oort, Lroa, AdaComm, AdaptiveTau, FedLama,
-        Enough,
+        Enough, Proven,
     )
 }  # fmt: skip
 

@@ -39,7 +39,8 @@ class Enough(Heuristic):
     transfer (Chang et al. 2018) it trains in turns.
 
     Machines are ranked by predicted time x cost of a round that comes back (`leaves`, and deadlines learnt from late
-    blocks), at the largest share that fits. The crew are the first whose pooled samples reach the target, by `teaches` over
+    blocks), at the largest share that fits, the dearer the less progress their rounds have come out with than expected
+    (`surplus`). The crew are the first whose pooled samples reach the target, by `teaches` over
     ln samples between the machines' and the fleet's; that curve is concave, so a straight line between keeps a margin. A
     round asks those who waited longest, so many that each comes in every third round: data count nearly in full then, at a
     third of the cost. If nobody suffices, or progress has stalled, everyone is asked. H minimises (T + n t)(C + n c), what
@@ -50,8 +51,9 @@ class Enough(Heuristic):
     every = 3  # a crew of so many takes turns one by one
     empty = 0.05  # charge above the reserve at which a machine is spared
     keep = 0.7  # of what recent gains were
+    proven = 1.5  # exponent by which that counts
     patience = 10  # rounds with somebody at work and no new best after which progress has stalled; noise alone takes fewer
-    tunable = grid(stretch=(), every=(2, 3, 4, 6), keep=(0.5, 0.7, 0.85), patience=(6, 10, 20))
+    tunable = grid(stretch=(), every=(2, 3, 4, 6), keep=(0.5, 0.7, 0.85), patience=(6, 10, 20), proven=(0.0, 1.5, 3.0))
 
     def begin(self, scenario: Scenario) -> None:
         """Forget the last episode."""
@@ -116,7 +118,7 @@ class Enough(Heuristic):
         cost = cost / m["exists"].sum()
         back = back * np.where(time > 0.9 * self.limit, 0.1, 1.0)
         time, cost = time[who] / back[who], cost[who] / back[who]
-        order = np.argsort(time * cost, kind="stable")
+        order = np.argsort(time * cost * np.exp(-self.proven * m["surplus"][who]), kind="stable")
         chosen = self._crew(view, who[order])
         if chosen is None:
             return Plan(who[order], len(who), float(time.max()), float(cost.sum()))

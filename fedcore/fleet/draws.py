@@ -10,7 +10,9 @@ import numba
 import numpy as np
 
 # Streams: one per purpose, so that adding a purpose does not move the others.
-JITTER, LINK, BUSY_SWITCH, ON_SWITCH, LEAVE, CLOUD, PROGRESS, OUTAGE, LINK_LEVEL, TRACE_PHASE, HOLES_UP, HOLES_DOWN = range(12)
+(
+    JITTER, LINK, BUSY_SWITCH, ON_SWITCH, LEAVE, CLOUD, PROGRESS, OUTAGE, LINK_LEVEL, TRACE_PHASE, HOLES_UP, HOLES_DOWN, TILT,
+) = range(13)  # fmt: skip
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -64,6 +64,14 @@ def test_it_passes_over_who_is_loaded_away_empty_too_small_or_leaves(trouble: di
     assert answer(enough, observe([{}, FAST, FASTEST | trouble, FASTER], later()))[0] == [3]
 
 
+def test_it_passes_over_whose_rounds_come_out_below_expectation() -> None:
+    machines = [{}, FAST, FASTEST, FASTER]
+    assert answer(agent(), observe([*machines[:2], FASTEST | {"surplus": -1.0}, FASTER], later()))[0] == [3]
+    deaf = agent()
+    deaf.proven = 0.0
+    assert answer(deaf, observe([*machines[:2], FASTEST | {"surplus": -1.0}, FASTER], later()))[0] == [2]
+
+
 def test_an_almost_empty_machine_is_better_than_none() -> None:
     assert answer(agent(), observe([{"charge": 0.02}, {"available": 0.0}]))[0] == [0]
 

@@ -145,6 +145,18 @@ def test_memory_takes_the_widest_level_that_fits():
     assert begun("memory").shares(view_of(machines), 10) == pytest.approx([1.0, 0.5, 0.5, 0.125, 0.03, 0.0])
 
 
+def test_proven_asks_who_pays_best_by_what_rounds_have_shown():
+    agent = begun("proven")
+    machines = [{"step_time": 0.0}, {"step_time": 0.3}, {"step_time": 0.6}]
+    assert agent.steps(view_of(machines)) == max(scenarios.load("farm-lte").decision.sync_intervals)
+    assert agent.shares(view_of(machines), 40).tolist() == [1.0, 0.0, 0.0]
+    # Whose rounds come out below what was expected is passed over for the next.
+    machines[0]["surplus"] = -1.5
+    assert agent.shares(view_of(machines), 40).tolist() == [0.0, 1.0, 0.0]
+    machines[2]["surplus"] = 2.0
+    assert agent.shares(view_of(machines), 40).tolist() == [0.0, 0.0, 1.0]
+
+
 def test_battery_follows_charge_and_spares_the_empty():
     agent = begun("battery")
     assert agent.shares(view_of([{}, {"charge": 0.6}, {"charge": 0.1}]), 10) == pytest.approx([1.0, 0.6, 0.0])

@@ -39,7 +39,7 @@ def test_search_leaves_the_episodes_alone_and_is_seeded(worlds):
 
 def test_a_score_is_what_the_move_earns_when_it_is_kept(worlds):
     # Where nothing is left to chance, the future drawn is the future met.
-    d = replace(worlds[1].dynamics, noise=0.0, run_spread=0.0, machine_spread=0.0)
+    d = replace(worlds[1].dynamics, noise=0.0, run_spread=0.0, machine_spread=0.0, tilt_spread=0.0)
     scenario = worlds[1].scenario
     plain = tuple(
         group.model_copy(

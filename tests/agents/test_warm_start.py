@@ -25,7 +25,8 @@ def test_what_is_taught_is_chosen(algorithm):
     unseen = lessons(worlds, actor(model), 16, 9, seed=5)
     chosen = torch.from_numpy(model.predict(unseen.observations.numpy(), deterministic=True)[0])
     loses = unseen.lost.gather(1, chosen[:, None])[:, 0]
-    assert loses.mean() < 0.2 * unseen.lost[:, moves_tried()].mean()
+    # Values of moves must fit what episodes went on to earn too, which the machines' luck spreads.
+    assert loses.mean() < (0.2 if algorithm == "ppo" else 0.6) * unseen.lost[:, moves_tried()].mean()
     if algorithm == "dqn":
         target, online = model.policy.q_net_target.state_dict(), model.policy.q_net.state_dict()
         assert all(torch.equal(target[name], online[name]) for name in online)
@@ -39,6 +40,21 @@ def test_the_number_of_processes_changes_nothing():
         warm_start(model, worlds, WarmStart(2, 1, 2, 6, 2), seed=0, workers=workers)
         weights.append(torch.cat([value.flatten() for value in model.policy.state_dict().values()]))
     assert torch.equal(*weights)
+
+
+def test_lessons_that_are_kept_teach_another_and_are_not_made_again(tmp_path, monkeypatch):
+    worlds, recipe = [compile_world(scenarios.load("two-servers"))], WarmStart(1, 0, 2, 6, 2)
+    path = tmp_path / "lessons.pt"
+    first = build("ppo", worlds, 0, None, PPO)
+    made = warm_start(first, worlds, recipe, seed=0, kept=path)
+    monkeypatch.setattr("agents.warm_start.lessons", None)
+    again, other = build("ppo", worlds, 0, None, PPO), build("dqn", worlds, 0, None, DQN)
+    for model in (again, other):
+        known = warm_start(model, worlds, recipe, seed=0, kept=path)
+        assert torch.equal(known.observations, made.observations)
+        assert torch.equal(known.lost, made.lost)
+    # After one pass it is the same lesson in the same order.
+    assert all(torch.equal(a, b) for a, b in zip(first.policy.parameters(), again.policy.parameters(), strict=True))
 
 
 def test_lessons_are_joined_in_order():

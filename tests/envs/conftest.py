@@ -18,7 +18,7 @@ CALIBRATION = {
         "scaling": 0.8, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1,
         "data_power": 0.2, "rest_samples": 0.5, "rest_power": 1.5, "fresh_part": 0.2,
         "gap_fade": 0.01, "context_power": 0.4, "noise": 0.015,
-        "run_spread": 0.05, "machine_spread": 0.05,
+        "run_spread": 0.05, "machine_spread": 0.05, "tilt_spread": 0.02,
     },
     "untrained_infonce": 6.0,
     "target_infonce": 4.5,
@@ -75,7 +75,7 @@ def hand() -> Callable[..., View]:
         ones = ("exists", "available", "max_share", "charge", "teaches")
         neutral = {**dict.fromkeys(ones, 1.0), "step_saving": 0.5, "data": 0.5}
         features = ("step_time", "upload_time", "download_time", "step_energy", "radio_energy", "idle_energy", "leaves",
-                    "measurement_age")  # fmt: skip
+                    "measurement_age", "surplus")  # fmt: skip
         fleet = {"energy_weight": 0.5, "teaches": 1.0, "reference_rounds": 0.75}
         fleet |= dict.fromkeys(("time_vs_reference", "energy_vs_reference", "bytes_vs_reference"), 0.0)
         return View(

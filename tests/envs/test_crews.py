@@ -68,6 +68,10 @@ def test_turns_weigh_time_and_cost_by_waiting_and_by_data(hand: Hand) -> None:
     assert int(in_turn(two, 100.0, 0.5, data=1.0).argmax()) == 1
     assert int(in_turn(two, 100.0, 1.0, teaches=1.0).argmax()) == 1
     assert int(in_turn(two, 100.0, 0.5, teaches=1.0).argmax()) == 0
+    # Whose rounds have come out ahead is worth more, by the exponential.
+    two.machine["surplus"] = np.array([0.0, 3.0])
+    assert int(in_turn(two, 100.0, 0.5, teaches=1.0).argmax()) == 0
+    assert int(in_turn(two, 100.0, 0.5, teaches=1.0, surplus=1.0).argmax()) == 1
     away = hand(step_time=[0.0, 0.5], available=[0.0, 1.0])
     assert in_turn(away, 10.0, 2.0).tolist() == [0.0, 1.0]
     assert not in_turn(hand(available=[0.0, 0.0]), 10.0, 2.0).any()

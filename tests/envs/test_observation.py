@@ -16,6 +16,7 @@ from envs.observation import (
     MACHINE_FEATURES,
     N_FLEET,
     N_MACHINE,
+    fleet_rows,
     machines_of,
     observation_space,
     split,
@@ -28,11 +29,11 @@ from scenarios import Scenario, names, random_scenario
 
 
 def test_names_are_unique_and_sizes_agree() -> None:
-    assert len(set(MACHINE_FEATURES)) == N_MACHINE == 19
+    assert len(set(MACHINE_FEATURES)) == N_MACHINE == 20
     assert len(set(FLEET_FEATURES)) == N_FLEET == 24
-    assert observation_space(16).shape == (16 * 19 + 24,)
-    assert machines_of(16 * 19 + 24) == 16
-    for size in (24, 16 * 19 + 23, 5):
+    assert observation_space(16).shape == (16 * 20 + 24,)
+    assert machines_of(16 * 20 + 24) == 16
+    for size in (24, 16 * 20 + 23, 5):
         with pytest.raises(ValueError, match="fits no K_max"):
             machines_of(size)
 
@@ -68,6 +69,10 @@ def look(core: Core) -> NDArray[np.float32]:
             core.fleets, core.machine_constants, core.world_index[b], core.conditions, core.spent[b, 0], core.telemetry,
             core.totals, core.shares, core.heard, out, b,
         )  # fmt: skip
+    fleet_rows(
+        core.fleet, core.reference, core.budgets, core.menu, core.energy_weight, core.context, core.teaches, core.round,
+        core.progress, core.gain, core.trend, core.steps, core.spent, core.totals, core.surplus, out,
+    )  # fmt: skip
     return out[:, :-N_FLEET]
 
 
@@ -118,7 +123,7 @@ def steady(calibrated, order: list[int], folder: Path) -> Scenario:  # type: ign
     """farm-lte with three unlike groups, free of chance, in an order."""
     content = calibrated().model_dump(mode="json")
     calibration = json.loads(Path(content["workload"]["calibration"]).read_text())
-    calibration["dynamics"]["machine_spread"] = 0.0
+    calibration["dynamics"] |= {"machine_spread": 0.0, "tilt_spread": 0.0}
     (folder / "steady.json").write_text(json.dumps(calibration))
     content["workload"]["calibration"] = str(folder / "steady.json")
     first, second = content["fleet"]["groups"]

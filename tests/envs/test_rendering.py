@@ -23,7 +23,7 @@ CALIBRATION = {
         "scaling": 0.8, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1,
         "data_power": 0.1, "rest_samples": 0.5, "rest_power": 1.5, "fresh_part": 0.2,
         "gap_fade": 0.01, "context_power": 0.4, "noise": 0.01,
-        "run_spread": 0.1, "machine_spread": 0.05,
+        "run_spread": 0.1, "machine_spread": 0.05, "tilt_spread": 0.02,
     },
     "untrained_infonce": 8.0,
     "target_infonce": 5.0,

@@ -54,7 +54,7 @@ def test_one_machine_only_is_degenerate_where_its_data_are_too_few(kind: str, ra
     assert r.place("one machine only", kind) >= 11
     assert r.place("tiny cheap rounds", kind) >= 10
     for sound in ("equal", "speed", "makespan", "energy", "always longest H"):
-        assert r.place(sound, kind) <= 7
+        assert r.place(sound, kind) <= 8
 
 
 def test_the_document_shows_what_the_script_prints(ranking: ModuleType) -> None:

@@ -13,7 +13,7 @@ from scenarios.errors import InputError
 KNOWN = Dynamics(
     rate=0.12, ceiling=1.5, share_power=0.1, scaling=0.8, steps_power=0.7, cover_power=0.6, overlap_power=0.15, data_power=0.3,
     rest_samples=8.0, rest_power=1.5, fresh_part=0.4, gap_fade=0.02, context_power=0.4, noise=0.01, run_spread=0.1,
-    machine_spread=0.2,
+    machine_spread=0.2, tilt_spread=0.0,
 )  # fmt: skip
 PLENTY = 1e12
 
@@ -224,13 +224,13 @@ def play(samples, shares, rounds: int, dynamics: Dynamics = KNOWN, seeds: int = 
     machines = len(samples)
     keys = np.random.default_rng(0).integers(2**63, size=seeds).astype(np.uint64)
     table = np.tile(dataclasses.astuple(dynamics), (seeds, 1))
-    participation, last_part, fortune = (np.full((seeds, machines), fill) for fill in (0.0, np.nan, np.nan))
-    learned, rote, progress = np.full(seeds, np.nan), np.full(seeds, np.nan), np.zeros(seeds)
+    participation, last_part, fortune, leaning = (np.full((seeds, machines), fill) for fill in (0.0, *[np.nan] * 3))
+    tilt, learned, rote, progress = (np.full(seeds, fill) for fill in (np.nan, np.nan, np.nan, 0.0))
     for r, now in enumerate(np.broadcast_to(shares, (rounds, machines))):
         held, done = np.tile(now, (seeds, 1)), np.tile(now > 0, (seeds, 1))
         learn(
             np.array([samples], dtype=float), np.zeros(seeds, dtype=np.int64), done, held, np.full(seeds, 10),
-            np.full(seeds, r), keys, table, participation, last_part, fortune, learned, rote, progress,
+            np.full(seeds, r), keys, table, participation, last_part, fortune, leaning, tilt, learned, rote, progress,
         )  # fmt: skip
     return progress, learned, rote
 
@@ -273,11 +273,35 @@ def test_no_draw_of_one_episode_and_round_comes_again_in_another():
 
 def test_one_machine_has_the_more_varied_runs():
     # In one small round what is learned is the luck times the rate.
-    def spread(shares) -> float:
-        return float(np.std(np.log(play([50] * 4, shares, 1, dataclasses.replace(KNOWN, rate=1e-6))[1])))
+    def luck(shares, rounds: int = 1):
+        return play([50] * 4, shares, rounds, dataclasses.replace(KNOWN, rate=1e-6))[1] / 1e-6
 
-    assert spread([1, 0, 0, 0]) == pytest.approx(np.hypot(0.1, 0.2), rel=0.12)
-    assert spread([1, 1, 1, 1]) == pytest.approx(np.hypot(0.1, 0.1), rel=0.12)
+    assert np.log(luck([1, 0, 0, 0])).std() == pytest.approx(np.hypot(0.1, 0.2), rel=0.12)
+    assert np.log(luck([1, 1, 1, 1])).std() == pytest.approx(np.hypot(0.1, 0.1), rel=0.12)
+    # It is the machines' of the round, the same whenever they come.
+    first, second = np.eye(4)[0], np.eye(4)[1]
+    both = luck([first, second], 2)
+    assert both == pytest.approx(luck(first) + luck([second], 1), rel=1e-3)
+
+
+def test_a_machine_tilts_what_is_measured_until_others_have_trained():
+    # Nothing is learned, and nothing is noise: what is measured is the tilt alone.
+    still = dataclasses.replace(KNOWN, rate=1e-300, noise=0.0, tilt_spread=0.1)
+    a, b = np.eye(2)
+
+    def tilt(*rounds):
+        return play([50, 50], rounds, len(rounds), still)[0]
+
+    left = np.exp(-10.0 / 8.0)
+    alone = tilt(a) / (1.0 - left)
+    assert alone.std() == pytest.approx(0.1, rel=0.1)
+    assert abs(alone.mean()) < 0.02
+    assert tilt(a, a) == pytest.approx(alone * (1.0 - left**2))
+    other = tilt(b) / (1.0 - left)
+    assert abs(np.corrcoef(alone, other)[0, 1]) < 0.15
+    assert tilt(a, b) == pytest.approx(alone * (1.0 - left) * left + other * (1.0 - left))
+    assert tilt(a + b) == pytest.approx((1.0 - left) * (alone + other) / 2)
+    assert tilt(a, 0 * a) == pytest.approx(tilt(a))
 
 
 def test_a_calibration_survives_its_file(tmp_path):

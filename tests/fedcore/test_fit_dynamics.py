@@ -6,13 +6,13 @@ from scipy.optimize import brentq
 
 from fedcore.dynamics import Dynamics, recent_samples, remember
 from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, reference_end, split_runs
-from fedcore.freshness import refresh
+from fedcore.freshness import refresh, taught_parts
 from fedcore.reference import TARGET_PART
 
 SHAPE = Dynamics(
     rate=0.1, ceiling=1.7, share_power=0.1, scaling=0.8, steps_power=0.75, cover_power=0.6, overlap_power=0.15,
     data_power=0.35, rest_samples=5.0, rest_power=0.9, fresh_part=0.4, gap_fade=0.0, context_power=0.4, noise=0.004,
-    run_spread=0.1, machine_spread=0.1,
+    run_spread=0.1, machine_spread=0.0, tilt_spread=0.0,
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_records_become_rounds():
     assert rounds.fresh.tolist() == [
         refresh(part, np.array([0.5, 0.25]), each, 5.0), refresh(part, np.array([0.0, 1.0]), each, 20.0)
     ]  # fmt: skip
-    assert rounds.machines == pytest.approx([1.6, (seldom + 10) ** 2 / (seldom**2 + 100)], abs=0.01)
+    assert rounds.taught == pytest.approx(np.array([taught_parts(np.array([0.5, 0.25]), each), [0.0, 1.0]]))
     assert rounds.context.tolist() == [0.5, 0.5]
 
 
@@ -103,11 +103,10 @@ def test_paths_are_predicted_from_the_start_alone():
 def test_the_fit_recovers_known_parameters_without_noise():
     got = dataclasses.asdict(fit_dynamics(as_rounds(synthetic(40, noisy=False), TARGET)))
     known = dataclasses.asdict(TRUE)
-    for name in [n for n in known if n not in ("noise", "run_spread", "machine_spread")]:
+    for name in [n for n in known if n not in ("noise", "run_spread", "machine_spread", "tilt_spread")]:
         assert got[name] == pytest.approx(known[name], rel=0.02, abs=0.01), name
-    assert got["noise"] < 1e-4
-    assert got["run_spread"] < 0.03
-    assert got["machine_spread"] < 0.03
+    for name in ("noise", "run_spread", "machine_spread", "tilt_spread"):
+        assert got[name] < 0.01, name
 
 
 def test_the_fit_recovers_known_parameters_with_noise_and_says_how_well():
@@ -123,6 +122,7 @@ def test_the_fit_recovers_known_parameters_with_noise_and_says_how_well():
         assert got.peak(np.array(samples)) == pytest.approx(TRUE.peak(np.array(samples)), abs=0.2)
     assert got.noise == pytest.approx(TRUE.noise, rel=0.4)
     assert 0.05 < np.hypot(got.run_spread, got.machine_spread) < 0.2
+    assert got.tilt_spread < 0.01
     assert (report["runs"], report["rounds"], report["held_out_rounds"]) == (40, 640, 160)
     assert report["held_out_path_rmse"] < 0.08
     assert abs(report["held_out_path_bias"]) < 0.04

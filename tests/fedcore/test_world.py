@@ -18,7 +18,7 @@ DYNAMICS = {
     "scaling": 0.9, "steps_power": 0.7, "cover_power": 0.5, "overlap_power": 0.1,
     "data_power": 0.2, "rest_samples": 0.0, "rest_power": 1.0, "fresh_part": 0.0, "gap_fade": 0.0,
     "context_power": 0.5, "noise": 0.0,
-    "run_spread": 0.0, "machine_spread": 0.0,
+    "run_spread": 0.0, "machine_spread": 0.0, "tilt_spread": 0.0,
 }  # fmt: skip
 
 

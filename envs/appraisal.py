@@ -1,0 +1,63 @@
+"""What rounds tell of the machines that trained in them: progress beyond what the calibration expects, put down to whom.
+
+Sites teach more or less than their number of samples says, and it lasts (`fedcore.dynamics`: luck and tilts of machines). An
+orchestrator sees it in what rounds gain: a steady-state filter keeps how far progress would stand if all machines were
+average, moves it by the model's mean gain, and divides what was measured beyond that between it and the machines that trained.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.dynamics import learned_after, work_of
+from fedcore.freshness import taught_parts
+
+TO_ALL, TO_MACHINES = 0.3, 0.4
+"""Parts of what is measured beyond expectation by which the fleet's standing is corrected, and those who trained are."""
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def appraise(
+    samples: NDArray[np.float64],
+    world: NDArray[np.int64],
+    done: NDArray[np.bool_],
+    shares: NDArray[np.float64],
+    steps: NDArray[np.int64],
+    table: NDArray[np.float64],
+    progress: NDArray[np.float64],
+    standing: NDArray[np.float64],
+    surplus: NDArray[np.float64],
+) -> None:
+    """Take a round in B episodes in.
+
+    Args:
+        samples: (W, K) on each machine, by world.
+        world: (B,) each episode's.
+        done: (B, K) whose blocks came back.
+        shares: (B, K) of the round.
+        steps: (B,) H.
+        table: (B, N) fields of each episode's `Dynamics` in their order.
+        progress: (B,) measured after the round.
+        standing: (B,) where progress would stand if all machines were average, changed.
+        surplus: (B, K) progress beyond it that a machine's rounds have come out with, changed.
+    """
+    for b in range(len(world)):
+        here, back = samples[world[b]], np.where(done[b], shares[b], 0.0)
+        coverage, count, part = 0.0, 0, 0.0
+        for k in range(len(back)):
+            if back[k] > 0.0:
+                coverage, count, part = coverage + back[k], count + 1, part + here[k]
+        if count == 0:
+            continue
+        rate, ceiling, share_power, scaling, steps_power, cover, overlap, data_power = table[b, :8]
+        work = work_of(coverage, part / here.sum(), float(steps[b]), steps_power, cover, overlap, data_power)
+        standing[b] = learned_after(standing[b], work, 1.0, rate, ceiling * (coverage / count) ** share_power, scaling)
+        taught, expected = taught_parts(back, here), standing[b]
+        for k in range(len(back)):
+            expected += taught[k] * surplus[b, k]
+        beyond = progress[b] - expected
+        standing[b] += TO_ALL * beyond
+        for k in range(len(back)):
+            surplus[b, k] += TO_MACHINES * taught[k] * beyond

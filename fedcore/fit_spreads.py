@@ -1,0 +1,83 @@
+"""How much runs and machines differ: spreads of the learning-dynamics model, by maximum likelihood of recorded rounds.
+
+What a round gained beyond the model's mean prediction is taken as a sum of independent normal parts (a mixed linear model,
+Laird and Ware 1982): measurement noise, which the next round gives back; luck of the run, and of each of its machines, in
+proportion to what was to be gained; each machine's tilt, which comes with its rounds and goes with the others'; and what
+the model does not know of at all, which is fitted beside them so that none of them has to explain it, and not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from scipy.optimize import minimize
+
+from fedcore.dynamics import TILT_STEPS
+
+Floats = NDArray[np.float64]
+START = (0.02, 0.02, 0.2, 0.4, 0.05)
+"""Standard deviations of noise, of what is unknown, and of the luck of runs, that of machines, and tilts."""
+BOUNDS = (1e-4, 3.0)
+
+
+@dataclass(frozen=True)
+class Surprises:
+    """One run's rounds, (R,) or (R, K).
+
+    Attributes:
+        surprise: progress after a round beyond what was predicted from the one before.
+        gain: what was predicted to be gained.
+        taught: how much of the layer each machine taught, rows sum to 1.
+        steps: H.
+    """
+
+    surprise: Floats
+    gain: Floats
+    taught: Floats
+    steps: Floats
+
+    def tilts(self) -> Floats:
+        """(R, K) by how much the tilt after a round, less the one before, is each machine's."""
+        now, out = np.zeros(self.taught.shape[1]), np.empty_like(self.taught)
+        for r, left in enumerate(np.exp(-self.steps / TILT_STEPS)):
+            out[r] = (1.0 - left) * (self.taught[r] - now)
+            now = now + out[r]
+        return out
+
+    def parts(self) -> Floats:
+        """(5, R, R) covariance of the surprises if each part, in `START`'s order, had a standard deviation of 1."""
+        rounds = len(self.gain)
+        measured = np.eye(rounds) - np.eye(rounds, k=-1)
+        machines, tilts = self.taught * self.gain[:, None], self.tilts()
+        return np.stack([
+            measured @ measured.T, np.eye(rounds), np.outer(self.gain, self.gain), machines @ machines.T, tilts @ tilts.T,
+        ])  # fmt: skip
+
+
+def fit_spreads(runs: Sequence[Surprises]) -> tuple[float, float, float, float]:
+    """Maximum-likelihood standard deviations.
+
+    Args:
+        runs: recorded.
+
+    Returns:
+        Of measurement noise, of ln luck between runs and between machines of a run, and of machines' tilts.
+    """
+    known = [(run.surprise, run.parts()) for run in runs]
+
+    def cost(logs: Floats) -> float:
+        variances, total = np.exp(2.0 * logs), 0.0
+        for surprise, parts in known:
+            root = np.linalg.cholesky(np.tensordot(variances, parts, 1))
+            whitened = solve_triangular(root, surprise, lower=True)
+            total += 0.5 * float(whitened @ whitened) + float(np.log(np.diag(root)).sum())
+        return total
+
+    found = minimize(cost, np.log(START), method="L-BFGS-B", bounds=[np.log(BOUNDS)] * len(START))
+    noise, _, run, machine, tilt = (float(v) for v in np.exp(found.x))
+    # Luck is log-normal: of mean 1 between machines.
+    return noise, run, float(np.sqrt(np.log1p(machine**2))), tilt

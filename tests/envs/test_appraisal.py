@@ -1,0 +1,61 @@
+from dataclasses import astuple, replace
+
+import numpy as np
+import pytest
+
+from envs.appraisal import TO_ALL, TO_MACHINES, appraise
+from envs.core import Core, SimulatedLearner
+from envs.observation import split
+from fedcore.world import World, compile_world
+
+
+@pytest.fixture
+def world(calibrated) -> World:  # type: ignore[no-untyped-def]
+    return compile_world(calibrated("farm-lte"))
+
+
+def round_of(world: World, shares: list[float], came_back: list[bool], progress: float, standing: float, surplus: list[float]):
+    """`appraise` on one episode: (standing, surplus of the first machines)."""
+    k, n = len(world.samples), len(shares)
+    held, done, kept = np.zeros((1, k)), np.zeros((1, k), dtype=np.bool_), np.zeros((1, k))
+    held[0, :n], done[0, :n], kept[0, :n] = shares, came_back, surplus
+    at = np.array([standing])
+    table = np.array([astuple(world.dynamics)])
+    appraise(
+        world.samples[None], np.zeros(1, dtype=np.int64), done, held, np.array([10]), table, np.array([progress]), at, kept
+    )
+    return float(at[0]), kept[0, :n].tolist()
+
+
+def test_what_is_beyond_expectation_is_put_down_to_whoever_trained(world: World) -> None:
+    d, data = world.dynamics, world.samples / world.samples.sum()
+    work = d.work(np.array([1.0]), data[:1], np.array([10.0]))
+    expected = float(d.advance(np.array([0.2]), np.zeros(1), work)[0][0])
+    standing, surplus = round_of(world, [1.0, 0.0], [True, False], expected + 0.1, 0.2, [0.0, 0.03])
+    assert standing == pytest.approx(expected + 0.1 * TO_ALL)
+    assert surplus == pytest.approx([0.1 * TO_MACHINES, 0.03])
+    # What is known of a machine is expected of it.
+    again = round_of(world, [1.0, 0.0], [True, False], expected + 0.1, 0.2, [0.1, 0.03])
+    assert again == (pytest.approx(expected), pytest.approx([0.1, 0.03]))
+
+
+def test_a_round_that_brought_nothing_back_tells_nothing(world: World) -> None:
+    assert round_of(world, [1.0, 0.5], [False, False], 0.7, 0.2, [0.01, 0.02]) == (0.2, [0.01, 0.02])
+
+
+def test_machines_that_tilt_are_told_apart(calibrated) -> None:  # type: ignore[no-untyped-def]
+    world = compile_world(calibrated("farm-lte"))
+    dynamics = replace(world.dynamics, rate=0.02, noise=0.0, run_spread=0.0, machine_spread=0.0, tilt_spread=0.1)
+    learner = SimulatedLearner()
+    core = Core([world], 200, learner, "efficiency")
+    core._by_world["dynamics_table"] = np.array([astuple(dynamics)])
+    core.reset(np.arange(200), [np.random.default_rng(i) for i in range(200)])
+    n = world.arrays.machines
+    for r in range(4 * n):
+        actions = np.full((200, len(world.samples) + 1), -1.0, dtype=np.float32)
+        actions[:, r % n], actions[:, -1] = 1.0, 1.0
+        core.step(actions)
+    told = split(core.observe()).machine["surplus"][:, :n]
+    true = learner.leaning[:, :n]
+    assert np.corrcoef(told.ravel(), (true - true.mean(axis=1, keepdims=True)).ravel())[0, 1] > 0.8
+    assert told == pytest.approx(10.0 * core.surplus[:, :n].clip(-0.5, 0.5), abs=1e-6)
