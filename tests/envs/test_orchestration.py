@@ -62,7 +62,7 @@ def test_made_in_a_fresh_interpreter_without_importing_envs() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "phones (328,)"
+    assert done.stdout.strip() == "phones (344,)"
 
 
 def test_same_seed_and_actions_same_trajectory(env: OrchestrationEnv, calibrated) -> None:  # type: ignore[no-untyped-def]
