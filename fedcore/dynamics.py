@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.fleet.draws import PROGRESS, TILT, normal, of_round
-from fedcore.freshness import refresh, taught_parts
+from fedcore.freshness import refresh_by, taught_parts
 from scenarios.errors import InputError
 
 Parameter = float | NDArray[np.float64]
@@ -260,7 +260,7 @@ def learn(
     rote: NDArray[np.float64],
     progress: NDArray[np.float64],
 ) -> None:
-    """One round of learning in B episodes, in one pass: as `remember`, `recent_samples`, `refresh`, `Dynamics.work`,
+    """One round of learning in B episodes, in one pass: as `remember`, `recent_samples`, `refresh_by`, `Dynamics.work`,
     `Dynamics.advance` and `Dynamics.gap`.
 
     Args:
@@ -308,8 +308,7 @@ def learn(
                 lately -= here * np.expm1(-mean / FULL_AT)
         work = work_of(coverage, part / whole, float(steps[b]), steps_power, cover, overlap, data_power)
         if work > 0.0:
-            back = np.where(done[b], shares[b], 0.0)
-            teach = taught_parts(back, samples[world[b]])
+            teach = taught_parts(np.where(done[b], shares[b], 0.0), samples[world[b]])
             luck, lean, left = 0.0, 0.0, np.exp(-steps[b] / TILT_STEPS)
             for k in range(done.shape[1]):
                 luck += teach[k] * fortune[b, k]
@@ -318,7 +317,7 @@ def learn(
             here = ceiling * (coverage / count) ** share_power
             learned[b] = learned_after(learned[b], work, luck, rate, here, scaling)
             rote[b] = rote_after(rote[b], work, rate, fade)
-            fresh = refresh(last_part[b], back, samples[world[b]], float(steps[b]))
+            fresh = refresh_by(last_part[b], teach, samples[world[b]], float(steps[b]))
             gap = gap_of(rote[b], lately, fresh, rest_samples, rest_power, fresh_part)
             progress[b] = learned[b] - gap + tilt[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
 

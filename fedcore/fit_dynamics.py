@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedcore.dynamics import Dynamics, recent_samples, remember
 from fedcore.fit_spreads import Surprises, fit_spreads
-from fedcore.freshness import refresh, taught_parts
+from fedcore.freshness import refresh_by, taught_parts
 from fedcore.reference import REFERENCE_MACHINES, TARGET_PART, TARGET_ROUNDS, TARGET_TAIL, bare_scenario
 from scenarios.schema import Workload
 
@@ -65,12 +65,13 @@ def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
             shares = np.array([entry["shares"]])
             took_part = remember(took_part, shares > 0, np.array([r]))
             after = (record["untrained"] - entry["infonce"]) / span
-            fresh = refresh(last_part, shares[0], images[0], float(entry["steps"]))
+            now = taught_parts(shares[0], images[0])
+            fresh = refresh_by(last_part, now, images[0], float(entry["steps"]))
             rows.append(
                 (record["run"], before, after, entry["steps"], shares.sum(), shares[shares > 0].mean(),
                  images[shares > 0].sum() / images.sum(), recent_samples(took_part, images)[0], fresh, record["context"])
             )  # fmt: skip
-            taught.append(np.pad(taught_parts(shares[0], images[0]), (0, most - images.size)))
+            taught.append(np.pad(now, (0, most - images.size)))
             before = after
     table = np.array(rows, dtype=np.float64)
     columns = [*table[:, 1:].T, np.array(taught)]

@@ -57,8 +57,13 @@ def refresh(part: NDArray[np.float64], shares: NDArray[np.float64], samples: NDA
     Returns:
         F: as how many evenly used samples those of the last steps count (Kish's effective size of a weighted sample).
     """
+    return refresh_by(part, taught_parts(shares, samples), samples, steps)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def refresh_by(part: NDArray[np.float64], now: NDArray[np.float64], samples: NDArray[np.float64], steps: float) -> float:
+    """As `refresh`, where it is known how much each machine teaches in the round, (K,), from `taught_parts`."""
     left, uneven = np.exp(-steps / FRESH_STEPS) if part.sum() > 0.0 else 0.0, 0.0
-    now = taught_parts(shares, samples)
     for k in range(len(part)):
         part[k] = left * part[k] + (1.0 - left) * now[k]
         if part[k] > 0.0:
