@@ -85,7 +85,7 @@ def main() -> None:
         several = options.scenario in (RANDOM, LIBRARY)
         scenario = scenarios.load(Options.scenario if several else options.scenario)
         world = compile_world(scenario)
-        worlds = training_worlds(options.scenario, options.seed) if several else [world]
+        worlds = training_worlds(options.scenario, options.seed, workers=options.workers) if several else [world]
     start = load_policy(options.start) if options.tier == "training" else None
     if start is not None and (several or options.algo != "ppo"):
         raise InputError("--tier training is PPO on one scenario; expected it without --algo dqn, random and library")
@@ -109,7 +109,7 @@ def main() -> None:
             if start is not None:
                 policy, curve = fine_tune(start, world, options.seed, folder, steps, on_step, on_note)
             else:
-                tried_in = trial_worlds(options.scenario, options.seed, worlds)
+                tried_in = trial_worlds(options.scenario, options.seed, worlds, options.workers)
                 policy, curve = train(
                     options.algo, worlds, options.seed, folder, steps, on_step,
                     workers=options.workers, on_note=on_note, tried_in=tried_in,

@@ -68,8 +68,8 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
 
     torch.set_num_threads(1)  # as train_agent.py
     with console.status("compiling random scenarios"):
-        worlds = training_worlds(RANDOM, options.seed)
-        tried_in = trial_worlds(RANDOM, options.seed, worlds)
+        worlds = training_worlds(RANDOM, options.seed, workers=options.workers)
+        tried_in = trial_worlds(RANDOM, options.seed, worlds, options.workers)
     steps = options.steps or RECIPES[algorithm].steps
     content, known = content_key(steps, *contents(worlds)), content_key(repr(RECIPES[algorithm].warm), *contents(worlds))
     folder = options.runs / f"{algorithm}-default-seed{options.seed}-{content[:6]}"

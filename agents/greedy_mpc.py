@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from agents.base import Orchestrator
 from agents.family import Family, ranked
-from agents.rollout import play_out
+from agents.rollout import best_of, play_out
 from envs.core import Core, SimulatedLearner
 from envs.memory import AGE, DOWN_BPS, LOST, SLOW, UP_BPS
 from envs.observation import MACHINE_FEATURES, N_FLEET, View, machines_of, split
@@ -172,7 +172,8 @@ class GreedyMpc(Orchestrator):
         assert self.policies is not None
         family, which = self.policies, np.repeat(policies, len(futures))
         core = self.belief.core.copies(np.tile(futures, len(policies)))
-        return play_out(core, lambda rows, seen: family.decide(which[rows], seen), wanted).reshape(len(policies), len(futures))
+        floor = None if wanted is None else best_of(wanted)
+        return play_out(core, lambda rows, seen: family.decide(which[rows], seen), floor).reshape(len(policies), len(futures))
 
 
 class WholeMpc(GreedyMpc):

@@ -28,19 +28,20 @@ from envs.menu import LEVELS, PATTERNS, menu_actions, menu_size
 from fedcore.world import World
 
 TRIED = (
-    "crew", "crew-singly", "crew-more", "sure-singly", "best", "two", "thriftiest", "most-data", "turns", "turns-data",
-    "turns-teaches", "proven", "turns-proven",
+    "crew", "crew-singly", "best", "two", "thriftiest", "most-data", "turns-teaches", "proven", "turns-proven",
+    "proven-teaches", "proven-in-turn", "proven-only",
 )  # fmt: skip
-"""Patterns that the search tries: of all, those by which the best move kept was better anywhere (docs/policies.md)."""
-LEAST_LEVEL = LEVELS - 3
-"""Of the intervals on the menu, the three longest are tried."""
+"""Patterns that the search tries: of all, those by which the best move kept was better anywhere, and that policies then made
+(docs/policies.md)."""
+LEAST_LEVEL = LEVELS - 2
+"""Of the intervals on the menu, the two longest are tried."""
 EVERY = 3
 """Of so many rounds of an episode one is searched: its neighbours look much alike, and other episodes do not."""
 ONCE = 0.3
 """A move made once costs about so much of what it costs if it is kept."""
 STRAY = 0.1
-WORST = 4.0
-"""What the worst moves, and those that are not tried, lose at most."""
+WORST = 2.0
+"""What the worst moves, and those that are not tried, lose at most: what is certain to lose more is not played to the end."""
 
 
 def moves_tried() -> NDArray[np.int64]:
@@ -63,9 +64,10 @@ def scores_of(
         follows: whose moves are made from the next round on; None keeps the move.
 
     Returns:
-        (N, moves tried) log-efficiencies.
+        (N, moves tried) log-efficiencies; minus infinity where a move is certain to lose more than `WORST`.
     """
     moves, n = moves_tried(), len(which)
+    most = WORST if follows is None else ONCE * WORST
     copies = core.copies(np.repeat(which, len(moves)))
     copies.key = np.repeat(rng.integers(2**63, size=n, dtype=np.int64).astype(np.uint64), len(moves))
     tried, round_ = np.tile(moves, n), count()
@@ -74,7 +76,10 @@ def scores_of(
         first = next(round_) == 0
         return menu_actions(tried[rows] if first or follows is None else _chosen(follows, seen), seen)
 
-    return play_out(copies, decide).reshape(n, len(moves))
+    def floor(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.repeat(scores.reshape(n, -1).max(axis=1) - most, len(moves))
+
+    return play_out(copies, decide, floor).reshape(n, len(moves))
 
 
 def lost(scores: NDArray[np.float64], once: bool = False) -> NDArray[np.float32]:

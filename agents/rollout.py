@@ -9,16 +9,24 @@ from numpy.typing import NDArray
 
 from envs.core import Core
 
+Floats = NDArray[np.float64]
 Decide = Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
+Floor = Callable[[Floats], Floats | float]
+"""From log-efficiencies (B,), minus infinity of those that still run, to the least that is of interest, (B,) or one for all."""
 
 
-def play_out(core: Core, decide: Decide, wanted: int | None = None) -> NDArray[np.float64]:
+def best_of(wanted: int) -> Floor:
+    """So many of the best are of interest."""
+    return lambda scores: float(np.partition(scores, -wanted)[-wanted]) if len(scores) > wanted else -np.inf
+
+
+def play_out(core: Core, decide: Decide, floor: Floor | None = None) -> Floats:
     """Log-efficiencies (B,) with which the episodes of a core end, which is left in no useful state.
 
     Args:
         core: simulated episodes that have begun and not ended.
         decide: rows (N,) of those that still run and their observations (N, size) to actions (N, K_max + 1).
-        wanted: how many of the best are of interest; the others may be left unplayed once that is certain, and end at
+        floor: what is of interest, if not all is: an episode that is certain not to get above it is left unplayed and ends at
             minus infinity.
     """
     out, rows = np.full(core.num_envs, -np.inf), np.arange(core.num_envs)
@@ -26,15 +34,15 @@ def play_out(core: Core, decide: Decide, wanted: int | None = None) -> NDArray[n
         _, reason = core.step(decide(rows, core.observe()))
         running = reason == 0
         out[rows[~running]] = core.log_efficiency()[~running]
-        if wanted is not None and len(out) > wanted:
-            running &= core.log_efficiency_bound() > np.partition(out, -wanted)[-wanted]
+        if floor is not None:
+            running &= core.log_efficiency_bound() > np.broadcast_to(floor(out), out.shape)[rows]
         if not running.all():
             goes_on = np.flatnonzero(running)
             rows, core = rows[goes_on], core.copies(goes_on)
     return out
 
 
-def earned_from(rewards: NDArray[np.float64], ends: NDArray[np.bool_]) -> NDArray[np.float64]:
+def earned_from(rewards: Floats, ends: NDArray[np.bool_]) -> Floats:
     """What was earned from each round to its episode's end, (T, B), NaN where the end was not seen.
 
     Args:

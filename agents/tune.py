@@ -141,8 +141,8 @@ def main() -> None:
     except ImportError:
         raise InputError('Optuna is not installed, expected: pip install "intrafed[tune]"') from None
     with console.status("compiling random scenarios"):
-        worlds = training_worlds(RANDOM, options.seed)
-        tried_in = list(trial_worlds(RANDOM, options.seed, worlds))
+        worlds = training_worlds(RANDOM, options.seed, workers=options.workers)
+        tried_in = list(trial_worlds(RANDOM, options.seed, worlds, options.workers))
     key = content_key(WarmStart(), options.seed, options.lessons, *contents(worlds))
     folder = options.runs / f"tune-{key[:6]}"
     path, finished = folder / "lessons.pt", folder / "trials.json"

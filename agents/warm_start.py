@@ -52,7 +52,7 @@ class WarmStart:
 
     passes: int = 3
     once: int = 1
-    envs: int = 512
+    envs: int = 1024
     rounds: int = 128
     epochs: int = 16
     learning_rate: float = 3e-3

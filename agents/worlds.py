@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from fedcore.parallel import worker_pool
 from fedcore.world import World, compile_world
 from scenarios import load, names, random_scenario
 from scenarios.generate import RANGES, Split
 from scenarios.schema import Scenario
 
 RANDOM, LIBRARY = "random", "library"
-DRAWS = 1280
+DRAWS = 1920
 """Random scenarios that a policy is trained on: an episode draws one of them. Few are learnt by heart."""
+MANY = 64
+"""Scenarios that are worth processes of their own."""
 TRIAL_DRAWS = 128
 """Random scenarios, of the validation range, that decide which policy is kept."""
 
@@ -25,13 +28,26 @@ def random_scenarios(count: int, seed: int, split: Split = "train") -> list[Scen
     return [random_scenario(np.random.default_rng([seed, i]), split) for i in range(count)]
 
 
-def training_worlds(name: str, seed: int, draws: int = DRAWS) -> list[World]:
+def compiled(chosen: Sequence[Scenario], workers: int = 1) -> list[World]:
+    """Scenarios compiled, in so many processes where they are many.
+
+    Raises:
+        InputError: one does not compile.
+    """
+    if workers < 2 or len(chosen) < MANY:
+        return [compile_world(scenario) for scenario in chosen]
+    with worker_pool(workers) as pool:
+        return list(pool.map(compile_world, chosen, chunksize=MANY // 4))
+
+
+def training_worlds(name: str, seed: int, draws: int = DRAWS, workers: int = 1) -> list[World]:
     """Compiled scenarios to train on.
 
     Args:
         name: of a scenario or its file; "library" for all of the library, "random" for draws of the training range.
         seed: of the draws.
         draws: their number.
+        workers: processes; the result does not depend on it.
 
     Raises:
         InputError: unknown scenario, or one that does not compile.
@@ -40,20 +56,21 @@ def training_worlds(name: str, seed: int, draws: int = DRAWS) -> list[World]:
         chosen = random_scenarios(draws, seed)
     else:
         chosen = [load(one) for one in (names() if name == LIBRARY else [name])]
-    return [compile_world(scenario) for scenario in chosen]
+    return compiled(chosen, workers)
 
 
-def trial_worlds(name: str, seed: int, worlds: Sequence[World]) -> Sequence[World]:
+def trial_worlds(name: str, seed: int, worlds: Sequence[World], workers: int = 1) -> Sequence[World]:
     """Where a policy is tried while it learns: of "random", worlds that it does not learn in; else those that it does.
 
     Args:
         name: as of `training_worlds`.
         seed: of the draws.
         worlds: that it learns in.
+        workers: processes.
     """
     if name != RANDOM:
         return worlds
-    return [compile_world(scenario) for scenario in random_scenarios(TRIAL_DRAWS, seed, "validation")]
+    return compiled(random_scenarios(TRIAL_DRAWS, seed, "validation"), workers)
 
 
 def contents(worlds: Sequence[World]) -> list[str]:

@@ -31,6 +31,9 @@ WEIGHTS = {
     "turns-teaches": (1.0, 0.0, 1.0, 0.0),
     "proven": (0.0, 0.0, 0.0, 1.5),
     "turns-proven": (1.0, 0.0, 0.5, 1.5),
+    "proven-teaches": (0.0, 0.0, 2.0, 1.5),
+    "proven-in-turn": (0.5, 0.0, 1.0, 1.5),
+    "proven-only": (0.0, 0.0, 1.0, 3.0),
 }
 """Patterns that are made with `in_turn`: their exponents of waiting, of data, of what they teach, and of e to the surplus."""
 

@@ -45,7 +45,7 @@ PATTERNS: dict[str, Callable[[View, Floats | float], Floats]] = {
 
 Of the crew all are asked in a round, or one ("singly"); with "more", every third of one machine more than the crew; "sure"
 is a crew with a margin. "turns" ask who is best for the rounds waited, weighed by data where the name says so; "proven" ones
-by what rounds have told of each machine."""
+by what rounds have told of each machine, most of all "proven-only"."""
 
 
 def menu_size() -> int:

@@ -7,7 +7,7 @@ import scenarios
 from agents.episodes import play_together
 from agents.greedy_mpc import Belief, GreedyMpc, WholeMpc
 from agents.heuristics import HEURISTICS
-from agents.rollout import play_out
+from agents.rollout import best_of, play_out
 from envs.core import Core, SimulatedLearner
 from envs.observation import MACHINE_FEATURES, N_MACHINE
 from envs.orchestration import OrchestrationEnv
@@ -84,7 +84,7 @@ def test_rollouts_that_cannot_matter_are_left(scenario: Scenario) -> None:
     for b in range(6):
         actions[b, b % 6] = 1.0  # one machine alone, another in every row
     whole = play_out(core(), lambda rows, _: actions[rows])
-    best = play_out(core(), lambda rows, _: actions[rows], 2)
+    best = play_out(core(), lambda rows, _: actions[rows], best_of(2))
     assert np.isfinite(whole).all()
     order = np.argsort(-whole)
     assert best[order[:2]] == pytest.approx(whole[order[:2]], abs=0.0)

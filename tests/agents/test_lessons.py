@@ -9,6 +9,7 @@ import torch
 import scenarios
 from agents.lessons import EVERY, LEAST_LEVEL, ONCE, TRIED, WORST, lessons, lost, moves_tried, scores_of
 from agents.network import MenuNetwork
+from agents.rollout import play_out
 from agents.vecenv import BatchedVecEnv
 from envs.menu import LEVELS, PATTERNS, menu_actions, menu_size
 from fedcore.world import compile_world
@@ -30,11 +31,23 @@ def test_search_leaves_the_episodes_alone_and_is_seeded(worlds):
     seen, everyone = env.reset().copy(), np.arange(6)
     scores = scores_of(env.core, everyone, np.random.default_rng(1))
     assert scores.shape == (6, len(moves_tried()))
-    assert np.isfinite(scores).all()
+    assert np.isfinite(scores.max(axis=1)).all()
     assert np.array_equal(env.core.observe(), seen)
     assert np.array_equal(scores_of(env.core, everyone, np.random.default_rng(1)), scores)
     assert not np.array_equal(scores_of(env.core, everyone, np.random.default_rng(2)), scores)
     assert scores_of(env.core, everyone[4:], np.random.default_rng(1)).shape == (2, len(moves_tried()))
+
+
+def test_only_what_is_certain_to_lose_more_than_the_worst_is_left_unplayed(worlds, monkeypatch):
+    env = BatchedVecEnv(worlds, 6, seed=0)
+    env.reset()
+    scores = scores_of(env.core, np.arange(6), np.random.default_rng(1))
+    monkeypatch.setattr("agents.lessons.play_out", lambda core, decide, floor: play_out(core, decide))
+    whole = scores_of(env.core, np.arange(6), np.random.default_rng(1))
+    unplayed = np.isinf(scores)
+    assert unplayed.any()
+    assert np.array_equal(scores[~unplayed], whole[~unplayed])
+    assert np.array_equal(lost(scores), lost(whole))
 
 
 def test_a_score_is_what_the_move_earns_when_it_is_kept(worlds):

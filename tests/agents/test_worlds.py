@@ -1,6 +1,6 @@
 import numpy as np
 
-from agents.worlds import described, random_scenarios, training_worlds, trial_worlds
+from agents.worlds import compiled, described, random_scenarios, training_worlds, trial_worlds
 from scenarios.generate import RANGES
 
 
@@ -26,3 +26,13 @@ def test_a_policy_for_any_fleet_is_tried_in_worlds_that_it_does_not_learn_in(mon
     assert [w.scenario for w in tried_in] == random_scenarios(2, 0, "validation")
     assert not {w.scenario.name for w in tried_in} & {w.scenario.name for w in worlds}
     assert trial_worlds("two-servers", 0, worlds) is worlds
+
+
+def test_processes_change_nothing_about_what_is_compiled(monkeypatch):
+    monkeypatch.setattr("agents.worlds.MANY", 4)
+    chosen = random_scenarios(5, 0)
+    alone, together = compiled(chosen), compiled(chosen, workers=2)
+    assert [w.scenario for w in together] == chosen
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one.costs, other.costs)
+        assert one.reference == other.reference
