@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.dynamics import learned_after, work_of
+from fedcore.dynamics import learned_after, round_work
 from fedcore.freshness import taught_parts
 
 TO_ALL, TO_MACHINES = 0.3, 0.4
@@ -45,15 +45,11 @@ def appraise(
     """
     for b in range(len(world)):
         here, back = samples[world[b]], np.where(done[b], shares[b], 0.0)
-        coverage, count, part = 0.0, 0, 0.0
-        for k in range(len(back)):
-            if back[k] > 0.0:
-                coverage, count, part = coverage + back[k], count + 1, part + here[k]
-        if count == 0:
+        work, share = round_work(back, here, float(steps[b]), table[b])
+        if work <= 0.0:
             continue
-        rate, ceiling, share_power, scaling, steps_power, cover, overlap, data_power = table[b, :8]
-        work = work_of(coverage, part / here.sum(), float(steps[b]), steps_power, cover, overlap, data_power)
-        standing[b] = learned_after(standing[b], work, 1.0, rate, ceiling * (coverage / count) ** share_power, scaling)
+        rate, ceiling, share_power, scaling = table[b, :4]
+        standing[b] = learned_after(standing[b], work, 1.0, rate, ceiling * share**share_power, scaling)
         taught, expected = taught_parts(back, here), standing[b]
         for k in range(len(back)):
             expected += taught[k] * surplus[b, k]

@@ -242,6 +242,31 @@ def recent_samples(participation: NDArray[np.float64], samples: NDArray[np.float
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
+def round_work(
+    back: NDArray[np.float64], samples: NDArray[np.float64], steps: float, parameters: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Work of one episode's round, 0 where nothing came back, and the mean share of those who did.
+
+    Args:
+        back: (K,) shares that came back.
+        samples: (K,) on each machine.
+        steps: H.
+        parameters: the fields of `Dynamics` in their order.
+    """
+    coverage, count, part, whole = 0.0, 0, 0.0, 0.0
+    for k in range(len(back)):
+        whole += samples[k]
+        if back[k] > 0.0:
+            coverage += back[k]
+            count += 1
+            part += samples[k]
+    if count == 0:
+        return 0.0, 0.0
+    steps_power, cover, overlap, data_power = parameters[4:8]
+    return work_of(coverage, part / whole, steps, steps_power, cover, overlap, data_power), coverage / count
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def learn(
     samples: NDArray[np.float64],
     world: NDArray[np.int64],
@@ -285,7 +310,7 @@ def learn(
         keep, run = 0.0, rounds[b]
         if run > 0:
             keep = MEMORY * (1 - MEMORY**run) / (1 - MEMORY ** (run + 1))
-        rate, ceiling, share_power, scaling, steps_power, cover, overlap, data_power = table[b, :8]
+        rate, ceiling, share_power, scaling = table[b, :4]
         rest_samples, rest_power, fresh_part, fade, _, noise, run_spread, machine_spread, tilt_spread = table[b, 8:]
         if run == 0:
             learned[b], rote[b], tilt[b], start = 0.0, 0.0, 0.0, of_round(key[b], -1)
@@ -294,28 +319,22 @@ def learn(
                 fortune[b, k] = np.exp(luck - 0.5 * machine_spread**2)
                 leaning[b, k] = tilt_spread * normal(start, TILT, k)
                 last_part[b, k] = 0.0
-        coverage, count, part, whole, lately = 0.0, 0, 0.0, 0.0, 0.0
+        lately, back = 0.0, np.where(done[b], shares[b], 0.0)
         for k in range(done.shape[1]):
             here = samples[world[b], k]
-            whole += here
-            if done[b, k]:
-                coverage += shares[b, k]
-                count += 1
-                part += here
             mean = keep * participation[b, k] + (1.0 - keep) * done[b, k]
             participation[b, k] = mean
             if here > 0.0:
                 lately -= here * np.expm1(-mean / FULL_AT)
-        work = work_of(coverage, part / whole, float(steps[b]), steps_power, cover, overlap, data_power)
+        work, share = round_work(back, samples[world[b]], float(steps[b]), table[b])
         if work > 0.0:
-            teach = taught_parts(np.where(done[b], shares[b], 0.0), samples[world[b]])
+            teach = taught_parts(back, samples[world[b]])
             luck, lean, left = 0.0, 0.0, np.exp(-steps[b] / TILT_STEPS)
             for k in range(done.shape[1]):
                 luck += teach[k] * fortune[b, k]
                 lean += teach[k] * leaning[b, k]
             tilt[b] = left * tilt[b] + (1.0 - left) * lean
-            here = ceiling * (coverage / count) ** share_power
-            learned[b] = learned_after(learned[b], work, luck, rate, here, scaling)
+            learned[b] = learned_after(learned[b], work, luck, rate, ceiling * share**share_power, scaling)
             rote[b] = rote_after(rote[b], work, rate, fade)
             fresh = refresh_by(last_part[b], teach, samples[world[b]], float(steps[b]))
             gap = gap_of(rote[b], lately, fresh, rest_samples, rest_power, fresh_part)
