@@ -160,7 +160,8 @@ def _actor_critic_loss(policy: EquivariantActorCritic, taught: Lessons, part: Te
 
 
 def _q_loss(network: nn.Module, taught: Lessons, part: Tensor) -> Tensor:
-    """What the moves that were played earned, and by how much less other moves are worth."""
+    """What the moves that were played earned, and by how much less other moves are worth: the same errors as the critic's and
+    the actor's, in units of returns."""
     values: Tensor = network(taught.observations[part])
     played = values.gather(1, taught.taken[part][:, None])[:, 0]
-    return _squared(played, taught.earned[part]) + 10.0 * _apart(values, ONCE * taught.lost[part])
+    return 0.5 * _squared(played, taught.earned[part]) + 5.0 / ONCE**2 * _apart(values, ONCE * taught.lost[part])
