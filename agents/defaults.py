@@ -47,7 +47,7 @@ class DefaultsOptions:
     algorithms: tuple[Literal["ppo", "dqn"], ...] = ("ppo", "dqn")
     seed: int = 0
     steps: int | None = None
-    episodes: int = 40
+    episodes: int = 160
     draws: int = 12
     workers: int = 2
     folder: Path = POLICIES

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.base import Orchestrator
-from agents.benchmark import BEST_STATIC, benchmark
+from agents.benchmark import BEST_STATIC, HELD_OUT_SEED
 from agents.best_static import search_static
+from agents.episodes import play_together
 from agents.heuristics import HEURISTICS
 from agents.statistics import iqm
 from agents.tables import Grid
@@ -54,13 +55,11 @@ def quality(
         heuristics: names.
         on_scenario: called with each name when it is done.
     """
-    out = []
+    out, seeds = [], [HELD_OUT_SEED + i for i in range(episodes)]
     for scenario in scenarios:
         agents = [*policies, *(HEURISTICS[name]() for name in heuristics), search_static(compile_world(scenario)).policy]
-        scores: dict[str, list[float]] = {}
-        for result in benchmark(agents, scenario, episodes):
-            scores.setdefault(result.agent, []).append(float(np.exp(result.log_efficiency)))
-        out.append(Quality(scenario.name, {name: float(iqm(np.array(values))) for name, values in scores.items()}))
+        logs = {agent.name: [r.log_efficiency for r in play_together(agent, scenario, seeds)] for agent in agents}
+        out.append(Quality(scenario.name, {name: float(iqm(np.exp(values))) for name, values in logs.items()}))
         on_scenario(scenario.name)
     return out
 
