@@ -69,6 +69,7 @@ def main() -> None:
         import scenarios
         from agents.benchmark import BEST_STATIC, benchmark, compare, orchestrator, summarise
         from agents.best_static import search_static
+        from agents.content import code_of
         from agents.fine_tune import FineTuneRecipe, fine_tune
         from agents.frozen import FrozenPolicy, freeze, load_policy
         from agents.heuristics import HEURISTICS
@@ -92,7 +93,7 @@ def main() -> None:
     # The networks are small: a second thread costs more than it brings.
     torch.set_num_threads(1)
     steps = options.steps or (FineTuneRecipe() if start else RECIPES[options.algo]).steps
-    content = content_key(*contents(worlds), *([start.card.digest] if start else []))
+    content = content_key(code_of("agents.recipes"), *contents(worlds), *([start.card.digest] if start else []))
     folder = run_folder(options, options.scenario if several else scenario.name, steps, content)
     path = folder / "policy.safetensors"
     console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), {world.arrays.machines} machines -> {folder}")

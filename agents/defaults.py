@@ -15,11 +15,13 @@ from typing import Literal
 
 import numpy as np
 
+from agents.content import code_of
 from agents.frozen import POLICIES, FrozenPolicy, freeze, load_policy
 from agents.heuristics import HEURISTICS
 from agents.quality import Quality, quality, quality_grid
 from agents.worlds import DRAWS, RANDOM, TRIAL_DRAWS, contents, described, random_scenarios, training_worlds, trial_worlds
 from fedcore.files import content_key, write_text
+from fedcore.world import World
 from scenarios import load, names
 
 HELD_OUT_DRAWS = 1_000
@@ -38,7 +40,7 @@ class DefaultsOptions:
         steps: environment steps of each; by default the recipes'.
         episodes: held-out simulated episodes per agent and scenario.
         draws: random scenarios per split to judge on.
-        workers: processes for the search that training starts from.
+        workers: processes that compile scenarios and search what training starts from.
         folder: for the policies.
         runs: folder for checkpoints and TensorBoard files.
         page: where the tables go.
@@ -55,8 +57,8 @@ class DefaultsOptions:
     page: Path = Path("docs/policies.md")
 
 
-def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
-    """Train one policy and write it.
+def trained(algorithm: str, options: DefaultsOptions, worlds: Sequence[World], tried_in: Sequence[World]) -> FrozenPolicy:
+    """Train one policy in some worlds, by what it does in others, and write it.
 
     Raises:
         InputError: a file cannot be written.
@@ -67,11 +69,10 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
     from agents.recipes import RECIPES, train
 
     torch.set_num_threads(1)  # as train_agent.py
-    with console.status("compiling random scenarios"):
-        worlds = training_worlds(RANDOM, options.seed, workers=options.workers)
-        tried_in = trial_worlds(RANDOM, options.seed, worlds, options.workers)
-    steps = options.steps or RECIPES[algorithm].steps
-    content, known = content_key(steps, *contents(worlds)), content_key(repr(RECIPES[algorithm].warm), *contents(worlds))
+    recipe = RECIPES[algorithm]
+    steps, where = options.steps or recipe.steps, contents(worlds)
+    content = content_key(steps, repr(recipe), code_of("agents.recipes"), *where)
+    known = content_key(repr(recipe.warm), code_of("agents.warm_start"), *where)
     folder = options.runs / f"{algorithm}-default-seed{options.seed}-{content[:6]}"
     start = time.monotonic()
     with training_bar(algorithm, steps) as (on_step, on_note):
@@ -89,7 +90,7 @@ def trained(algorithm: str, options: DefaultsOptions) -> FrozenPolicy:
 
 
 def judged(policies: Sequence[FrozenPolicy], options: DefaultsOptions) -> dict[str, list[Quality]]:
-    """Play everyone on the library and on random scenarios of both other splits, beside the strongest heuristic."""
+    """Play everyone on the library and on random scenarios of both other splits, beside the strongest heuristics."""
     from agents.cli import progress_bar
 
     library = [load(name) for name in names()]
@@ -121,10 +122,11 @@ def page(rows: dict[str, list[Quality]], policies: Sequence[str], options: Defau
 worth in rounds of episodes is found by playing on from there in simulation ([lessons.py](../agents/lessons.py)) and learnt
 first ([warm_start.py](../agents/warm_start.py)), then PPO or DQN ([recipes.py](../agents/recipes.py)) go on, and the best
 policy by the same few episodes ([trial.py](../agents/trial.py)), of {TRIAL_DRAWS} random scenarios of the validation range, is
-kept. Those that it is judged on below are other draws; nothing was chosen by the library or out of distribution.
+kept. Those that it is judged on below are other draws: which policy is kept was not chosen by them, nor by the library.
 
 Simulated, {options.episodes} held-out episodes each. Figures are interquartile means of efficiency (the reference policy
-has 1); ratios are of such means, over the strongest heuristic and over the best fixed decision, searched on each scenario.
+has 1); ratios are of such means, over the better of `enough` and `proven` and over the best fixed decision, searched on each
+scenario.
 """
     for split, table in rows.items():
         text += f"\n## {titles[split]}\n\n{summary(table, policies)}\n\n{quality_grid(table, policies, '').markdown()}\n"
@@ -155,7 +157,12 @@ def main() -> None:
     options = tyro.cli(DefaultsOptions)
     for name in ("episodes", "draws"):
         positive(name, getattr(options, name))
-    policies: dict[str, FrozenPolicy] = {algorithm: trained(algorithm, options) for algorithm in options.algorithms}
+    policies: dict[str, FrozenPolicy] = {}
+    if options.algorithms:
+        with console.status("compiling random scenarios"):
+            worlds = training_worlds(RANDOM, options.seed, workers=options.workers)
+            tried_in = trial_worlds(RANDOM, options.seed, worlds, options.workers)
+        policies = {algorithm: trained(algorithm, options, worlds, tried_in) for algorithm in options.algorithms}
     for path in sorted(options.folder.glob("*-default.safetensors")):
         loaded = load_policy(path)
         policies.setdefault(path.stem.removesuffix("-default"), FrozenPolicy(loaded.network, loaded.card, path.stem))

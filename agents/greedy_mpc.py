@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from agents.base import Orchestrator
 from agents.family import Family, ranked
-from agents.rollout import best_of, play_out
+from agents.rollout import Floor, best_of, play_out
 from envs.core import Core, SimulatedLearner
 from envs.memory import AGE, DOWN_BPS, LOST, SLOW, UP_BPS
 from envs.observation import MACHINE_FEATURES, N_FLEET, View, machines_of, split
-from fedcore.dynamics import recent_samples, remember
+from fedcore.dynamics import recent_samples, remember, rote_after, round_work
 from fedcore.fleet import columns as c
 from fedcore.fleet.conditions import HOT_FROM
 from fedcore.freshness import refresh
@@ -75,12 +75,11 @@ class Belief:
         if self.round:
             done = m["last_outcome"] > 0.5
             self.participation = remember(self.participation, done[None], np.array([self.round - 1]))
-            part = np.array([samples[done].sum() / samples.sum()])
-            steps = np.array([10.0 ** f["last_steps"]])
-            work = d.work(np.array([m["last_share"][done].sum()]), part, steps)
-            _, self.rote = d.advance(np.zeros(1), self.rote, work)
+            back, steps = np.where(done, m["last_share"], 0.0), float(10.0 ** f["last_steps"])
             if done.any():
-                self.fresh = refresh(self.last_part, np.where(done, m["last_share"], 0.0), samples, float(steps[0]))
+                work, _ = round_work(back, samples, steps, self.core.dynamics_table[0])
+                self.rote = rote_after(self.rote, work, d.rate, d.gap_fade)
+                self.fresh = refresh(self.last_part, back, samples, steps)
         gap = d.gap(self.rote, recent_samples(self.participation, samples[None]), np.array([self.fresh]))
         learner = self.core.learner
         assert isinstance(learner, SimulatedLearner)
@@ -160,19 +159,18 @@ class GreedyMpc(Orchestrator):
         best = 0
         if not self.belief.core.end_reasons().any():  # else a budget is all but spent, as far as rounding tells
             everyone = np.arange(len(self.policies.rank))
-            first = self._scores(everyone, np.zeros(1, dtype=np.int64), self.finalists)[:, 0]
+            first = self._scores(everyone, np.zeros(1, dtype=np.int64), best_of(self.finalists))[:, 0]
             last = np.sort(np.argsort(-first, kind="stable")[: self.finalists])
             others = self._scores(last, np.arange(1, self.samples))
             best = int(last[np.argmax(first[last] + others.sum(axis=1))])
         return self.policies.decide(np.array([best]), observation[None])[0]
 
-    def _scores(self, policies: NDArray[np.int64], futures: NDArray[np.int64], wanted: int | None = None) -> Floats:
+    def _scores(self, policies: NDArray[np.int64], futures: NDArray[np.int64], floor: Floor | None = None) -> Floats:
         """ln efficiency of policies (P,) in futures (M,), (P, M)."""
         assert self.belief is not None
         assert self.policies is not None
         family, which = self.policies, np.repeat(policies, len(futures))
         core = self.belief.core.copies(np.tile(futures, len(policies)))
-        floor = None if wanted is None else best_of(wanted)
         return play_out(core, lambda rows, seen: family.decide(which[rows], seen), floor).reshape(len(policies), len(futures))
 
 

@@ -31,8 +31,7 @@ TRIED = (
     "crew", "crew-singly", "best", "two", "thriftiest", "most-data", "turns-teaches", "proven", "turns-proven",
     "proven-teaches", "proven-in-turn", "proven-only",
 )  # fmt: skip
-"""Patterns that the search tries: of all, those by which the best move kept was better anywhere, and that policies then made
-(docs/policies.md)."""
+"""Patterns that the search tries: those by which the best move kept was better anywhere, and that policies then made."""
 LEAST_LEVEL = LEVELS - 2
 """Of the intervals on the menu, the two longest are tried."""
 EVERY = 3
@@ -64,7 +63,8 @@ def scores_of(
         follows: whose moves are made from the next round on; None keeps the move.
 
     Returns:
-        (N, moves tried) log-efficiencies; minus infinity where a move is certain to lose more than `WORST`.
+        (N, moves tried) log-efficiencies; minus infinity where a move is certain to lose more than `WORST`, or
+        `ONCE` times that where moves are made once.
     """
     moves, n = moves_tried(), len(which)
     most = WORST if follows is None else ONCE * WORST

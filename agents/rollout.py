@@ -11,13 +11,13 @@ from envs.core import Core
 
 Floats = NDArray[np.float64]
 Decide = Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
-Floor = Callable[[Floats], Floats | float]
-"""From log-efficiencies (B,), minus infinity of those that still run, to the least that is of interest, (B,) or one for all."""
+Floor = Callable[[Floats], Floats]
+"""From log-efficiencies, minus infinity of those that still run, to the least that is of interest of each; (B,) both."""
 
 
 def best_of(wanted: int) -> Floor:
     """So many of the best are of interest."""
-    return lambda scores: float(np.partition(scores, -wanted)[-wanted]) if len(scores) > wanted else -np.inf
+    return lambda scores: np.full(len(scores), np.partition(scores, -wanted)[-wanted] if len(scores) > wanted else -np.inf)
 
 
 def play_out(core: Core, decide: Decide, floor: Floor | None = None) -> Floats:
@@ -35,7 +35,7 @@ def play_out(core: Core, decide: Decide, floor: Floor | None = None) -> Floats:
         running = reason == 0
         out[rows[~running]] = core.log_efficiency()[~running]
         if floor is not None:
-            running &= core.log_efficiency_bound() > np.broadcast_to(floor(out), out.shape)[rows]
+            running &= core.log_efficiency_bound() > floor(out)[rows]
         if not running.all():
             goes_on = np.flatnonzero(running)
             rows, core = rows[goes_on], core.copies(goes_on)

@@ -8,7 +8,9 @@ a shorter last round would do. The last two cheat: no orchestrator can know that
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from agents.frozen import load_policy
 from agents.tables import Grid
 from agents.worlds import compiled, random_scenarios
 from envs.core import REACHED, Core, SimulatedLearner
-from envs.crews import in_turn
+from envs.crews import WEIGHTS, in_turn
 from envs.menu import LEVELS, PATTERNS, interval_at, menu_actions
 from envs.observation import split
 from envs.spaces import share_entries
@@ -46,8 +48,6 @@ class Player:
         core: episodes of one world, not begun.
     """
 
-    name = "`proven`, longest H"
-
     def __init__(self, core: Core) -> None:
         self.dynamics, self.samples = core.world().dynamics, core.samples[0]
 
@@ -59,31 +59,19 @@ class Player:
 class Learned(Player):
     """A frozen policy's likeliest moves."""
 
-    policy = ""
+    def __init__(self, policy: str, core: Core) -> None:
+        super().__init__(core)
+        self.network = load_policy(policy).network
 
     def decide(self, core: Core, rows: Ints, seen: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Player.decide`."""
         with torch.inference_mode():
-            rated = load_policy(self.policy).network(torch.from_numpy(seen))
+            rated = self.network(torch.from_numpy(seen))
         return menu_actions(rated.argmax(dim=1).numpy(), seen)
-
-
-class Ppo(Learned):
-    """PPO's."""
-
-    name = policy = "ppo-default"
-
-
-class Dqn(Learned):
-    """DQN's."""
-
-    name = policy = "dqn-default"
 
 
 class Ending(Player):
     """`proven`, with the shortest interval that reaches the target in this very round, where one does."""
-
-    name = "the same, told when a shorter last round will do"
 
     def decide(self, core: Core, rows: Ints, seen: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Player.decide`."""
@@ -98,7 +86,6 @@ class Ending(Player):
 class Told(Player):
     """`proven` that also weighs machines by their true luck and tilt."""
 
-    name = "the same, told every machine's luck and tilt"
     tilt_weight = 5.0
 
     def __init__(self, core: Core) -> None:
@@ -112,7 +99,7 @@ class Told(Player):
     def decide(self, core: Core, rows: Ints, seen: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Player.decide`."""
         view = split(seen.astype(np.float64))
-        view.machine["surplus"] = 1.5 * view.machine["surplus"] + self.worth[rows]
+        view.machine["surplus"] = WEIGHTS["proven"][3] * view.machine["surplus"] + self.worth[rows]
         return whole_models(seen, in_turn(view, interval_at(seen, np.full(len(rows), LONGEST)), 0.0, surplus=1.0))
 
 
@@ -123,7 +110,6 @@ class Bayes(Player):
     expected to gain, its luck taken `HOPE` standard deviations above the mean, as an upper confidence bound.
     """
 
-    name = "expected gains by Bayes' rule in place of `surplus`"
     HOPE = 0.3
 
     def __init__(self, core: Core) -> None:
@@ -180,6 +166,9 @@ class Bayes(Player):
             for at, b in enumerate(rows):
                 if back[at].any():
                     self._take_in(b, back[at], float(core.steps[at]), float(core.progress[at]))
+                else:
+                    lately = remember(self.participation[b : b + 1], back[at][None] > 0.0, np.array([self.rounds]))
+                    self.participation[b] = lately[0]
             self.rounds = int(core.round[0])
         view = split(seen.astype(np.float64))
         steps = interval_at(seen, np.full(len(rows), LONGEST))
@@ -198,7 +187,15 @@ class Bayes(Player):
         return whole_models(seen, in_turn(view, steps, 0.0, surplus=1.0))
 
 
-PLAYERS: tuple[type[Player], ...] = (Player, Bayes, Ppo, Dqn, Ending, Told)
+PLAYERS: dict[str, Callable[[Core], Player]] = {
+    "`proven`, longest H": Player,
+    "ppo-default": partial(Learned, "ppo-default"),
+    "dqn-default": partial(Learned, "dqn-default"),
+    "`proven`, expected gains by Bayes' rule in place of `surplus`": Bayes,
+    "`proven`, told when a shorter last round will do": Ending,
+    "`proven`, told every machine's luck and tilt": Told,
+}
+"""Name -> who plays; the first is what the others are held against."""
 
 
 def whole_models(seen: NDArray[np.float32], shares: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -208,17 +205,17 @@ def whole_models(seen: NDArray[np.float32], shares: NDArray[np.floating]) -> NDA
     return actions
 
 
-def play(kind: type[Player], world: World, episodes: int) -> float:
-    """Mean ln efficiency of held-out episodes."""
+def play(begin: Callable[[Core], Player], world: World, episodes: int, first_seed: int) -> Floats:
+    """ln efficiencies of held-out episodes."""
     core = Core([world], episodes, SimulatedLearner(), "efficiency")
-    core.reset(np.arange(episodes), [np_random(FIRST_SEED + i)[0] for i in range(episodes)])
-    player, scores, rows = kind(core), np.zeros(episodes), np.arange(episodes)
+    core.reset(np.arange(episodes), [np_random(first_seed + i)[0] for i in range(episodes)])
+    player, scores, rows = begin(core), np.zeros(episodes), np.arange(episodes)
     while len(rows):
         _, reason = core.step(player.decide(core, rows, core.observe().copy()))
         scores[rows[reason > 0]] = core.log_efficiency()[reason > 0]
         goes_on = np.flatnonzero(reason == 0)
         rows, core = rows[goes_on], core.copies(goes_on)
-    return float(scores.mean())
+    return scores
 
 
 @dataclass(frozen=True)
@@ -241,10 +238,16 @@ def main() -> None:
     where = {"library": compiled([load(name) for name in names()])}
     for split_, title in (("validation", "validation"), ("ood", "out of distribution")):
         where[title] = compiled(random_scenarios(options.draws, DRAWS_SEED, split_))  # type: ignore[arg-type]
-    rows = []
-    for kind in track(PLAYERS, "players"):
-        means = [np.mean([play(kind, world, options.episodes) for world in worlds]) for worlds in where.values()]
-        rows.append((kind.name, *(f"{mean:.2f}" for mean in means)))
+    rows, first = list[tuple[str, ...]](), dict[str, Floats]()
+    for name, begin in track(PLAYERS.items(), "players"):
+        cells = []
+        for title, worlds in where.items():
+            seeds = range(FIRST_SEED, FIRST_SEED + options.episodes * len(worlds), options.episodes)
+            got = np.stack([play(begin, each, options.episodes, seed) for each, seed in zip(worlds, seeds, strict=True)])
+            beyond = (got - first.setdefault(title, got)).mean(axis=1)  # luck is another in every scenario
+            error = 1.96 * float(beyond.std(ddof=1)) / np.sqrt(len(worlds))
+            cells.append(f"{got.mean():.2f}" + ("" if got is first[title] else f" ({beyond.mean():+.3f} +- {error:.3f})"))
+        rows.append((name, *cells))
     print(Grid("mean ln efficiency", ("player", *where), tuple(rows)).markdown())
 
 
