@@ -93,7 +93,8 @@ def main() -> None:
     # The networks are small: a second thread costs more than it brings.
     torch.set_num_threads(1)
     steps = options.steps or (FineTuneRecipe() if start else RECIPES[options.algo]).steps
-    content = content_key(code_of("agents.recipes"), *contents(worlds), *([start.card.digest] if start else []))
+    code = code_of("agents.fine_tune" if start else "agents.recipes")
+    content = content_key(code, *contents(worlds), *([start.card.digest] if start else []))
     folder = run_folder(options, options.scenario if several else scenario.name, steps, content)
     path = folder / "policy.safetensors"
     console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), {world.arrays.machines} machines -> {folder}")

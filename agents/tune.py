@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.content import code_of
 from agents.lessons import Lessons
-from agents.recipes import PPORecipe, build, write_torch
+from agents.recipes import PPORecipe, build
 from agents.trial import trial
 from agents.warm_start import WarmStart, teach, warm_start
 from agents.worlds import RANDOM, contents, training_worlds, trial_worlds
@@ -86,8 +87,7 @@ def make_lessons(path: Path, worlds: list[World], options: TuneOptions) -> None:
     recipe = WarmStart()
     model = build("ppo", worlds, options.seed, None, PPORecipe())
     smaller = replace(recipe, envs=max(1, round(options.lessons * recipe.envs)))
-    taught = warm_start(model, worlds, smaller, options.seed, options.workers)
-    write_torch(path, vars(taught))
+    warm_start(model, worlds, smaller, options.seed, options.workers, kept=path)
 
 
 def propose(known: list[dict[str, Any]], options: TuneOptions) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def main() -> None:
     with console.status("compiling random scenarios"):
         worlds = training_worlds(RANDOM, options.seed, workers=options.workers)
         tried_in = list(trial_worlds(RANDOM, options.seed, worlds, options.workers))
-    key = content_key(WarmStart(), options.seed, options.lessons, *contents(worlds))
+    key = content_key(WarmStart(), code_of("agents.tune"), options.seed, options.lessons, *contents(worlds))
     folder = options.runs / f"tune-{key[:6]}"
     path, finished = folder / "lessons.pt", folder / "trials.json"
     if not path.is_file():

@@ -100,11 +100,12 @@ def warm_start(
                 taught += [lessons(*job) for job in jobs]
             else:
                 taught += [job.result() for job in [pool.submit(lessons, *job) for job in jobs]]
-            on_note(f"learning from {sum(len(part.taken) for part in taught):,} searches")
-            teach(model, join(taught), recipe, seed)
+            taught = [join(taught)]
+            on_note(f"learning from {len(taught[0].taken):,} searches")
+            teach(model, taught[0], recipe, seed)
     if kept is not None:
-        write_torch(kept, dict(vars(join(taught))))
-    return join(taught)
+        write_torch(kept, vars(taught[0]))
+    return taught[0]
 
 
 def actor(model: BaseAlgorithm) -> MenuNetwork:

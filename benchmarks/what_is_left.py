@@ -28,7 +28,6 @@ from envs.menu import LEVELS, PATTERNS, interval_at, menu_actions
 from envs.observation import split
 from envs.spaces import share_entries
 from fedcore.dynamics import TILT_STEPS, learned_after, recent_samples, remember, rote_after, round_work
-from fedcore.fleet import columns as c
 from fedcore.fleet.draws import PROGRESS, TILT, normal, of_round
 from fedcore.freshness import refresh_by, taught_parts
 from fedcore.world import World
@@ -162,7 +161,7 @@ class Bayes(Player):
         """See `Player.decide`."""
         machines = core.max_machines
         if core.round[0] > 0:
-            back = np.where(core.telemetry[:, :, c.STATUS] == c.DONE, core.shares, 0.0)
+            back = np.where(core.came_back, core.shares, 0.0)
             for at, b in enumerate(rows):
                 if back[at].any():
                     self._take_in(b, back[at], float(core.steps[at]), float(core.progress[at]))

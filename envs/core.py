@@ -201,6 +201,11 @@ class Core:
         return Dynamics(*self.dynamics_table.T)
 
     @property
+    def came_back(self) -> Bools:
+        """Whose blocks came back in the last round, (B, K_max)."""
+        return np.asarray(self.telemetry[:, :, c.STATUS] == c.DONE)
+
+    @property
     def parameters(self) -> Floats:
         """Each episode's machines, (B, K_max, N_PARAMETERS)."""
         return self.fleets.parameters[self.world_index]
@@ -278,10 +283,9 @@ class Core:
         self.gain = progress - self.progress
         self.trend = 0.7 * self.trend + 0.3 * self.gain
         self.progress = progress
-        done = self.telemetry[:, :, c.STATUS] == c.DONE
         in_rows(
             appraise, (self.samples,),
-            (self.world_index, done, decisions.shares, decisions.steps, self.dynamics_table, progress, self.standing,
+            (self.world_index, self.came_back, decisions.shares, decisions.steps, self.dynamics_table, progress, self.standing,
              self.surplus),
         )  # fmt: skip
         self.spent = self.spent + self.totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
@@ -306,7 +310,7 @@ class Core:
             (self.world_index, self.conditions, decisions.index, self.steps, self.spent[:, 0].copy(), self.key, self.round,
              self.telemetry, self.totals, self.shares, self.heard, self.observed),
         )  # fmt: skip
-        return self.learner.advance(self, decisions, self.telemetry[:, :, c.STATUS] == c.DONE)
+        return self.learner.advance(self, decisions, self.came_back)
 
     def end_reasons(self) -> Ints:
         """Why episodes have ended, (B,) indices into END_REASONS; 0 where they go on."""

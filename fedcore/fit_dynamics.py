@@ -148,7 +148,7 @@ def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
     return model.work(rounds.coverage, rounds.data, rounds.steps) * context
 
 
-def predict(model: Dynamics, rounds: Rounds, luck: float = 1.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def predict(model: Dynamics, rounds: Rounds) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Progress after every round, (R,) each: predicted from the run's start alone, and from what was measured before it."""
     work = _work(model, rounds)
     path, step = np.empty_like(work), np.empty_like(work)
@@ -159,7 +159,7 @@ def predict(model: Dynamics, rounds: Rounds, luck: float = 1.0) -> tuple[NDArray
     for r in range(int(lengths.max())):
         going = lengths > r
         at = starts[going] + r
-        now = (work[at], rounds.share[at], luck)
+        now = (work[at], rounds.share[at])
         near, _ = model.advance(rounds.before[at] + gap[going], rote[going], *now)
         learned[going], rote[going] = model.advance(learned[going], rote[going], *now)
         gap[going] = model.gap(rote[going], rounds.samples[at], rounds.fresh[at])

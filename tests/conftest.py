@@ -5,16 +5,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import pytest
 
-# Tests that keep their work apart start processes: what these compile is kept where the others find it. numba reads it once.
-_KEPT = Path(os.environ.get("INTRAFED_CACHE", "~/.cache/intrafed")).expanduser()
-os.environ.setdefault("NUMBA_CACHE_DIR", str(_KEPT / "numba-of-tests"))
+from fedcore.files import cache_folder
 
-from fedcore.remote.node import Node  # noqa: E402
-from fedcore.remote.transport import Arrival  # noqa: E402
+# Tests that keep their work apart start processes: what these compile is kept where the others find it. numba reads it once.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder("numba-of-tests")))
+
+from fedcore.remote.node import Node
+from fedcore.remote.transport import Arrival
 
 
 class Threads:
