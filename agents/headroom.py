@@ -1,4 +1,5 @@
-"""How much each library scenario leaves to be gained: `python -m agents.headroom`, written to docs/scenarios.md.
+"""How much each library scenario leaves to be gained: `python -m agents.headroom`, written to docs/scenarios.md and a page
+for each scenario in docs/scenarios/.
 
 Plays every heuristic, the best fixed decision and the clairvoyant planner on the same held-out simulated episodes of every
 scenario. Finished scenarios are kept, so an interrupted run resumes, and a changed scenario is the only one that is played
@@ -18,6 +19,7 @@ from agents.benchmark import HELD_OUT_SEED, Comparison, EpisodeResult, benchmark
 from agents.best_static import search_static
 from agents.clairvoyant import CLAIRVOYANT, play_clairvoyant
 from agents.heuristics import HEURISTICS
+from agents.scenario_page import scenario_page
 from agents.tables import Grid
 from envs.orchestration import OrchestrationEnv
 from fedcore.dynamics import load_calibration
@@ -41,7 +43,7 @@ class HeadroomOptions:
         scenarios: names or files; all of the library by default.
         episodes: held-out simulated episodes of each agent.
         workers: processes, one core each.
-        output: the page.
+        output: the page of all; each scenario's own goes into the folder of that name beside it.
     """
 
     scenarios: tuple[str, ...] = ()
@@ -141,15 +143,15 @@ def _factor(comparison: Comparison) -> str:
     return f"x {comparison.factor:.2f} ({np.exp(comparison.low):.2f} .. {np.exp(comparison.high):.2f})"
 
 
-def grid(rows: list[Headroom]) -> Grid:
-    """The table."""
+def grid(rows: list[Headroom], folder: str) -> Grid:
+    """The table; `folder` has each scenario's own page."""
     return Grid(
         "Head-room",
         ("scenario", "what it is hard about", "machines", "T_ref, s", "best heuristic", "ln efficiency", "best-static",
          "ln efficiency", "best-static over heuristic", "clairvoyant", "clairvoyant over best-static", "over heuristic"),
         tuple(
             (
-                h.scenario,
+                f"[{h.scenario}]({folder}/{h.scenario}.md)",
                 h.title,
                 str(h.machines),
                 f"{h.reference_s:.0f}",
@@ -167,8 +169,8 @@ def grid(rows: list[Headroom]) -> Grid:
     )  # fmt: skip
 
 
-def page(rows: list[Headroom], episodes: int) -> str:
-    """The page in Markdown."""
+def page(rows: list[Headroom], episodes: int, folder: str = "scenarios") -> str:
+    """The page in Markdown; `folder` has each scenario's own."""
     usual, often = Counter(h.static for h in rows).most_common(1)[0]
     there = [h.foresight.factor for h in rows if h.static == usual]
     still = [h.scenario for h in rows if h.foresight.factor < LEAST_FACTOR]
@@ -177,9 +179,10 @@ def page(rows: list[Headroom], episodes: int) -> str:
     text = f"""# Scenarios
 
 Made by `python -m agents.headroom --episodes {episodes}`. The first word of a name is its family (older names aside). Each
-file of [scenarios/library](../scenarios/library) describes its fleet at length and marks what is a citable figure and what an
-assumption; `python -m scenarios.fit_links` turns recorded links into a file's `link:` fields, and `random_scenario`
-([scenarios/generate.py](../scenarios/generate.py)) draws fleets for training, validation and out of distribution.
+has a page of its own with its fleet (first column), made from its file in [scenarios/library](../scenarios/library), which
+marks what is a citable figure and what an assumption; `python -m scenarios.fit_links` turns recorded links into a file's
+`link:` fields, and `random_scenario` ([scenarios/generate.py](../scenarios/generate.py)) draws fleets for training, validation
+and out of distribution.
 
 Simulated, {episodes} held-out episodes each (seeds {HELD_OUT_SEED} onwards). *ln efficiency* is 0 for the reference policy,
 which needs T_ref seconds. The best of {len(HEURISTICS)} heuristics is chosen on these very episodes, which favours it a little;
@@ -196,7 +199,7 @@ happens to be high. So no orchestrator should be expected to gain all of it; whe
 react to. Its plans come from rollouts, not from an exhaustive search: even better ones may exist.
 Where the best fixed decision is "{usual}", it gains x {min(there):.2f} to x {max(there):.2f}.
 
-{grid(rows).markdown()}
+{grid(rows, folder).markdown()}
 """
     if thin:
         text += f"\nNeither gains x {LEAST_FACTOR} over the best heuristic, so with nothing to teach: {', '.join(thin)}.\n"
@@ -210,7 +213,11 @@ def main() -> None:
     import tyro
 
     options = tyro.cli(HeadroomOptions)
-    text = page(headrooms(options), options.episodes)
+    rows = headrooms(options)
+    folder = options.output.with_suffix("")
+    for name, row in zip(options.scenarios or names(), rows, strict=True):
+        write_text(folder / f"{row.scenario}.md", scenario_page(load(name), row, options.episodes))
+    text = page(rows, options.episodes, folder.name)
     write_text(options.output, text)
     print(text)
 

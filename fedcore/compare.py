@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.comparison.entries import chosen, entry_of
+from fedcore.comparison.probe_table import probe_table
 from fedcore.comparison.runs import REFERENCE, RunSpec, play
 from fedcore.comparison.tables import cells, csv_text, foretold, markdown, row_of, target_of
 from fedcore.files import cache_folder, content_key, write_bytes, write_text
@@ -18,7 +19,7 @@ from fedcore.parallel import Job, run_kept
 from scenarios import load
 from scenarios.errors import InputError, told
 
-VERSION = 3
+VERSION = 4
 """Part of every kept run's name: raise it when a change of the code changes what a run gives."""
 
 
@@ -133,9 +134,17 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
         own = [quality for run in group for quality in run["personal"]]
         if own:
             text += f"\n{name}: the machines' own models reach {sum(own) / len(own):.3f} on average.\n"
+    for name, group in played.items():
+        lacking = dict.fromkeys(machine for run in group for machine in run["lacking"])
+        if lacking:
+            text += f"\n{name}: too little memory for its blocks, so resting: {', '.join(lacking)}.\n"
     for name, sentences in refused.items():
         text += f"\n{name} was not played: {sentences[0]}\n"
     text += "\n" + markdown(foretold(played))
+    probes = probe_table(played)
+    if len(probes[0]) > 1:
+        text += "\nThe encoder that each run ends with, which may have cost less than the budgets (95 % intervals):\n\n"
+        text += markdown(probes)
     best = sorted(rows[1:], key=lambda row: -sum(row.quality["time_s"]))
     names = options.plot or tuple(row.name for row in best[:9])
     shown = {name: played[name] for name in dict.fromkeys((REFERENCE, *names)) if name in played}

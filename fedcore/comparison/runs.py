@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedcore.comparison.capacity import capacity_shares
+from fedcore.comparison.capacity import capacity_shares, level_costs, memory_bytes
 from fedcore.comparison.entries import entry_of
-from fedcore.costs import BlockCost, cost_of_share
+from fedcore.costs import BlockCost
 from fedcore.data.dataset import Dataset
 from fedcore.data.loading import load_images
 from fedcore.encoders import ENCODERS
@@ -68,23 +70,52 @@ def _dataset(spec: RunSpec, scenario: Scenario) -> Dataset | None:
 
 
 def reference_budgets(scenario: Scenario, whole: BlockCost, spec: RunSpec) -> dict[str, float]:
-    """Time, energy and bytes of `rounds` rounds of whole models on this fleet, without any training."""
+    """Time, energy and bytes of `rounds` rounds of whole models on this fleet, without any training.
+
+    Raises:
+        InputError: no machine's memory holds the whole model.
+    """
     player = FleetPlayer(scenario, spec.seed)
-    cost = RoundCost.of(whole)
+    holds = memory_bytes(scenario) >= whole.memory_bytes
+    if not holds.any():
+        raise InputError(
+            f"scenario {scenario.name}: no machine has the {whole.memory_bytes / 1e6:.1f} MB that training the whole model "
+            "takes, so FedAvg, whose costs are everyone's budgets, cannot play; expected more memory_mb, or a smaller encoder "
+            "or batch"
+        )
+    costs = [RoundCost.of(whole) if fits else None for fits in holds]
     spent = np.zeros(3)
     for _ in range(spec.rounds):
-        played = player.play([cost] * len(scenario.fleet.machines), spec.steps)
+        played = player.play(costs, spec.steps)
         spent += (played.time_s, played.energy_j, played.bytes)
     return dict(zip(("time_s", "energy_j", "bytes"), (float(v) for v in spent), strict=True))
 
 
-def round_costs(training: FederatedTraining, shares: list[float], steps: int) -> list[RoundCost | None]:
-    """What the next round asks of every machine."""
-    method, server = training.method, training.server
-    return [
-        None if block is None else method.cost(server, k, block, steps, training.engine.recipe)
-        for k, block in enumerate(training.plan(shares))
-    ]
+def round_costs(
+    training: FederatedTraining, shares: Sequence[float], steps: int, holds_bytes: NDArray[np.float64]
+) -> tuple[list[float], list[RoundCost | None]]:
+    """What the next round asks of every machine; whose memory does not hold its block rests.
+
+    Args:
+        training: before that round.
+        shares: that the method is given.
+        steps: H.
+        holds_bytes: (K,) memory.
+
+    Returns:
+        The shares without those who rest, and the costs.
+    """
+    method, server, left = training.method, training.server, list(shares)
+    while True:
+        costs = [
+            None if block is None else method.cost(server, k, block, steps, training.engine.recipe)
+            for k, block in enumerate(training.plan(left))
+        ]
+        resting = [k for k, cost in enumerate(costs) if cost is not None and cost.memory_bytes > holds_bytes[k]]
+        if not resting:
+            return left, costs
+        # Anew without them: what one machine trains may depend on who else takes part.
+        left = [0.0 if k in resting else share for k, share in enumerate(left)]
 
 
 def play(spec: RunSpec) -> dict[str, Any]:
@@ -92,9 +123,13 @@ def play(spec: RunSpec) -> dict[str, Any]:
 
     Returns:
         A JSON record: `budgets`, `shares`, `checkpoints` (cost so far and quality), `memory_bytes` per machine (peak
-        working memory of what it was given), `report` of the final encoder, `personal` qualities of the machines' own models
-        where the method has any, `raw` quality of raw pixels (the reference's runs only); or `refused` with the sentence
-        that says why this method cannot train this model on this fleet.
+        working memory of what it was given), `report` of the final encoder, `kinds` that it counts, `personal` qualities of
+        the machines' own models where the method has any, `raw` quality of raw pixels (the reference's runs only), `lacking`
+        names of the machines that were asked but whose memory never held what the method gave them; or `refused` with the
+        sentence that says why this method cannot train this model on this fleet.
+
+    Raises:
+        InputError: the encoder reads text, or nobody's memory holds the whole model.
     """
     scenario = parse(spec.scenario, "scenario")
     entry = entry_of(spec.entry)
@@ -107,10 +142,11 @@ def play(spec: RunSpec) -> dict[str, Any]:
     data = prepare_images(scenario, _dataset(spec, scenario), spec.seed)
     channels = data.dataset.images.shape[3]
     reference = model_for(scenario.workload, channels, scenario.name)
-    whole = cost_of_share(reference, 1.0, 1.0, scenario.workload.batch_size)
-    budgets = reference_budgets(scenario, whole, spec)
-    capacity = capacity_shares(scenario, whole)
+    levels = level_costs(reference, scenario.workload.batch_size)
+    budgets = reference_budgets(scenario, levels[1.0], spec)
+    capacity, holds_bytes = capacity_shares(scenario, levels), memory_bytes(scenario)
     speed = np.array([group.device.throughput_gflops for group in scenario.fleet.machines])
+    speed[holds_bytes < levels[1.0].memory_bytes] = 0.0  # the fastest alone is one that can
     shares = entry.shares_of(capacity, speed)
     own = scenario.model_copy(update={"workload": entry.workload(scenario.workload)})
     try:
@@ -123,7 +159,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
     assert isinstance(progress, HeldOutInfoNCE)
     player = FleetPlayer(scenario, spec.seed)
     spent = {"time_s": 0.0, "energy_j": 0.0, "bytes": 0.0, "upload_bytes": 0.0, "server_flops": 0.0}
-    memory = np.zeros(len(shares))
+    memory, asked = np.zeros(len(shares)), np.zeros(len(shares), dtype=np.bool_)
     checkpoints: list[dict[str, float]] = []
     started = time.perf_counter()
 
@@ -137,12 +173,15 @@ def play(spec: RunSpec) -> dict[str, Any]:
     next_check = spec.every * spec.steps
     while machine_steps < spec.longest * spec.rounds * spec.steps * len(shares):
         try:
-            costs = round_costs(training, shares, steps)
+            fitting, costs = round_costs(training, shares, steps, holds_bytes)
         except InputError as error:  # some methods see only with the blocks that they cannot serve this fleet
             return {"refused": str(error), "budgets": budgets}
+        if not any(fitting):
+            return {"refused": f"{spec.entry}: no machine's memory holds the block that it is given", "budgets": budgets}
+        asked |= np.array(fitting) > 0.0
         memory = np.maximum(memory, [0.0 if cost is None else cost.memory_bytes for cost in costs])
         played = player.play(costs, steps, method.one_by_one)
-        training.play(shares, steps, [bool(d) for d in played.done])
+        training.play(fitting, steps, [bool(d) for d in played.done])
         for name, value in (("time_s", played.time_s), ("energy_j", played.energy_j), ("bytes", played.bytes)):
             spent[name] += value
         spent["upload_bytes"] += sum(
@@ -176,8 +215,14 @@ def play(spec: RunSpec) -> dict[str, Any]:
         "shares": shares,
         "checkpoints": checkpoints,
         "memory_bytes": memory.tolist(),
+        "lacking": [
+            name
+            for name, share, took_part in zip(scenario.fleet.machine_names, shares, asked, strict=True)
+            if share > 0 and not took_part
+        ],
         "weakest": int(np.argmin(capacity * 1e6 + speed)),
         "report": full.to_dict(),
+        "kinds": list(data.dataset.kinds),
         "personal": personal,
         "raw": raw,
         "seconds": time.perf_counter() - started,

@@ -33,8 +33,8 @@ def test_measure_is_the_gain_over_the_best_heuristic() -> None:
 def test_the_page_names_what_teaches_nothing() -> None:
     none = dataclasses.replace(row("b", 0.9, -0.1), clairvoyant_mean=0.04)
     text = page([row("a", 3.0, 1.0), none, row("c", 0.8, -0.1, "all 0.5, H = 10")], 24)
-    row_a = "| a | Title of a | 3 | 12 | equal | +0.00 | fastest 1 at 1, H = 40 | +0.10 | x 3.00 (2.72 .. 1.22) "
-    assert row_a + "| +0.40 | x 6.00 (2.72 .. 1.49) | x 1.49 |" in text
+    row_a = "| [a](scenarios/a.md) | Title of a | 3 | 12 | equal | +0.00 | fastest 1 at 1, H = 40 | +0.10 "
+    assert row_a + "| x 3.00 (2.72 .. 1.22) | +0.40 | x 6.00 (2.72 .. 1.49) | x 1.49 |" in text
     assert "with nothing to teach: b." in text
     assert "on 2 of 3 scenarios it\nleaves nothing" in text
     assert 'On 2 of 3 scenarios the best fixed decision is "fastest 1 at 1, H = 40"' in text

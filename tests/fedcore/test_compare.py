@@ -68,6 +68,40 @@ def test_a_cheap_method_may_play_longer_but_not_for_ever():
     assert lone["memory_bytes"][1] == 0
 
 
+def with_memory(fast_mb: float, slow_mb: float) -> dict:
+    content = json.loads(json.dumps(SMALL))
+    for group, memory_mb in zip(content["fleet"]["groups"], (fast_mb, slow_mb), strict=True):
+        group["device"]["memory_mb"] = memory_mb
+    return parse(content, "small").model_dump(mode="json")
+
+
+def test_whose_memory_does_not_hold_a_block_rests():
+    needs = [max(play(spec(name))["memory_bytes"]) / 1e6 for name in ("ist", "fedavg")]
+    between = with_memory(64, sum(needs) / 2)
+    record = play(spec("fedavg", scenario=between))
+    assert record["lacking"] == ["slow"]
+    assert record["shares"] == [1.0, 1.0]
+    assert record["memory_bytes"][1] == 0
+    # Its budgets are those of the machines that can: alone, the fast one spends them exactly.
+    assert record["checkpoints"][-1]["round"] == 4
+    assert record["checkpoints"][-1]["bytes"] == pytest.approx(record["budgets"]["bytes"])
+    assert record["budgets"]["bytes"] == pytest.approx(play(spec("fedavg"))["budgets"]["bytes"] / 2)
+    narrow = play(spec("subnet-capacity", scenario=between))
+    assert narrow["lacking"] == []
+    assert narrow["shares"][1] < 1
+    assert all(m > 0 for m in narrow["memory_bytes"])
+
+
+def test_the_fastest_alone_is_one_that_holds_the_whole_model():
+    whole_mb = max(play(spec("fedavg"))["memory_bytes"]) / 1e6
+    assert play(spec("fastest-alone", scenario=with_memory(whole_mb / 2, 64)))["shares"] == [0.0, 1.0]
+
+
+def test_a_fleet_without_memory_for_the_whole_model_is_refused():
+    with pytest.raises(InputError, match=r"scenario small: no machine has the 0\.\d MB that training the whole model takes"):
+        play(spec("ist", scenario=with_memory(0.001, 0.001)))
+
+
 def test_what_cannot_train_says_why_instead_of_stopping_the_others():
     scenario = parse({**SMALL, "workload": {**SMALL["workload"], "encoder_options": {"widths": [8]}}}, "s")
     record = play(spec("splitnn", scenario=scenario.model_dump(mode="json")))
@@ -141,6 +175,7 @@ def test_a_comparison_is_kept_and_written(tmp_path, monkeypatch):
     text = write(options, runs)
     assert (tmp_path / "out" / "table.md").read_text() == text
     assert text.count("\n| ") >= 3 + 1
+    assert "| method | count R2 | " in text
     assert (tmp_path / "out" / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert len((tmp_path / "out" / "curves.csv").read_text().splitlines()) > 9
     assert key_of(spec("ist")) != key_of(spec("ist", seed=1)) != key_of(spec("heterofl", seed=1))

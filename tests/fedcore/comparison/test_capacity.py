@@ -1,20 +1,25 @@
 import numpy as np
 import pytest
+import torch
 
-from fedcore.comparison.capacity import LEVELS, capacity_shares
-from fedcore.costs import BlockCost
+from fedcore.blocks import whole_block
+from fedcore.comparison.capacity import LEVELS, capacity_shares, level_costs
+from fedcore.costs import BlockCost, cost_of_block
+from fedcore.methods.base import Server
+from fedcore.methods.heterofl import HeteroFL
+from fedcore.model import build_model
 from scenarios.schema import Device, Fleet, Group, Link, Scenario
 
-WHOLE = BlockCost(1e9, 4e5, 4e5, 1e7)
+COSTS = {level: BlockCost(1e9 * level, 4e5, 4e5, 1e7 * level) for level in LEVELS}
 
 
-def fleet(*machines: tuple[float, float]) -> Scenario:
+def fleet(*machines: tuple[float, float], memory_mb: tuple[float, ...] = ()) -> Scenario:
     groups = tuple(
         Group(
             name=f"g{i}", count=1, images=16, link=Link(uplink_mbps=up, downlink_mbps=10),
-            device=Device(throughput_gflops=speed, step_overhead_s=0, memory_mb=64, active_power_w=2, idle_power_w=1),
+            device=Device(throughput_gflops=speed, step_overhead_s=0, memory_mb=mb, active_power_w=2, idle_power_w=1),
         )
-        for i, (speed, up) in enumerate(machines)
+        for i, ((speed, up), mb) in enumerate(zip(machines, memory_mb or (64,) * len(machines), strict=True))
     )  # fmt: skip
     return Scenario(name="levels", fleet=Fleet(groups=groups))
 
@@ -31,5 +36,23 @@ def fleet(*machines: tuple[float, float]) -> Scenario:
     ],
 )
 def test_levels_by_hand(machines, expected):
-    np.testing.assert_allclose(capacity_shares(fleet(*machines), WHOLE), expected)
+    np.testing.assert_allclose(capacity_shares(fleet(*machines), COSTS), expected)
     assert set(expected) <= set(LEVELS)
+
+
+def test_nobody_is_given_more_than_memory_holds():
+    equal = [(8, 10)] * 5
+    shares = capacity_shares(fleet(*equal, memory_mb=(10, 9.9, 2.5, 1.3, 0.6)), COSTS)
+    np.testing.assert_allclose(shares, [1, 0.5, 0.25, 0.125, 0])
+    # A slow machine's memory does not make it faster.
+    np.testing.assert_allclose(capacity_shares(fleet((8, 10), (2, 10), memory_mb=(6, 64)), COSTS), [0.5, 0.25])
+
+
+def test_a_levels_cost_is_that_of_the_block_that_width_scaling_gives():
+    model = build_model((1, 16, 16), "convnet", "simclr", {"widths": (6, 8, 9)}, {"hidden": 12, "outputs": 6})
+    costs = level_costs(model, 4)
+    assert costs[1.0] == cost_of_block(model, whole_block(model.neuron_map), 4)
+    server = Server(model, model.init_state(torch.Generator()), None, ("a",), (9,), 0)
+    for level in LEVELS[:4]:
+        (block,) = HeteroFL().blocks(server, [level], np.random.default_rng(0))
+        assert cost_of_block(model, block, 4) == costs[level]
