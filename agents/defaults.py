@@ -19,7 +19,7 @@ from agents.content import code_of
 from agents.frozen import POLICIES, FrozenPolicy, freeze, load_policy
 from agents.heuristics import HEURISTICS
 from agents.quality import Quality, quality, quality_grid
-from agents.worlds import DRAWS, RANDOM, TRIAL_DRAWS, contents, described, random_scenarios, training_worlds, trial_worlds
+from agents.worlds import DRAWS, RANDOM, TRIAL_DRAWS, contents, described, random_worlds, training_worlds, trial_worlds
 from fedcore.files import content_key, write_text
 from fedcore.world import World
 from scenarios import load, names
@@ -102,7 +102,7 @@ def judged(policies: Sequence[FrozenPolicy], options: DefaultsOptions) -> dict[s
 
         out = {"library": quality(policies, library, options.episodes, RIVALS, on_scenario)}
         for split in ("validation", "ood"):
-            drawn = random_scenarios(options.draws, HELD_OUT_DRAWS, split)
+            drawn = [w.scenario for w in random_worlds(options.draws, HELD_OUT_DRAWS, split)]
             out[split] = quality(policies, drawn, options.episodes, RIVALS, on_scenario)
     return out
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.worlds import random_world
 from fedcore.world import compile_world
 from scenarios import InputError, Scenario, load, names, parse
 from scenarios.generate import RANGES, Split, random_scenario
@@ -52,7 +53,7 @@ def named() -> list[Case]:
 def drawn(split: str, source: Split, count: int) -> list[Case]:
     """Random scenarios from one of the generator's ranges, by seeds that no training draws from."""
     stream = list(RANGES).index(source)
-    return [Case(split, random_scenario(np.random.default_rng([SEED, stream, i]), source)) for i in range(count)]
+    return [Case(split, random_world((SEED, stream, i), source).scenario) for i in range(count)]
 
 
 def larger(count: int = 3) -> list[Case]:

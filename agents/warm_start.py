@@ -144,7 +144,7 @@ def _squared(value: Tensor, earned: Tensor) -> Tensor:
     return (value - earned)[known].square().mean() if known.any() else torch.zeros(())
 
 
-def _apart(rated: Tensor, loses: Tensor) -> Tensor:
+def apart(rated: Tensor, loses: Tensor) -> Tensor:
     """Mean squared error of ratings whose differences should be what moves lose."""
     return ((rated - rated.mean(dim=1, keepdim=True)) + (loses - loses.mean(dim=1, keepdim=True))).square().mean()
 
@@ -157,7 +157,7 @@ def _actor_critic_loss(policy: EquivariantActorCritic, taught: Lessons, part: Te
     value, log = policy.rated(taught.observations[part])
     loses, rated = taught.lost[part], temperature * log
     own = (log.exp() * (loses + rated)).sum(dim=1).mean()
-    return 0.5 * _squared(value[:, 0], taught.earned[part]) + 5.0 * _apart(rated, loses) + own
+    return 0.5 * _squared(value[:, 0], taught.earned[part]) + 5.0 * apart(rated, loses) + own
 
 
 def _q_loss(network: nn.Module, taught: Lessons, part: Tensor) -> Tensor:
@@ -165,4 +165,4 @@ def _q_loss(network: nn.Module, taught: Lessons, part: Tensor) -> Tensor:
     the actor's, in units of returns."""
     values: Tensor = network(taught.observations[part])
     played = values.gather(1, taught.taken[part][:, None])[:, 0]
-    return 0.5 * _squared(played, taught.earned[part]) + 5.0 / ONCE**2 * _apart(values, ONCE * taught.lost[part])
+    return 0.5 * _squared(played, taught.earned[part]) + 5.0 / ONCE**2 * apart(values, ONCE * taught.lost[part])

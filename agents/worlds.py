@@ -4,40 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import count, repeat
 from typing import Any
 
 import numpy as np
 
 from fedcore.parallel import worker_pool
-from fedcore.world import World, compile_world
+from fedcore.world import UnreachableError, World, compile_world
 from scenarios import load, names, random_scenario
 from scenarios.generate import RANGES, Split
-from scenarios.schema import Scenario
 
 RANDOM, LIBRARY = "random", "library"
 DRAWS = 1920
 """Random scenarios that a policy is trained on: an episode draws one of them. Few are learnt by heart."""
 MANY = 64
-"""Scenarios that are worth processes of their own."""
+"""Draws that are worth processes of their own."""
 TRIAL_DRAWS = 128
 """Random scenarios, of the validation range, that decide which policy is kept."""
 
 
-def random_scenarios(count: int, seed: int, split: Split = "train") -> list[Scenario]:
-    """Draws from a split of `scenarios.generate`, the same for the same seed."""
-    return [random_scenario(np.random.default_rng([seed, i]), split) for i in range(count)]
+def random_world(entropy: Sequence[int], split: Split) -> World:
+    """A draw from a split of `scenarios.generate`, compiled: the first of its stream whose reference policy reaches the target.
 
+    That is the first of all but in one stream of some ten thousand, where chance has left nobody who could learn together.
 
-def compiled(chosen: Sequence[Scenario], workers: int = 1) -> list[World]:
-    """Scenarios compiled, in so many processes where they are many.
-
-    Raises:
-        InputError: one does not compile.
+    Args:
+        entropy: of the stream.
+        split: to draw from.
     """
-    if workers < 2 or len(chosen) < MANY:
-        return [compile_world(scenario) for scenario in chosen]
+    for attempt in count():
+        rng = np.random.default_rng([*entropy, attempt] if attempt else list(entropy))
+        try:
+            return compile_world(random_scenario(rng, split))
+        except UnreachableError:
+            continue
+    raise AssertionError("unreachable")
+
+
+def random_worlds(number: int, seed: int, split: Split = "train", workers: int = 1) -> list[World]:
+    """So many draws, the same for the same seed.
+
+    Args:
+        number: of draws.
+        seed: of all.
+        split: to draw from.
+        workers: processes, where draws are many; the result does not depend on it.
+    """
+    streams = [(seed, i) for i in range(number)]
+    if workers < 2 or number < MANY:
+        return [random_world(stream, split) for stream in streams]
     with worker_pool(workers) as pool:
-        return list(pool.map(compile_world, chosen, chunksize=8))
+        return list(pool.map(random_world, streams, repeat(split), chunksize=8))
 
 
 def training_worlds(name: str, seed: int, draws: int = DRAWS, workers: int = 1) -> list[World]:
@@ -53,10 +70,8 @@ def training_worlds(name: str, seed: int, draws: int = DRAWS, workers: int = 1) 
         InputError: unknown scenario, or one that does not compile.
     """
     if name == RANDOM:
-        chosen = random_scenarios(draws, seed)
-    else:
-        chosen = [load(one) for one in (names() if name == LIBRARY else [name])]
-    return compiled(chosen, workers)
+        return random_worlds(draws, seed, workers=workers)
+    return [compile_world(load(one)) for one in (names() if name == LIBRARY else [name])]
 
 
 def trial_worlds(name: str, seed: int, worlds: Sequence[World], workers: int = 1) -> Sequence[World]:
@@ -70,7 +85,7 @@ def trial_worlds(name: str, seed: int, worlds: Sequence[World], workers: int = 1
     """
     if name != RANDOM:
         return worlds
-    return compiled(random_scenarios(TRIAL_DRAWS, seed, "validation"), workers)
+    return random_worlds(TRIAL_DRAWS, seed, "validation", workers)
 
 
 def contents(worlds: Sequence[World]) -> list[str]:

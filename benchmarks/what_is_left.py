@@ -21,7 +21,7 @@ from rich.progress import track
 
 from agents.frozen import load_policy
 from agents.tables import Grid
-from agents.worlds import compiled, random_scenarios
+from agents.worlds import random_worlds
 from envs.core import REACHED, Core, SimulatedLearner
 from envs.crews import WEIGHTS, in_turn
 from envs.menu import LEVELS, PATTERNS, interval_at, menu_actions
@@ -30,7 +30,7 @@ from envs.spaces import share_entries
 from fedcore.dynamics import TILT_STEPS, learned_after, recent_samples, remember, rote_after, round_work
 from fedcore.fleet.draws import PROGRESS, TILT, normal, of_round
 from fedcore.freshness import refresh_by, taught_parts
-from fedcore.world import World
+from fedcore.world import World, compile_world
 from scenarios import load, names
 
 Floats = NDArray[np.float64]
@@ -234,9 +234,9 @@ def main() -> None:
     """Command line."""
     options = tyro.cli(Options)
     torch.set_num_threads(1)
-    where = {"library": compiled([load(name) for name in names()])}
+    where = {"library": [compile_world(load(name)) for name in names()]}
     for split_, title in (("validation", "validation"), ("ood", "out of distribution")):
-        where[title] = compiled(random_scenarios(options.draws, DRAWS_SEED, split_))  # type: ignore[arg-type]
+        where[title] = random_worlds(options.draws, DRAWS_SEED, split_)  # type: ignore[arg-type]
     rows, first = list[tuple[str, ...]](), dict[str, Floats]()
     for name, begin in track(PLAYERS.items(), "players"):
         cells = []

@@ -111,6 +111,10 @@ def _compile(text: str, max_machines: int, channels: int) -> World:
     return replace(draft, reference=_reference_cost(draft))
 
 
+class UnreachableError(InputError):
+    """A scenario's reference policy does not reach the target, so nothing can be scored beside it."""
+
+
 def compile_world(scenario: Scenario, max_machines: int = 16, channels: int = 1) -> World:
     """Compile a scenario; cached by content.
 
@@ -120,7 +124,8 @@ def compile_world(scenario: Scenario, max_machines: int = 16, channels: int = 1)
         channels: of the images, 1 or 3.
 
     Raises:
-        InputError: the fleet is too large, the workload does not build, or the reference policy cannot reach the target.
+        InputError: the fleet is too large, or the workload does not build.
+        UnreachableError: the reference policy does not reach the target.
     """
     return _compile(scenario.model_dump_json(), max_machines, channels)
 
@@ -158,7 +163,7 @@ def _reference_cost(world: World) -> ReferenceCost:
         if not np.isnan(need[:, 0]).any():
             break
     if np.isnan(need[:, 0]).mean() > 0.5:
-        raise InputError(
+        raise UnreachableError(
             f"scenario {world.scenario.name}: the reference policy (share {reference.share}, sync interval "
             f"{reference.sync_interval}) does not reach the target within {REFERENCE_ROUNDS} rounds; expected a fleet "
             "whose memory, batteries, deadline, presence and number of samples let it"

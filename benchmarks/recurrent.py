@@ -1,0 +1,238 @@
+"""What would a memory of its own be worth to an orchestrator? `python benchmarks/recurrent.py` (docs/policies.md).
+
+Observations carry what envs/memory.py, learning's `surplus` and the last round's outcome remember; whatever else past rounds
+tell of load, links, weather and luck, a recurrent policy could keep. So the same lessons (agents/lessons.py: what every move
+loses to the best) are taught to three networks: the policies' own; one that is not shown what observations remember; and one
+with a GRU per machine over all rounds of the episode. They are judged by what their moves lose in unseen scenarios.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import tyro
+from rich.progress import track
+from torch import Tensor, nn
+
+from agents.frozen import load_policy
+from agents.lessons import EVERY, STRAY, lost, moves_tried, scores_of
+from agents.network import N_DERIVED, FleetEncoder, MenuNetwork, derived
+from agents.statistics import Floats, interval
+from agents.tables import Grid
+from agents.vecenv import BatchedVecEnv
+from agents.warm_start import apart
+from agents.worlds import random_worlds
+from envs.menu import LEVELS, PATTERNS, menu_size
+from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE
+from fedcore.parallel import worker_pool
+from fedcore.world import World
+
+REMEMBERED = (
+    "measurement_age", "last_share", "last_outcome", "last_idle", "leaves", "surplus", "last_gain", "gain_trend", "last_steps",
+    "last_round_time", "last_round_energy", "last_round_bytes",
+)  # fmt: skip
+"""Features of past rounds. Link rates as last measured are left: without them nothing would be known of links."""
+GROUP, CHUNK = 64, 16
+"""Episodes and rounds of one optimiser step; a GRU's state goes on from chunk to chunk, gradients do not."""
+TEMPERATURE = 0.5
+PROVEN = list(PATTERNS).index("proven") * LEVELS + LEVELS - 1
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a memory is worth.
+
+    Attributes:
+        scenarios: random ones of the training range to learn in, and a quarter as many of validation's to be judged in.
+        envs: episodes side by side, half of them for judging.
+        rounds: of each.
+        epochs: through all lessons.
+        width: of all hidden layers.
+        seed: of everything.
+        workers: processes.
+    """
+
+    scenarios: int = 512
+    envs: int = 1024
+    rounds: int = 96
+    epochs: int = 12
+    width: int = 96
+    seed: int = 0
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Rounds of episodes side by side, one after the other, another episode where one ends.
+
+    Attributes:
+        observations: (T, B, size).
+        lost: (T, B, menu) what every move loses if it is kept, NaN where it was not searched.
+        ends: (T, B) 1 where an episode ended with that round.
+    """
+
+    observations: Tensor
+    lost: Tensor
+    ends: Tensor
+
+
+def histories(worlds: list[World], envs: int, rounds: int, seed: int) -> Histories:
+    """Play `ppo-default` with a stray move now and then, and search one in `EVERY` rounds."""
+    torch.set_num_threads(1)
+    network = load_policy("ppo-default").network
+    env, rng, moves = BatchedVecEnv(worlds, envs, seed, menu=True), np.random.default_rng([seed, 7]), moves_tried()
+    observation, seen, losses, ended = env.reset(), [], [], []
+    for t in range(rounds):
+        which = np.flatnonzero((np.arange(envs) + t) % EVERY == 0)
+        loses = np.full((envs, menu_size()), np.nan, dtype=np.float32)
+        loses[which] = lost(scores_of(env.core, which, rng))
+        with torch.inference_mode():
+            chosen = network(torch.from_numpy(observation)).argmax(dim=1).numpy()
+        seen.append(observation.copy())
+        losses.append(loses)
+        env.step_async(np.where(rng.random(envs) < STRAY, rng.choice(moves, size=envs), chosen))
+        observation, _, ends, _ = env.step_wait()
+        ended.append(ends.astype(np.float32))
+    return Histories(*(torch.from_numpy(np.stack(part)) for part in (seen, losses, ended)))
+
+
+class AsItIs(nn.Module):
+    """The policies' own network, round by round.
+
+    Args:
+        width: of all hidden layers.
+        hidden: names of features that it is not shown.
+    """
+
+    def __init__(self, width: int, hidden: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.network = MenuNetwork(menu_size(), width)
+        machine = [name not in hidden for name in MACHINE_FEATURES]
+        fleet = [name not in hidden for name in FLEET_FEATURES]
+        self.shown = torch.tensor(machine, dtype=torch.float32), torch.tensor(fleet, dtype=torch.float32)
+
+    def forward(self, history: Histories, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Ratings (T, B, menu), and the state after them (none)."""
+        x = history.observations.flatten(0, 1)
+        machine, fleet = self.shown
+        x = x * torch.cat([machine.repeat((x.shape[1] - N_FLEET) // N_MACHINE), fleet])
+        return self.network(x).unflatten(0, history.ends.shape), None
+
+
+class Recurrent(nn.Module):
+    """The same with a GRU per machine between its two layers; the state is zero when an episode begins."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        plain = MenuNetwork(menu_size(), width)
+        self.encoder, self.head, self.cell = plain.encoder, plain.head, nn.GRUCell(width, width)
+        self.counts = nn.Parameter(torch.zeros(width))  # it starts as the network without, and takes up what helps
+
+    def forward(self, history: Histories, state: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """As `AsItIs`, with a state (B x K, width)."""
+        ratings = []
+        for observation, ends in zip(history.observations, history.ends, strict=True):
+            machines = (observation.shape[1] - N_FLEET) // N_MACHINE
+            body = observation[:, :-N_FLEET].view(-1, machines, N_MACHINE)
+            encoded, state = self._step(self.encoder, body, observation[:, -N_FLEET:], state)
+            ratings.append(self.head(encoded))
+            state = state * (1.0 - ends).repeat_interleave(machines)[:, None]
+        return torch.stack(ratings), state
+
+    def _step(self, own: FleetEncoder, body: Tensor, fleet: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        named = {name: body[:, :, i] for i, name in enumerate(MACHINE_FEATURES)}
+        there = named["exists"] > 0.5
+        askable = there & (named["available"] > 0.5) & (named["max_share"] > 0.0)
+        full = torch.cat([body, derived(body, fleet, askable)], dim=2)
+        assert full.shape[2] == N_MACHINE + N_DERIVED
+        hidden = torch.relu(own.machine(full) + own.fleet(fleet)[:, None, :])
+        state = self.cell(hidden.flatten(0, 1), state)
+        encoded = torch.relu(own.second(hidden + self.counts * state.unflatten(0, there.shape))) * there.float()[:, :, None]
+        mean = encoded.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1)
+        return torch.relu(own.pool(torch.cat([mean, encoded.amax(dim=1), fleet], dim=1))), state
+
+
+def part_of(history: Histories, start: int, envs: Tensor) -> Histories:
+    """`CHUNK` rounds from a start on, of some episodes."""
+    return Histories(*(field[start : start + CHUNK, envs] for field in vars(history).values()))
+
+
+def teach(student: nn.Module, history: Histories, options: Options, label: str) -> None:
+    """As `agents.warm_start` teaches the actor, chunk by chunk."""
+    rounds, envs = history.ends.shape
+    groups, starts = -(-envs // GROUP), range(0, rounds, CHUNK)
+    optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, options.epochs * groups * len(starts))
+    generator = torch.Generator().manual_seed(options.seed)
+    for _ in track(range(options.epochs), label):
+        for group in torch.randperm(envs, generator=generator).split(GROUP):
+            state = None
+            for start in starts:
+                part = part_of(history, start, group)
+                ratings, state = student(part, state)
+                known = ~part.lost[:, :, 0].isnan()
+                log, loses = ratings[known].log_softmax(dim=1), part.lost[known]
+                loss = 5.0 * apart(TEMPERATURE * log, loses) + (log.exp() * (loses + TEMPERATURE * log)).sum(dim=1).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+                optimizer.step()
+                falling.step()
+                state = None if state is None else state.detach()
+
+
+@torch.no_grad()
+def loses(student: nn.Module | None, history: Histories) -> Floats:
+    """(B,) what its likeliest moves lose, mean over the rounds searched of each stream of episodes; None makes `proven`."""
+    known = ~history.lost[:, :, 0].isnan()
+    if student is None:
+        moves = torch.full(history.ends.shape, PROVEN)
+    else:
+        moves = student(history, None)[0].argmax(dim=2)
+    lost_by = history.lost.gather(2, moves[:, :, None])[:, :, 0]
+    return (lost_by.nan_to_num() * known).sum(dim=0).div(known.sum(dim=0)).numpy().astype(np.float64)
+
+
+def told(values: Floats) -> str:
+    """A mean with its 95 % interval, by bootstrap over streams of episodes."""
+    again = values[np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))].mean(axis=1)
+    estimate = interval(float(values.mean()), again)
+    return f"{estimate.value:+.4f} ({estimate.low:+.4f} .. {estimate.high:+.4f})"
+
+
+def main(options: Options) -> None:
+    """Command line."""
+    torch.set_num_threads(1)
+    worlds = random_worlds(options.scenarios, options.seed, workers=options.workers)
+    unseen = random_worlds(options.scenarios // 4, options.seed, "validation", options.workers)
+    with worker_pool(options.workers) as pool:
+        jobs = [(worlds, options.envs, options.seed), (unseen, options.envs // 2, options.seed + 1)]
+        known, held_out = [
+            job.result() for job in [pool.submit(histories, w, n, options.rounds, seed) for w, n, seed in jobs]
+        ]
+    torch.manual_seed(options.seed)
+    students: dict[str, nn.Module | None] = {
+        "as the policies are": AsItIs(options.width),
+        "without what observations remember": AsItIs(options.width, REMEMBERED),
+        "with a GRU per machine": Recurrent(options.width),
+        "`proven`, longest H": None,
+    }
+    plain: Floats = np.zeros(0)
+    rows = []
+    for name, student in students.items():
+        if student is not None:
+            teach(student, known, options, name)
+        own = loses(student, held_out)
+        plain = own if not len(plain) else plain
+        rows.append((name, told(own), "" if own is plain else told(own - plain)))
+    lessons = int((~known.lost[:, :, 0].isnan()).sum())
+    print(f"\n{lessons:,} lessons in {len(worlds)} scenarios; judged in {len(unseen)} others, {len(plain)} streams of episodes")
+    print()
+    print(Grid("", ("network", "its moves lose, ln efficiency", "more than the first's"), tuple(rows)).markdown())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
