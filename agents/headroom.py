@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fedcore.files import cache_folder, content_key, write_text
 from fedcore.parallel import Job, run_kept
 from fedcore.world import compile_world
 from scenarios import InputError, Scenario, load, names
+from scenarios.loader import LIBRARY
 
 VERSION = 7
 """Part of every kept result's name: raise it when a change of the code changes what a scenario gives."""
@@ -43,7 +45,7 @@ class HeadroomOptions:
         scenarios: names or files; all of the library by default.
         episodes: held-out simulated episodes of each agent.
         workers: processes, one core each.
-        output: the page of all; each scenario's own goes into the folder of that name beside it.
+        output: the page of all; the library's own pages go into the folder of that name beside it.
     """
 
     scenarios: tuple[str, ...] = ()
@@ -128,8 +130,12 @@ def headrooms(options: HeadroomOptions) -> list[Headroom]:
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}, expected at least 1")
     jobs: dict[Path, Job] = {}
-    for name in options.scenarios or names():
-        scenario = load(name)
+    chosen = [load(name) for name in options.scenarios or names()]
+    told = [scenario.name for scenario in chosen]
+    twice = sorted({name for name in told if told.count(name) > 1})
+    if twice:
+        raise InputError(f"two scenarios are named {twice[0]!r}: expected names that differ")
+    for scenario in chosen:
         calibration = load_calibration(scenario.workload.calibration).to_json()
         key = content_key(VERSION, scenario.model_dump_json(), calibration, options.episodes)
         path = cache_folder("headroom") / f"{scenario.name}-{key}.json"
@@ -144,14 +150,15 @@ def _factor(comparison: Comparison) -> str:
 
 
 def grid(rows: list[Headroom], folder: str) -> Grid:
-    """The table; `folder` has each scenario's own page."""
+    """The table; `folder` has the pages of the library's own."""
+    own = names()
     return Grid(
         "Head-room",
         ("scenario", "what it is hard about", "machines", "T_ref, s", "best heuristic", "ln efficiency", "best-static",
          "ln efficiency", "best-static over heuristic", "clairvoyant", "clairvoyant over best-static", "over heuristic"),
         tuple(
             (
-                f"[{h.scenario}]({folder}/{h.scenario}.md)",
+                f"[{h.scenario}]({folder}/{h.scenario}.md)" if h.scenario in own else h.scenario,
                 h.title,
                 str(h.machines),
                 f"{h.reference_s:.0f}",
@@ -215,8 +222,13 @@ def main() -> None:
     options = tyro.cli(HeadroomOptions)
     rows = headrooms(options)
     folder = options.output.with_suffix("")
-    for name, row in zip(options.scenarios or names(), rows, strict=True):
-        write_text(folder / f"{row.scenario}.md", scenario_page(load(name), row, options.episodes))
+    for row in rows:
+        if row.scenario in names():
+            file = Path(relpath(LIBRARY / f"{row.scenario}.yaml", folder)).as_posix()
+            write_text(
+                folder / f"{row.scenario}.md",
+                scenario_page(load(row.scenario), row, options.episodes, file, f"../{options.output.name}"),
+            )
     text = page(rows, options.episodes, folder.name)
     write_text(options.output, text)
     print(text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agents.tables import Grid
+from agents.tables import Grid, si
+from fedcore.world import compile_world
 from scenarios.schema import Availability, Battery, Device, Group, Link, Load, Scenario
 
 if TYPE_CHECKING:
@@ -95,21 +96,24 @@ def _shared(scenario: Scenario) -> str:
     return f"\n{grid.markdown()}\n" if grid.rows else ""
 
 
-def scenario_page(scenario: Scenario, measured: Headroom, episodes: int) -> str:
+def scenario_page(scenario: Scenario, measured: Headroom, episodes: int, file: str, everything: str) -> str:
     """The page in Markdown.
 
     Args:
-        scenario: which.
+        scenario: of the library.
         measured: what it leaves to be gained.
         episodes: that were played for it.
+        file: where its YAML lies, seen from the page.
+        everything: where the page of all scenarios lies, likewise.
     """
+    time_s, energy_j, bytes_, rounds = compile_world(scenario).budgets
     decision, workload, reference = scenario.decision, scenario.workload, scenario.reference
     deadline = "no deadline" if decision.deadline_s is None else f"a block later than {decision.deadline_s:g} s is lost"
     over, foresight = measured.comparison, measured.foresight
     return f"""# {scenario.title} (`{scenario.name}`)
 
-Made by `python -m agents.headroom --episodes {episodes}` from [its file](../../scenarios/library/{scenario.name}.yaml), which
-says of every figure where it is from or that it is assumed. [All scenarios](../scenarios.md)
+Made by `python -m agents.headroom --episodes {episodes}` from [its file]({file}), which
+says of every figure where it is from or that it is assumed. [All scenarios]({everything})
 
 {scenario.description.strip()}
 
@@ -118,8 +122,8 @@ says of every figure where it is from or that it is assumed. [All scenarios](../
 - Trained: `{workload.encoder}` by `{workload.objective}` on `{workload.data}`, batches of {workload.batch_size}.
 - Decided: shares, and H of {", ".join(str(h) for h in decision.sync_intervals)} steps; {deadline}.
 - Reference policy: share {reference.share:g} for everyone, H = {reference.sync_interval}; it takes
-  {measured.reference_s:.0f} s. An episode ends at the latest after {scenario.budgets.rounds} rounds, or when
-  {scenario.budgets.of_reference:g} times the reference's time, energy or bytes are spent.
+  {measured.reference_s:.0f} s. An episode ends at the target, or when {time_s:.0f} s, {si(energy_j, "J")}, {si(bytes_, "B")} or
+  {rounds} rounds are spent.
 
 ## What it leaves to be gained
 
@@ -132,7 +136,7 @@ says of every figure where it is from or that it is assumed. [All scenarios](../
 
 The best fixed decision scores x {over.factor:.2f} of the best heuristic; who sees what is coming, x {foresight.factor:.2f} of
 the best fixed decision and x {measured.over_heuristic:.2f} of the best heuristic. What these words mean:
-[scenarios](../scenarios.md).
+[scenarios]({everything}).
 
 ```python
 import envs, gymnasium
@@ -140,5 +144,5 @@ import envs, gymnasium
 env = gymnasium.make("IntraFed/Orchestration-v0", scenario="{scenario.name}")
 ```
 
-`python evaluate.py --scenario {scenario.name} --policy ppo-default`
+`python evaluate.py --scenarios {scenario.name} --policy ppo-default`
 """

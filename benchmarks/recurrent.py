@@ -2,12 +2,15 @@
 
 Observations carry what envs/memory.py, learning's `surplus` and the last round's outcome remember; whatever else past rounds
 tell of load, links, weather and luck, a recurrent policy could keep. So the same lessons (agents/lessons.py: what every move
-loses to the best) are taught to three networks: the policies' own; one that is not shown what observations remember; and one
-with a GRU per machine over all rounds of the episode. They are judged by what their moves lose in unseen scenarios.
+loses to the best, kept to the end) are taught to three networks: the policies' own; one that is not shown what observations
+remember; and one with a GRU per machine over all rounds of the episode. They are judged by what their likeliest moves lose in
+unseen scenarios. Moves are the menu's, and some of those remember by themselves (`proven` asks by `surplus` whoever chooses
+it): this tells what a memory is worth for choosing among them, not what a policy without a menu could do with one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +37,7 @@ REMEMBERED = (
     "last_round_time", "last_round_energy", "last_round_bytes",
 )  # fmt: skip
 """Features of past rounds. Link rates as last measured are left: without them nothing would be known of links."""
-GROUP, CHUNK = 64, 16
+GROUP, CHUNK = 32, 16
 """Episodes and rounds of one optimiser step; a GRU's state goes on from chunk to chunk, gradients do not."""
 TEMPERATURE = 0.5
 PROVEN = list(PATTERNS).index("proven") * LEVELS + LEVELS - 1
@@ -47,11 +50,11 @@ class Options:
 
     Attributes:
         scenarios: random ones of the training range to learn in, and a quarter as many of validation's to be judged in.
-        envs: episodes side by side, half of them for judging.
+        envs: episodes side by side to learn from, and half as many more to judge by.
         rounds: of each.
         epochs: through all lessons.
         width: of all hidden layers.
-        seed: of everything.
+        seeds: trainings of each network.
         workers: processes.
     """
 
@@ -60,7 +63,7 @@ class Options:
     rounds: int = 96
     epochs: int = 12
     width: int = 96
-    seed: int = 0
+    seeds: int = 2
     workers: int = 2
 
 
@@ -72,11 +75,13 @@ class Histories:
         observations: (T, B, size).
         lost: (T, B, menu) what every move loses if it is kept, NaN where it was not searched.
         ends: (T, B) 1 where an episode ended with that round.
+        world: (T, B) number of the scenario.
     """
 
     observations: Tensor
     lost: Tensor
     ends: Tensor
+    world: Tensor
 
 
 def histories(worlds: list[World], envs: int, rounds: int, seed: int) -> Histories:
@@ -84,7 +89,7 @@ def histories(worlds: list[World], envs: int, rounds: int, seed: int) -> Histori
     torch.set_num_threads(1)
     network = load_policy("ppo-default").network
     env, rng, moves = BatchedVecEnv(worlds, envs, seed, menu=True), np.random.default_rng([seed, 7]), moves_tried()
-    observation, seen, losses, ended = env.reset(), [], [], []
+    observation, seen, losses, ended, where = env.reset(), [], [], [], []
     for t in range(rounds):
         which = np.flatnonzero((np.arange(envs) + t) % EVERY == 0)
         loses = np.full((envs, menu_size()), np.nan, dtype=np.float32)
@@ -93,10 +98,11 @@ def histories(worlds: list[World], envs: int, rounds: int, seed: int) -> Histori
             chosen = network(torch.from_numpy(observation)).argmax(dim=1).numpy()
         seen.append(observation.copy())
         losses.append(loses)
+        where.append(env.core.world_index.copy())
         env.step_async(np.where(rng.random(envs) < STRAY, rng.choice(moves, size=envs), chosen))
         observation, _, ends, _ = env.step_wait()
         ended.append(ends.astype(np.float32))
-    return Histories(*(torch.from_numpy(np.stack(part)) for part in (seen, losses, ended)))
+    return Histories(*(torch.from_numpy(np.stack(part)) for part in (seen, losses, ended, where)))
 
 
 class AsItIs(nn.Module):
@@ -160,14 +166,14 @@ def part_of(history: Histories, start: int, envs: Tensor) -> Histories:
     return Histories(*(field[start : start + CHUNK, envs] for field in vars(history).values()))
 
 
-def teach(student: nn.Module, history: Histories, options: Options, label: str) -> None:
+def teach(student: nn.Module, history: Histories, epochs: int, seed: int) -> None:
     """As `agents.warm_start` teaches the actor, chunk by chunk."""
     rounds, envs = history.ends.shape
     groups, starts = -(-envs // GROUP), range(0, rounds, CHUNK)
     optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
-    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, options.epochs * groups * len(starts))
-    generator = torch.Generator().manual_seed(options.seed)
-    for _ in track(range(options.epochs), label):
+    falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, epochs * groups * len(starts))
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
         for group in torch.randperm(envs, generator=generator).split(GROUP):
             state = None
             for start in starts:
@@ -186,18 +192,36 @@ def teach(student: nn.Module, history: Histories, options: Options, label: str) 
 
 @torch.no_grad()
 def loses(student: nn.Module | None, history: Histories) -> Floats:
-    """(B,) what its likeliest moves lose, mean over the rounds searched of each stream of episodes; None makes `proven`."""
+    """(scenarios,) what its likeliest moves lose, mean over the rounds searched in each scenario; None makes `proven`."""
     known = ~history.lost[:, :, 0].isnan()
     if student is None:
         moves = torch.full(history.ends.shape, PROVEN)
     else:
         moves = student(history, None)[0].argmax(dim=2)
-    lost_by = history.lost.gather(2, moves[:, :, None])[:, :, 0]
-    return (lost_by.nan_to_num() * known).sum(dim=0).div(known.sum(dim=0)).numpy().astype(np.float64)
+    by = history.lost.gather(2, moves[:, :, None])[:, :, 0][known].double().numpy()
+    world = history.world[known].numpy()
+    counts = np.bincount(world)
+    return (np.bincount(world, by) / np.maximum(counts, 1))[counts > 0]
+
+
+STUDENTS: dict[str, Callable[[int], nn.Module]] = {
+    "as the policies are": AsItIs,
+    "without what observations remember": lambda width: AsItIs(width, REMEMBERED),
+    "with a GRU per machine": Recurrent,
+}
+
+
+def trained(name: str, seed: int, known: Histories, held_out: Histories, options: Options) -> tuple[float, Floats]:
+    """What a student's moves lose in the lessons that it has learnt, and by scenario in those that it has not."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)  # before each, so that all begin with the same weights where they have the same
+    student = STUDENTS[name](options.width)
+    teach(student, known, options.epochs, seed)
+    return float(loses(student, known).mean()), loses(student, held_out)
 
 
 def told(values: Floats) -> str:
-    """A mean with its 95 % interval, by bootstrap over streams of episodes."""
+    """A mean with its 95 % interval, by bootstrap over scenarios."""
     again = values[np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))].mean(axis=1)
     estimate = interval(float(values.mean()), again)
     return f"{estimate.value:+.4f} ({estimate.low:+.4f} .. {estimate.high:+.4f})"
@@ -205,33 +229,30 @@ def told(values: Floats) -> str:
 
 def main(options: Options) -> None:
     """Command line."""
-    torch.set_num_threads(1)
-    worlds = random_worlds(options.scenarios, options.seed, workers=options.workers)
-    unseen = random_worlds(options.scenarios // 4, options.seed, "validation", options.workers)
+    worlds = random_worlds(options.scenarios, 0, workers=options.workers)
+    unseen = random_worlds(options.scenarios // 4, 0, "validation", options.workers)
     with worker_pool(options.workers) as pool:
-        jobs = [(worlds, options.envs, options.seed), (unseen, options.envs // 2, options.seed + 1)]
-        known, held_out = [
-            job.result() for job in [pool.submit(histories, w, n, options.rounds, seed) for w, n, seed in jobs]
-        ]
-    torch.manual_seed(options.seed)
-    students: dict[str, nn.Module | None] = {
-        "as the policies are": AsItIs(options.width),
-        "without what observations remember": AsItIs(options.width, REMEMBERED),
-        "with a GRU per machine": Recurrent(options.width),
-        "`proven`, longest H": None,
-    }
-    plain: Floats = np.zeros(0)
-    rows = []
-    for name, student in students.items():
-        if student is not None:
-            teach(student, known, options, name)
-        own = loses(student, held_out)
-        plain = own if not len(plain) else plain
-        rows.append((name, told(own), "" if own is plain else told(own - plain)))
+        jobs = [pool.submit(histories, w, n, options.rounds, i) for i, (w, n) in enumerate(
+            ((worlds, options.envs), (unseen, options.envs // 2))
+        )]  # fmt: skip
+        known, held_out = (job.result() for job in jobs)
+        tasks = [(name, seed) for name in reversed(STUDENTS) for seed in range(options.seeds)]
+        running = {task: pool.submit(trained, *task, known, held_out, options) for task in tasks}
+        results = {task: running[task].result() for task in track(tasks, "students")}
+    rows, plain = [], None
+    for name in STUDENTS:
+        own = [results[name, seed] for seed in range(options.seeds)]
+        unknown = np.mean([by_scenario for _, by_scenario in own], axis=0)
+        plain = unknown if plain is None else plain
+        each = ", ".join(f"{by_scenario.mean():+.4f}" for _, by_scenario in own)
+        learnt = f"{np.mean([mean for mean, _ in own]):+.4f}"
+        rows.append((name, learnt, told(unknown), each, "" if unknown is plain else told(unknown - plain)))
+    fixed = loses(None, held_out)
+    rows.append(("`proven`, longest H", f"{loses(None, known).mean():+.4f}", told(fixed), "", told(fixed - plain)))
     lessons = int((~known.lost[:, :, 0].isnan()).sum())
-    print(f"\n{lessons:,} lessons in {len(worlds)} scenarios; judged in {len(unseen)} others, {len(plain)} streams of episodes")
-    print()
-    print(Grid("", ("network", "its moves lose, ln efficiency", "more than the first's"), tuple(rows)).markdown())
+    print(f"\n{lessons:,} lessons in {len(worlds)} scenarios; judged in {len(fixed)} others\n")
+    columns = ("network", "its moves lose in what it learnt", "in unseen scenarios", "each training", "more than the first's")
+    print(Grid("", columns, tuple(rows)).markdown())
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from agents.frozen import load_policy
+from agents.splits import larger
 from agents.tables import Grid
 from agents.worlds import random_worlds
 from envs.core import REACHED, Core, SimulatedLearner
@@ -224,10 +225,14 @@ class Options:
     Attributes:
         episodes: per player and scenario.
         draws: random scenarios of each range.
+        larger: random fleets of 32 to 64 machines.
+        policies: files of other frozen policies, to be played too.
     """
 
     episodes: int = 48
     draws: int = 24
+    larger: int = 8
+    policies: tuple[str, ...] = ()
 
 
 def main() -> None:
@@ -237,8 +242,10 @@ def main() -> None:
     where = {"library": [compile_world(load(name)) for name in names()]}
     for split_, title in (("validation", "validation"), ("ood", "out of distribution")):
         where[title] = random_worlds(options.draws, DRAWS_SEED, split_)  # type: ignore[arg-type]
+    where["larger fleets"] = [compile_world(case.scenario, case.max_machines) for case in larger(options.larger)]
+    players = PLAYERS | {policy: partial(Learned, policy) for policy in options.policies}
     rows, first = list[tuple[str, ...]](), dict[str, Floats]()
-    for name, begin in track(PLAYERS.items(), "players"):
+    for name, begin in track(players.items(), "players"):
         cells = []
         for title, worlds in where.items():
             seeds = range(FIRST_SEED, FIRST_SEED + options.episodes * len(worlds), options.episodes)

@@ -137,13 +137,14 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
     for name, group in played.items():
         lacking = dict.fromkeys(machine for run in group for machine in run["lacking"])
         if lacking:
-            text += f"\n{name}: too little memory for its blocks, so resting: {', '.join(lacking)}.\n"
+            text += f"\n{name}: too little memory for its blocks, so resting in all or some rounds: {', '.join(lacking)}.\n"
     for name, sentences in refused.items():
         text += f"\n{name} was not played: {sentences[0]}\n"
     text += "\n" + markdown(foretold(played))
     probes = probe_table(played)
     if len(probes[0]) > 1:
-        text += "\nThe encoder that each run ends with, which may have cost less than the budgets (95 % intervals):\n\n"
+        text += "\nThe encoders that runs end with, NOT at equal cost: a run goes on until all three budgets are spent, or is cut "
+        text += "short at the longest length (in brackets 95 % intervals over test images, means over seeds):\n\n"
         text += markdown(probes)
     best = sorted(rows[1:], key=lambda row: -sum(row.quality["time_s"]))
     names = options.plot or tuple(row.name for row in best[:9])

@@ -35,9 +35,9 @@ def capacity_shares(scenario: Scenario, costs: Mapping[float, BlockCost]) -> NDA
     """Capacity of every machine, (K,), on HeteroFL's levels; 0 for one whose memory does not hold even the lowest.
 
     The scarcer of what it has of the highest speed (whole-model steps per second) and of the fastest uplink, beside the
-    machine that has most of it, rounded to the nearest level on a log scale; then no more than its memory holds. What
-    orchestrators do again every round by looking at the fleet, this does once, by nominal figures: it is the fixed assignment
-    of the width-scaling papers.
+    machine that has most of it among those that hold the whole model, rounded to the nearest level on a log scale; then no
+    more than its memory holds of a narrowed model. What orchestrators do again every round by looking at the fleet, this does
+    once, by nominal figures: it is the fixed assignment of the width-scaling papers.
 
     Args:
         scenario: whose fleet.
@@ -47,9 +47,10 @@ def capacity_shares(scenario: Scenario, costs: Mapping[float, BlockCost]) -> NDA
     step_s = np.array([g.device.step_overhead_s + whole.step_flops / (g.device.throughput_gflops * 1e9) for g in machines])
     uplink = np.array([group.link.uplink_mbps for group in machines])
     scarcer = np.minimum(step_s.min() / step_s, uplink / uplink.max())
-    capacity = scarcer / scarcer.max()  # somebody has to be the strongest, even where the fastest has a thin uplink
-    levels = np.array(LEVELS)
+    levels, needs = np.array(LEVELS), np.array([costs[level].memory_bytes for level in LEVELS])
+    fits = needs[None, :] <= memory_bytes(scenario)[:, None]
+    # Somebody has to be the strongest, even where the fastest has a thin uplink or little memory.
+    among = fits[:, 0] if fits[:, 0].any() else np.ones(len(machines), dtype=np.bool_)
+    capacity = np.minimum(scarcer / scarcer[among].max(), 1.0)
     nearest = np.abs(np.log(capacity)[:, None] - np.log(levels)[None, :]).argmin(axis=1)
-    needs = np.array([costs[level].memory_bytes for level in LEVELS])
-    held = np.where(needs[None, :] <= memory_bytes(scenario)[:, None], levels[None, :], 0.0).max(axis=1)
-    return np.minimum(levels[nearest], held)
+    return np.minimum(levels[nearest], np.where(fits, levels[None, :], 0.0).max(axis=1))

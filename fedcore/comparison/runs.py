@@ -123,10 +123,10 @@ def play(spec: RunSpec) -> dict[str, Any]:
 
     Returns:
         A JSON record: `budgets`, `shares`, `checkpoints` (cost so far and quality), `memory_bytes` per machine (peak
-        working memory of what it was given), `report` of the final encoder, `kinds` that it counts, `personal` qualities of
-        the machines' own models where the method has any, `raw` quality of raw pixels (the reference's runs only), `lacking`
-        names of the machines that were asked but whose memory never held what the method gave them; or `refused` with the
-        sentence that says why this method cannot train this model on this fleet.
+        working memory of what it was given), `lacking` names of the machines that had to rest in some round because their
+        memory did not hold what the method gave them, `report` of the final encoder, `kinds` that it counts, `personal`
+        qualities of the machines' own models where the method has any, `raw` quality of raw pixels (the reference's runs
+        only); or `refused` with the sentence that says why this method cannot train this model on this fleet.
 
     Raises:
         InputError: the encoder reads text, or nobody's memory holds the whole model.
@@ -159,7 +159,9 @@ def play(spec: RunSpec) -> dict[str, Any]:
     assert isinstance(progress, HeldOutInfoNCE)
     player = FleetPlayer(scenario, spec.seed)
     spent = {"time_s": 0.0, "energy_j": 0.0, "bytes": 0.0, "upload_bytes": 0.0, "server_flops": 0.0}
-    memory, asked = np.zeros(len(shares)), np.zeros(len(shares), dtype=np.bool_)
+    memory, longest_steps = np.zeros(len(shares)), spec.longest * spec.rounds * spec.steps * int((speed > 0.0).sum())
+    # Under capacity shares, a machine that holds not even the narrowest model is given nothing.
+    lacks = (capacity == 0.0) & (entry.shares == "capacity")
     checkpoints: list[dict[str, float]] = []
     started = time.perf_counter()
 
@@ -171,14 +173,14 @@ def play(spec: RunSpec) -> dict[str, Any]:
     check()
     stalled, machine_steps = 0, 0
     next_check = spec.every * spec.steps
-    while machine_steps < spec.longest * spec.rounds * spec.steps * len(shares):
+    while machine_steps < longest_steps:
         try:
             fitting, costs = round_costs(training, shares, steps, holds_bytes)
         except InputError as error:  # some methods see only with the blocks that they cannot serve this fleet
             return {"refused": str(error), "budgets": budgets}
         if not any(fitting):
             return {"refused": f"{spec.entry}: no machine's memory holds the block that it is given", "budgets": budgets}
-        asked |= np.array(fitting) > 0.0
+        lacks |= np.array(fitting) < np.array(shares)
         memory = np.maximum(memory, [0.0 if cost is None else cost.memory_bytes for cost in costs])
         played = player.play(costs, steps, method.one_by_one)
         training.play(fitting, steps, [bool(d) for d in played.done])
@@ -215,11 +217,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
         "shares": shares,
         "checkpoints": checkpoints,
         "memory_bytes": memory.tolist(),
-        "lacking": [
-            name
-            for name, share, took_part in zip(scenario.fleet.machine_names, shares, asked, strict=True)
-            if share > 0 and not took_part
-        ],
+        "lacking": [name for name, lacking in zip(scenario.fleet.machine_names, lacks, strict=True) if lacking],
         "weakest": int(np.argmin(capacity * 1e6 + speed)),
         "report": full.to_dict(),
         "kinds": list(data.dataset.kinds),

@@ -33,7 +33,7 @@ def test_measure_is_the_gain_over_the_best_heuristic() -> None:
 def test_the_page_names_what_teaches_nothing() -> None:
     none = dataclasses.replace(row("b", 0.9, -0.1), clairvoyant_mean=0.04)
     text = page([row("a", 3.0, 1.0), none, row("c", 0.8, -0.1, "all 0.5, H = 10")], 24)
-    row_a = "| [a](scenarios/a.md) | Title of a | 3 | 12 | equal | +0.00 | fastest 1 at 1, H = 40 | +0.10 "
+    row_a = "| a | Title of a | 3 | 12 | equal | +0.00 | fastest 1 at 1, H = 40 | +0.10 "
     assert row_a + "| x 3.00 (2.72 .. 1.22) | +0.40 | x 6.00 (2.72 .. 1.49) | x 1.49 |" in text
     assert "with nothing to teach: b." in text
     assert "on 2 of 3 scenarios it\nleaves nothing" in text
@@ -77,3 +77,11 @@ def test_impossible_options_are_told() -> None:
         headrooms(HeadroomOptions(episodes=0))
     with pytest.raises(InputError, match="scenario 'farm-lt' is unknown"):
         headrooms(HeadroomOptions(("farm-lt",)))
+    with pytest.raises(InputError, match="two scenarios are named 'phones'"):
+        headrooms(HeadroomOptions(("phones", "two-servers", "phones")))
+
+
+def test_only_the_librarys_own_have_pages() -> None:
+    text = page([row("phones", 3.0, 1.0), row("mine", 3.0, 1.0)], 24, "elsewhere")
+    assert "| [phones](elsewhere/phones.md) |" in text
+    assert "| mine |" in text

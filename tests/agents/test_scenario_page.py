@@ -1,12 +1,17 @@
 """A scenario's own page says what its file says; the committed pages are those of today's library."""
 
+import re
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import tyro
 
 from agents.benchmark import Comparison
 from agents.headroom import Headroom
-from agents.scenario_page import fleet_grid, scenario_page
+from agents.scenario_page import fleet_grid
+from agents.scenario_page import scenario_page as page_of
+from evaluate import Options
 from scenarios import load, names
 from scenarios.schema import Availability, Battery, Link, Outages, Scenario
 
@@ -25,6 +30,25 @@ def test_the_committed_pages_have_todays_fleets(name: str) -> None:
     assert text.startswith(f"# {scenario.title} (`{name}`)")
     assert fleet_grid(scenario).markdown() in text
     assert scenario.description.strip() in text
+    # And its own figures are those of the page of all.
+    [row] = [line for line in (PAGES.parent / "scenarios.md").read_text().splitlines() if line.startswith(f"| [{name}](")]
+    _, _, _, reference_s, heuristic, heuristic_mean, static, static_mean, _, clairvoyant_mean, *_ = row.split(" | ")
+    assert f"it takes\n  {reference_s} s." in text
+    for policy, mean in (
+        (f"best fixed decision found: {static}", static_mean),
+        (f"best heuristic: `{heuristic}`", heuristic_mean),
+        ("clairvoyant planner", clairvoyant_mean),
+    ):
+        assert f"| {policy} | {mean} |" in text
+
+
+def test_the_links_and_the_command_of_a_page_work() -> None:
+    text = (PAGES / "phones.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (PAGES / target).is_file(), target
+    [command] = re.findall(r"`python evaluate\.py (.*)`", text)
+    options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], args=command.split())
+    assert (options.scenarios, str(options.policy)) == ("phones", "ppo-default")
 
 
 def test_no_page_is_left_of_a_scenario_that_is_gone() -> None:
@@ -52,6 +76,15 @@ def test_what_a_kind_of_machine_has_is_told() -> None:
     assert row[10] == "9 kJ, 70% full, panel of 5 W"
     assert changed(link=link.model_copy(update={"trace": "bus.csv"}))[6] == "2 / 8, a recorded trace"
     assert changed(availability=Availability(trace="shifts.csv"))[9] == "a recorded trace"
+
+
+def scenario_page(scenario: Scenario, measured: Headroom, episodes: int) -> str:
+    return page_of(scenario, measured, episodes, "x.yaml", "../scenarios.md")
+
+
+def test_budgets_that_a_file_gives_are_told() -> None:
+    assert "An episode ends at the target, or when 1200 s," in scenario_page(load("phones-commute"), MEASURED, 7)
+    assert "18 kJ" in scenario_page(load("field-solar-dusk"), MEASURED, 7)
 
 
 def test_the_page_tells_what_is_to_be_gained() -> None:

@@ -4,7 +4,7 @@ import pytest
 from agents import worlds as agents_worlds
 from agents.worlds import described, random_world, random_worlds, training_worlds, trial_worlds
 from fedcore.world import UnreachableError
-from scenarios import random_scenario
+from scenarios import InputError, random_scenario
 from scenarios.generate import RANGES
 
 
@@ -52,3 +52,12 @@ def test_a_draw_that_nobody_can_finish_is_followed_by_another():
         agents_worlds.compile_world(random_scenario(np.random.default_rng([3, 562])))
     world = random_world((3, 562), "train")
     assert world.scenario == random_scenario(np.random.default_rng([3, 562, 1]))
+
+
+def test_a_range_in_which_nothing_can_be_finished_is_told(monkeypatch):
+    def never(scenario):
+        raise UnreachableError("no")
+
+    monkeypatch.setattr("agents.worlds.compile_world", never)
+    with pytest.raises(InputError, match=r"split ood: of 100 random scenarios \(seeds \[3, 5\]\) none has"):
+        random_world((3, 5), "ood")

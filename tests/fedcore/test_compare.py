@@ -68,16 +68,19 @@ def test_a_cheap_method_may_play_longer_but_not_for_ever():
     assert lone["memory_bytes"][1] == 0
 
 
-def with_memory(fast_mb: float, slow_mb: float) -> dict:
+def with_memory(fast_mb: float, slow_mb: float, slow_gflops: float = 2) -> dict:
     content = json.loads(json.dumps(SMALL))
-    for group, memory_mb in zip(content["fleet"]["groups"], (fast_mb, slow_mb), strict=True):
-        group["device"]["memory_mb"] = memory_mb
+    for group, memory_mb, gflops in zip(content["fleet"]["groups"], (fast_mb, slow_mb), (8, slow_gflops), strict=True):
+        group["device"] |= {"memory_mb": memory_mb, "throughput_gflops": gflops}
     return parse(content, "small").model_dump(mode="json")
 
 
+def needs_mb(entry: str) -> float:
+    return max(play(spec(entry))["memory_bytes"]) / 1e6
+
+
 def test_whose_memory_does_not_hold_a_block_rests():
-    needs = [max(play(spec(name))["memory_bytes"]) / 1e6 for name in ("ist", "fedavg")]
-    between = with_memory(64, sum(needs) / 2)
+    between = with_memory(64, (needs_mb("ist") + needs_mb("fedavg")) / 2, slow_gflops=8)
     record = play(spec("fedavg", scenario=between))
     assert record["lacking"] == ["slow"]
     assert record["shares"] == [1.0, 1.0]
@@ -86,10 +89,25 @@ def test_whose_memory_does_not_hold_a_block_rests():
     assert record["checkpoints"][-1]["round"] == 4
     assert record["checkpoints"][-1]["bytes"] == pytest.approx(record["budgets"]["bytes"])
     assert record["budgets"]["bytes"] == pytest.approx(play(spec("fedavg"))["budgets"]["bytes"] / 2)
-    narrow = play(spec("subnet-capacity", scenario=between))
+    # As fast as the other, it is given less for its memory alone, and holds that.
+    narrow = play(spec("heterofl", scenario=between))
     assert narrow["lacking"] == []
-    assert narrow["shares"][1] < 1
+    assert narrow["shares"][0] == 1.0
+    assert narrow["shares"][1] < 1.0
     assert all(m > 0 for m in narrow["memory_bytes"])
+
+
+def test_who_holds_not_even_the_narrowest_model_is_told_and_the_longest_run_is_of_the_others():
+    record = play(spec("heterofl", scenario=with_memory(64, 0.001)))
+    assert record["shares"] == [1.0, 0.0]
+    assert record["lacking"] == ["slow"]
+    assert record["checkpoints"][-1]["round"] <= 1.5 * 4
+
+
+def test_a_method_whose_blocks_nobody_holds_is_refused_and_not_the_others():
+    most = with_memory(1.02 * needs_mb("fedavg"), 0.001)  # a momentum target beside the model needs more than that
+    assert "refused" not in play(spec("fedavg", scenario=most))
+    assert play(spec("fedbyol", scenario=most))["refused"] == "fedbyol: no machine's memory holds the block that it is given"
 
 
 def test_the_fastest_alone_is_one_that_holds_the_whole_model():

@@ -44,8 +44,10 @@ def test_nobody_is_given_more_than_memory_holds():
     equal = [(8, 10)] * 5
     shares = capacity_shares(fleet(*equal, memory_mb=(10, 9.9, 2.5, 1.3, 0.6)), COSTS)
     np.testing.assert_allclose(shares, [1, 0.5, 0.25, 0.125, 0])
-    # A slow machine's memory does not make it faster.
-    np.testing.assert_allclose(capacity_shares(fleet((8, 10), (2, 10), memory_mb=(6, 64)), COSTS), [0.5, 0.25])
+    # Of those that hold the whole model the strongest trains it, however slow.
+    np.testing.assert_allclose(capacity_shares(fleet((8, 10), (2, 10), memory_mb=(6, 64)), COSTS), [0.5, 1])
+    slow = fleet((8, 10), (2, 10), (0.5, 10), memory_mb=(6, 64, 64))
+    np.testing.assert_allclose(capacity_shares(slow, COSTS), [0.5, 1, 0.25])
 
 
 def test_a_levels_cost_is_that_of_the_block_that_width_scaling_gives():
