@@ -143,7 +143,7 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
     text += "\n" + markdown(foretold(played))
     probes = probe_table(played)
     if len(probes[0]) > 1:
-        text += "\nThe encoders that runs end with, NOT at equal cost: a run goes on until all three budgets are spent, or is cut "
+        text += "\nThe encoders that runs end with, NOT at equal cost: runs go on until all three budgets are spent or are cut "
         text += "short at the longest length (in brackets 95 % intervals over test images, means over seeds):\n\n"
         text += markdown(probes)
     best = sorted(rows[1:], key=lambda row: -sum(row.quality["time_s"]))
