@@ -235,7 +235,7 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
     from agents.heuristics import HEURISTICS
     from agents.judge import Cell, cell_scenario, target_of
     from agents.report import Report, real_curves
-    from agents.tables import probe_grid, real_grid
+    from agents.tables import probe_grids, real_grid
     from fedcore.files import write_text
 
     report = Report("Orchestrators on real federated training", folder)
@@ -261,7 +261,7 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
         what = options.data.name if options.data else scenario.workload.data
         for grid in (
             real_grid(judgements, f"Real federated training: {scenario.name} on {what}"),
-            probe_grid(judgements, f"What the encoders are worth on {what}, beside two references"),
+            *probe_grids(judgements, f"What the encoders are worth on {what}, beside two references"),
         ):
             console.print(grid.rich())
             report.grid(grid)

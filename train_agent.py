@@ -76,7 +76,7 @@ def main() -> None:
         from agents.judge import Cell, cell_scenario
         from agents.recipes import RECIPES, train
         from agents.report import Report, learning_curve, real_curves, score_bars, trade_off
-        from agents.tables import comparison_grid, probe_grid, real_grid, simulation_grid
+        from agents.tables import comparison_grid, probe_grids, real_grid, simulation_grid
         from agents.worlds import LIBRARY, RANDOM, contents, described, training_worlds, trial_worlds
         from envs.snapshot import snapshot
         from fedcore.files import content_key, write_text
@@ -161,7 +161,7 @@ def main() -> None:
         judgements = judge_with_bars(cells, labels, folder / "real", options.workers)
         real = [
             real_grid(judgements, f"Real federated training: {scenario.workload.data}"),
-            probe_grid(judgements, "What the encoders are worth, beside two references"),
+            *probe_grids(judgements, "What the encoders are worth, beside two references"),
         ]
         if options.real_runs > 1:
             played = [j.result for j in judgements]

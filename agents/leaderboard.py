@@ -35,7 +35,7 @@ from agents.standings_tables import (
     scenario_grid,
     tuned_grid,
 )
-from agents.tables import Grid, probe_grid, real_grid
+from agents.tables import Grid, probe_grids, real_grid
 from envs.orchestration import OrchestrationEnv
 from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
@@ -215,7 +215,7 @@ def write(standings: Standings, what: Played, folder: Path, command: str, judged
     if judged:
         tables += [
             real_grid(judged, "Real federated training of the best agents"),
-            probe_grid(judged, "What the encoders of the real runs are worth"),
+            *probe_grids(judged, "What the encoders of the real runs are worth"),
         ]
     said = introduction(standings, what, command)
     report = Report("Orchestrators compared", folder)

@@ -121,8 +121,9 @@ def real_grid(judgements: Sequence[Judgement], title: str) -> Grid:
     )
 
 
-def probe_grid(judgements: Sequence[Judgement], title: str) -> Grid:
-    """Downstream quality beside the untrained encoder and raw pixels; means over runs."""
+def probe_grids(judgements: Sequence[Judgement], title: str) -> list[Grid]:
+    """Downstream quality beside the untrained encoder and raw pixels, means over runs, in one table; in none where nothing of
+    it was measured: of text, and of images without labels."""
 
     def row(name: str, many: Sequence[Probes]) -> tuple[str, ...]:
         def mean(field: str) -> str:
@@ -137,6 +138,7 @@ def probe_grid(judgements: Sequence[Judgement], title: str) -> Grid:
     rows.append(row("raw pixels", [j.raw for j in judgements]))
     columns = ("encoder trained by", "kNN-5", "kNN-5 balanced", "linear", "R2 of log counts", "count MAE")
     shown = [0] + [i for i in range(1, 6) if any(r[i] != "-" for r in rows)]
-    return Grid(
-        title, tuple(columns[i] for i in shown), tuple(tuple(r[i] for i in shown) for r in rows), "held-out images"
-    )
+    if len(shown) == 1:
+        return []
+    head, body = tuple(columns[i] for i in shown), tuple(tuple(r[i] for i in shown) for r in rows)
+    return [Grid(title, head, body, "held-out images")]
