@@ -28,7 +28,7 @@ from fedcore.files import cache_folder, content_key, write_text
 from fedcore.parallel import Job, run_kept
 from fedcore.world import compile_world
 from scenarios import InputError, Scenario, load, names
-from scenarios.loader import LIBRARY
+from scenarios.loader import LIBRARY, refuse_namesakes
 
 VERSION = 7
 """Part of every kept result's name: raise it when a change of the code changes what a scenario gives."""
@@ -131,10 +131,7 @@ def headrooms(options: HeadroomOptions) -> list[Headroom]:
             raise InputError(f"--{name} is {getattr(options, name)}, expected at least 1")
     jobs: dict[Path, Job] = {}
     chosen = [load(name) for name in options.scenarios or names()]
-    told = [scenario.name for scenario in chosen]
-    twice = sorted({name for name in told if told.count(name) > 1})
-    if twice:
-        raise InputError(f"two scenarios are named {twice[0]!r}: expected names that differ")
+    refuse_namesakes(chosen)
     for scenario in chosen:
         calibration = load_calibration(scenario.workload.calibration).to_json()
         key = content_key(VERSION, scenario.model_dump_json(), calibration, options.episodes)

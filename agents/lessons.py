@@ -74,7 +74,7 @@ def scores_of(
 
     def decide(rows: NDArray[np.int64], seen: NDArray[np.float32]) -> NDArray[np.float32]:
         first = next(round_) == 0
-        return menu_actions(tried[rows] if first or follows is None else _chosen(follows, seen), seen)
+        return menu_actions(tried[rows] if first or follows is None else likeliest(follows, seen), seen)
 
     def floor(scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.repeat(scores.reshape(n, -1).max(axis=1) - most, len(moves))
@@ -138,7 +138,7 @@ def lessons(
     for t, which in enumerate(asked):
         loses = lost(scores_of(env.core, which, rng, network if once else None), once)
         best[which] = loses.argmin(axis=1)
-        chosen = best if network is None else _chosen(network, observation)
+        chosen = best if network is None else likeliest(network, observation)
         played = np.where(rng.random(envs) < STRAY, rng.choice(moves, size=envs), chosen)
         for kept, value in ((seen, observation[which]), (losses, loses), (taken, played[which])):
             kept.append(torch.from_numpy(value.copy()))
@@ -150,5 +150,6 @@ def lessons(
 
 
 @torch.inference_mode()
-def _chosen(network: MenuNetwork, observation: NDArray[np.float32]) -> NDArray[np.int64]:
+def likeliest(network: MenuNetwork, observation: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(B,) the moves of the menu that a network rates highest, from observations (B, size)."""
     return np.asarray(network(torch.from_numpy(observation)).argmax(dim=1))

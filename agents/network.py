@@ -124,6 +124,11 @@ class FleetEncoder(nn.Module):
         Returns:
             (B, width). Only machines up to the last that exists anywhere in the batch are looked at: padding costs nothing.
         """
+        return self.pooled(*self.each_machine(observation))
+
+    def each_machine(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Its first half: encodings (B, K, width) of every machine with its fleet, which machines there are (B, K), and the
+        fleet's features (B, N_FLEET)."""
         machines = (observation.shape[1] - N_FLEET) // N_MACHINE
         body = observation[:, : machines * N_MACHINE].view(-1, machines, N_MACHINE)
         fleet = observation[:, machines * N_MACHINE :]
@@ -133,7 +138,10 @@ class FleetEncoder(nn.Module):
             body, there = body[:, :used], there[:, :used]
         askable = there & (body[:, :, _M["available"]] > 0.5) & (body[:, :, _M["max_share"]] > 0.0)
         own = torch.cat([body, derived(body, fleet, askable)], dim=2)
-        hidden = torch.relu(self.machine(own) + self.fleet(fleet)[:, None, :])
+        return torch.relu(self.machine(own) + self.fleet(fleet)[:, None, :]), there, fleet
+
+    def pooled(self, hidden: Tensor, there: Tensor, fleet: Tensor) -> Tensor:
+        """Its second half: (B, width) from what `each_machine` gives."""
         encoded = torch.relu(self.second(hidden)) * there.to(hidden.dtype)[:, :, None]
         mean = encoded.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1).to(hidden.dtype)
         # ReLU encodings are not below 0, so 0, which padding has, is neutral for the maximum.

@@ -14,6 +14,7 @@ from agents.worlds import random_world
 from fedcore.world import compile_world
 from scenarios import InputError, Scenario, load, names, parse
 from scenarios.generate import RANGES, Split, random_scenario
+from scenarios.loader import refuse_namesakes
 from scenarios.traces import read_link_trace
 
 SEED = 8_000_000
@@ -185,8 +186,5 @@ def cases(splits: str = "", scenarios: str = "", traces: Path = TRACES) -> tuple
                 if wanted or name != "traces":
                     raise
                 skipped.append(f"left out: {error}")
-    told = [case.scenario.name for case in out]
-    twice = sorted({name for name in told if told.count(name) > 1})
-    if twice:
-        raise InputError(f"two scenarios are named {twice[0]!r}: expected names that differ")
+    refuse_namesakes(case.scenario for case in out)
     return out, skipped

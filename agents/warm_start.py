@@ -149,6 +149,11 @@ def apart(rated: Tensor, loses: Tensor) -> Tensor:
     return ((rated - rated.mean(dim=1, keepdim=True)) + (loses - loses.mean(dim=1, keepdim=True))).square().mean()
 
 
+def own_moves_lose(log: Tensor, rated: Tensor, loses: Tensor) -> Tensor:
+    """What moves of these log-probabilities lose on average, less their entropy at the temperature by which `rated` is told."""
+    return (log.exp() * (loses + rated)).sum(dim=1).mean()
+
+
 def _actor_critic_loss(policy: EquivariantActorCritic, taught: Lessons, part: Tensor, temperature: float) -> Tensor:
     """Squared errors of what moves lose, as the actor's log-probabilities rate it, and what its own moves lose on average.
 
@@ -156,7 +161,7 @@ def _actor_critic_loss(policy: EquivariantActorCritic, taught: Lessons, part: Te
     """
     value, log = policy.rated(taught.observations[part])
     loses, rated = taught.lost[part], temperature * log
-    own = (log.exp() * (loses + rated)).sum(dim=1).mean()
+    own = own_moves_lose(log, rated, loses)  # first: gradients add up in the order of what is computed, to the last bit
     return 0.5 * _squared(value[:, 0], taught.earned[part]) + 5.0 * apart(rated, loses) + own
 
 

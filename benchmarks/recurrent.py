@@ -20,12 +20,12 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from agents.frozen import load_policy
-from agents.lessons import EVERY, STRAY, lost, moves_tried, scores_of
-from agents.network import N_DERIVED, FleetEncoder, MenuNetwork, derived
+from agents.lessons import EVERY, STRAY, likeliest, lost, moves_tried, scores_of
+from agents.network import MenuNetwork, for_any_fleet
 from agents.statistics import Floats, interval
 from agents.tables import Grid
 from agents.vecenv import BatchedVecEnv
-from agents.warm_start import apart
+from agents.warm_start import WarmStart, apart, own_moves_lose
 from agents.worlds import random_worlds
 from envs.menu import LEVELS, PATTERNS, menu_size
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE
@@ -39,7 +39,7 @@ REMEMBERED = (
 """Features of past rounds. Link rates as last measured are left: without them nothing would be known of links."""
 GROUP, CHUNK = 32, 16
 """Episodes and rounds of one optimiser step; a GRU's state goes on from chunk to chunk, gradients do not."""
-TEMPERATURE = 0.5
+WARM = WarmStart()
 PROVEN = list(PATTERNS).index("proven") * LEVELS + LEVELS - 1
 DRAWS = 2000
 
@@ -94,8 +94,7 @@ def histories(worlds: list[World], envs: int, rounds: int, seed: int) -> Histori
         which = np.flatnonzero((np.arange(envs) + t) % EVERY == 0)
         loses = np.full((envs, menu_size()), np.nan, dtype=np.float32)
         loses[which] = lost(scores_of(env.core, which, rng))
-        with torch.inference_mode():
-            chosen = network(torch.from_numpy(observation)).argmax(dim=1).numpy()
+        chosen = likeliest(network, observation)
         seen.append(observation.copy())
         losses.append(loses)
         where.append(env.core.world_index.copy())
@@ -133,7 +132,7 @@ class Recurrent(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        plain = MenuNetwork(menu_size(), width)
+        plain = for_any_fleet(MenuNetwork(menu_size(), width))  # a state for every machine, round by round
         self.encoder, self.head, self.cell = plain.encoder, plain.head, nn.GRUCell(width, width)
         self.counts = nn.Parameter(torch.zeros(width))  # it starts as the network without, and takes up what helps
 
@@ -141,24 +140,12 @@ class Recurrent(nn.Module):
         """As `AsItIs`, with a state (B x K, width)."""
         ratings = []
         for observation, ends in zip(history.observations, history.ends, strict=True):
-            machines = (observation.shape[1] - N_FLEET) // N_MACHINE
-            body = observation[:, :-N_FLEET].view(-1, machines, N_MACHINE)
-            encoded, state = self._step(self.encoder, body, observation[:, -N_FLEET:], state)
-            ratings.append(self.head(encoded))
-            state = state * (1.0 - ends).repeat_interleave(machines)[:, None]
+            hidden, there, fleet = self.encoder.each_machine(observation)
+            state = self.cell(hidden.flatten(0, 1), state)
+            remembered = self.counts * state.unflatten(0, there.shape)
+            ratings.append(self.head(self.encoder.pooled(hidden + remembered, there, fleet)))
+            state = state * (1.0 - ends).repeat_interleave(there.shape[1])[:, None]
         return torch.stack(ratings), state
-
-    def _step(self, own: FleetEncoder, body: Tensor, fleet: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        named = {name: body[:, :, i] for i, name in enumerate(MACHINE_FEATURES)}
-        there = named["exists"] > 0.5
-        askable = there & (named["available"] > 0.5) & (named["max_share"] > 0.0)
-        full = torch.cat([body, derived(body, fleet, askable)], dim=2)
-        assert full.shape[2] == N_MACHINE + N_DERIVED
-        hidden = torch.relu(own.machine(full) + own.fleet(fleet)[:, None, :])
-        state = self.cell(hidden.flatten(0, 1), state)
-        encoded = torch.relu(own.second(hidden + self.counts * state.unflatten(0, there.shape))) * there.float()[:, :, None]
-        mean = encoded.sum(dim=1) / there.sum(dim=1, keepdim=True).clamp_min(1)
-        return torch.relu(own.pool(torch.cat([mean, encoded.amax(dim=1), fleet], dim=1))), state
 
 
 def part_of(history: Histories, start: int, envs: Tensor) -> Histories:
@@ -170,7 +157,7 @@ def teach(student: nn.Module, history: Histories, epochs: int, seed: int) -> Non
     """As `agents.warm_start` teaches the actor, chunk by chunk."""
     rounds, envs = history.ends.shape
     groups, starts = -(-envs // GROUP), range(0, rounds, CHUNK)
-    optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(student.parameters(), lr=WARM.learning_rate)
     falling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, epochs * groups * len(starts))
     generator = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
@@ -181,7 +168,7 @@ def teach(student: nn.Module, history: Histories, epochs: int, seed: int) -> Non
                 ratings, state = student(part, state)
                 known = ~part.lost[:, :, 0].isnan()
                 log, loses = ratings[known].log_softmax(dim=1), part.lost[known]
-                loss = 5.0 * apart(TEMPERATURE * log, loses) + (log.exp() * (loses + TEMPERATURE * log)).sum(dim=1).mean()
+                loss = 5.0 * apart(WARM.temperature * log, loses) + own_moves_lose(log, WARM.temperature * log, loses)
                 optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(student.parameters(), 1.0)

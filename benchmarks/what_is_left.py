@@ -61,13 +61,11 @@ class Learned(Player):
 
     def __init__(self, policy: str, core: Core) -> None:
         super().__init__(core)
-        self.network = load_policy(policy).network
+        self.policy = load_policy(policy)
 
     def decide(self, core: Core, rows: Ints, seen: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Player.decide`."""
-        with torch.inference_mode():
-            rated = self.network(torch.from_numpy(seen))
-        return menu_actions(rated.argmax(dim=1).numpy(), seen)
+        return self.policy.decide_batch(seen)
 
 
 class Ending(Player):

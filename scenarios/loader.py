@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,18 @@ class _NoAliasLoader(yaml.SafeLoader):
 def names() -> list[str]:
     """Names of the scenarios that come with the package, sorted."""
     return sorted(path.stem for path in LIBRARY.glob("*.yaml"))
+
+
+def refuse_namesakes(scenarios: Iterable[Scenario]) -> None:
+    """Results are kept, told and written by scenarios' names.
+
+    Raises:
+        InputError: two have the same.
+    """
+    told = Counter(scenario.name for scenario in scenarios)
+    twice = min((name for name, count in told.items() if count > 1), default=None)
+    if twice is not None:
+        raise InputError(f"two scenarios are named {twice!r}: expected names that differ")
 
 
 def load(name_or_path: str | Path) -> Scenario:

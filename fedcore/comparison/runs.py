@@ -69,14 +69,21 @@ def _dataset(spec: RunSpec, scenario: Scenario) -> Dataset | None:
     return _images(spec.data, scenario.workload.image_px, Path(spec.data).stat().st_mtime_ns)
 
 
-def reference_budgets(scenario: Scenario, whole: BlockCost, spec: RunSpec) -> dict[str, float]:
+def reference_budgets(
+    scenario: Scenario, whole: BlockCost, holds: NDArray[np.bool_], spec: RunSpec
+) -> dict[str, float]:
     """Time, energy and bytes of `rounds` rounds of whole models on this fleet, without any training.
+
+    Args:
+        scenario: whose fleet.
+        whole: cost of the whole model.
+        holds: (K,) whose memory holds it; the others rest.
+        spec: of the run.
 
     Raises:
         InputError: no machine's memory holds the whole model.
     """
     player = FleetPlayer(scenario, spec.seed)
-    holds = memory_bytes(scenario) >= whole.memory_bytes
     if not holds.any():
         raise InputError(
             f"scenario {scenario.name}: no machine has the {whole.memory_bytes / 1e6:.1f} MB that training the whole model "
@@ -143,10 +150,11 @@ def play(spec: RunSpec) -> dict[str, Any]:
     channels = data.dataset.images.shape[3]
     reference = model_for(scenario.workload, channels, scenario.name)
     levels = level_costs(reference, scenario.workload.batch_size)
-    budgets = reference_budgets(scenario, levels[1.0], spec)
-    capacity, holds_bytes = capacity_shares(scenario, levels), memory_bytes(scenario)
+    holds_bytes = memory_bytes(scenario)
+    holds_whole = holds_bytes >= levels[1.0].memory_bytes
+    budgets, capacity = reference_budgets(scenario, levels[1.0], holds_whole, spec), capacity_shares(scenario, levels)
     speed = np.array([group.device.throughput_gflops for group in scenario.fleet.machines])
-    speed[holds_bytes < levels[1.0].memory_bytes] = 0.0  # the fastest alone is one that can
+    speed[~holds_whole] = 0.0  # the fastest alone is one that can
     shares = entry.shares_of(capacity, speed)
     own = scenario.model_copy(update={"workload": entry.workload(scenario.workload)})
     try:
@@ -159,7 +167,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
     assert isinstance(progress, HeldOutInfoNCE)
     player = FleetPlayer(scenario, spec.seed)
     spent = {"time_s": 0.0, "energy_j": 0.0, "bytes": 0.0, "upload_bytes": 0.0, "server_flops": 0.0}
-    memory, longest_steps = np.zeros(len(shares)), spec.longest * spec.rounds * spec.steps * int((speed > 0.0).sum())
+    memory, longest_steps = np.zeros(len(shares)), spec.longest * spec.rounds * spec.steps * int(holds_whole.sum())
     # Under capacity shares, a machine that holds not even the narrowest model is given nothing.
     lacks = (capacity == 0.0) & (entry.shares == "capacity")
     checkpoints: list[dict[str, float]] = []
