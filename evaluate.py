@@ -90,8 +90,9 @@ class Options:
 def main() -> None:
     """Command line."""
     options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=Options.__doc__)
-    from agents.cli import console, positive
+    from agents.cli import console, natural, positive
     from scenarios import InputError, load
+    from scenarios.loader import refuse_namesakes
 
     for name in ("episodes", "runs", "workers"):
         positive(name, getattr(options, name))
@@ -103,10 +104,18 @@ def main() -> None:
                 "--benchmark plays simulated episodes; expected it without --engine flower, --shaped, --precision and "
                 "--context-precision"
             )
+        if options.agreement or options.tier == "training" or options.data is not None:
+            raise InputError(
+                "--benchmark plays simulated episodes, and --real-runs of its best agents on the scenarios' own data; expected "
+                "it without --agreement, --tier training and --data"
+            )
+        natural("planned", options.planned)
+        natural("real-runs", options.real_runs)
         return compete(options)
     four = IMAGE_SCENARIOS if options.data else AGREEMENT_SCENARIOS
     spoken = options.scenarios or (four if options.agreement else "farm-lte")
     chosen = [load(name.strip()) for name in spoken.split(",") if name.strip()]
+    refuse_namesakes(chosen)
     if not chosen:
         raise InputError("--scenarios is empty, expected names or YAML files separated by commas")
     if options.data is not None and not options.data.exists():
@@ -198,17 +207,18 @@ def in_simulation(options: Options, chosen: list[Scenario], path: Path | None, n
     """Play on the fast tier and report."""
     from agents.benchmark import benchmark, compare, orchestrator, summarise
     from agents.cli import console, progress_bar
+    from agents.naming import name_apart
     from agents.report import Report, score_bars, trade_off
     from agents.tables import comparison_grid, simulation_grid
     from fedcore.files import write_text
 
-    results = []
+    results, spelled = [], list(dict.fromkeys(([str(path)] if path else []) + names))
     with progress_bar() as bar:
-        total = len(chosen) * (len(names) + (path is not None)) * options.episodes
-        task = bar.add_task("held-out episodes", total=total, note="")
+        task = bar.add_task("held-out episodes", total=len(chosen) * len(spelled) * options.episodes, note="")
         for scenario in chosen:
             bar.update(task, note=scenario.name)
-            agents = [orchestrator(name, scenario) for name in ([str(path)] if path else []) + names]
+            agents = [orchestrator(name, scenario) for name in spelled]
+            shown = name_apart(spelled, agents)
             results += benchmark(agents, scenario, options.episodes, on_episode=lambda: bar.advance(task))
     summaries = summarise(results)
     report = Report("Orchestrators in simulation", folder)
@@ -219,9 +229,9 @@ def in_simulation(options: Options, chosen: list[Scenario], path: Path | None, n
         own = [s for s in summaries if s.scenario == scenario.name]
         report.figure(f"scores-{scenario.name}", score_bars(own), f"{scenario.title}: held-out scores")
         report.figure(f"tradeoff-{scenario.name}", trade_off([r for r in results if r.scenario == scenario.name]), "Cost")
-    if path is not None:
-        policy = results[0].agent
-        grid = comparison_grid([compare(results, policy, name) for name in names], f"{policy} over all scenarios, paired")
+    if path is not None and len(spelled) > 1:
+        policy, *others = shown.values()
+        grid = comparison_grid([compare(results, policy, other) for other in others], f"{policy} over all scenarios, paired")
         console.print(grid.rich())
         report.grid(grid)
     write_text(folder / "results.json", json.dumps([asdict(s) for s in summaries], indent=1))
@@ -234,6 +244,7 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
     from agents.cli import console, judge_with_bars
     from agents.heuristics import HEURISTICS
     from agents.judge import Cell, cell_scenario, target_of
+    from agents.naming import told_apart
     from agents.report import Report, real_curves
     from agents.tables import probe_grids, real_grid
     from fedcore.files import write_text
@@ -251,13 +262,14 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
             console.print(f"{options.data}: measuring what the reference policy reaches on these images (progress 1)")
             target = target_of(scenario, str(options.data))
         plain = cell_scenario(scenario)
-        agents = ([str(path)] if path else []) + picked
+        agents = list(dict.fromkeys(([str(path)] if path else []) + picked))
         data = None if options.data is None else str(options.data)
         assert options.runs is not None
         cells = [Cell(agent, plain, run, data, target) for run in range(options.runs) for agent in agents]
         labels = [f"{'policy' if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
         console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), real training")
         judgements = judge_with_bars(cells, labels, options.out / "cells", options.workers)
+        judgements = told_apart([cell.agent for cell in cells], judgements)
         what = options.data.name if options.data else scenario.workload.data
         for grid in (
             real_grid(judgements, f"Real federated training: {scenario.name} on {what}"),
@@ -277,11 +289,11 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
     from agents.benchmark import benchmark, orchestrator
     from agents.cli import console, judge_with_bars, progress_bar
     from agents.judge import Cell, cell_scenario, target_of
-    from agents.leaderboard import labels
+    from agents.naming import labels, name_apart, told_apart
     from agents.report import Report
     from fedcore.files import write_text
 
-    agents = (names or list(POLICIES)) + ([str(path)] if path else [])
+    agents = list(dict.fromkeys((names or list(POLICIES)) + ([str(path)] if path else [])))
     data = None if options.data is None else str(options.data)
     assert options.runs is not None
     shown = labels(agents)
@@ -290,12 +302,14 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
         task = bar.add_task("simulated episodes", total=len(chosen) * len(agents) * options.episodes, note="")
         for scenario in chosen:
             players = [orchestrator(name, scenario) for name in agents]
+            name_apart(agents, players)
             simulated += benchmark(players, scenario, options.episodes, on_episode=lambda: bar.advance(task))
             # Images of a person's own need a target of their own, and the reference's real cost is measured on the way.
             target = None if data is None else target_of(scenario, data)
             cells += [Cell(name, cell_scenario(scenario), run, data, target) for run in range(options.runs) for name in agents]
             spoken += [f"{scenario.name}, {shown[name]}, {run}" for run in range(options.runs) for name in agents]
     judgements = judge_with_bars(cells, spoken, options.out / "cells", options.workers)
+    judgements = told_apart([cell.agent for cell in cells], judgements)
     found = agreement(simulated, [j.result for j in judgements])
     report = Report("Simulation and real training", folder)
     for grid in (agreement_grid(found), *(policy_grid(a) for a in found)):

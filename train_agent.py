@@ -59,10 +59,11 @@ def run_folder(options: Options, scenario_name: str, steps: int, content: str) -
 def main() -> None:
     """Command line."""
     options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=Options.__doc__)
-    from agents.cli import console, judge_with_bars, positive, progress_bar, training_bar
+    from agents.cli import console, judge_with_bars, natural, positive, progress_bar, training_bar
 
     for name in ("steps", "episodes", "workers"):
         positive(name, getattr(options, name))
+    natural("seed", options.seed)
     with console.status("loading"):
         import torch
 

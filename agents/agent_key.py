@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import secrets
+from pathlib import Path
 
 from agents.best_static import STATICS
 from agents.clairvoyant import CLAIRVOYANT
@@ -15,9 +18,33 @@ from agents.outside import file_of, is_outside
 from agents.tuned import TUNED, found, tunable
 from fedcore.files import content_key
 
+LOADED = frozenset({
+    ".bin", ".ckpt", ".h5", ".joblib", ".json", ".msgpack", ".npy", ".npz", ".onnx", ".pickle", ".pkl", ".pt", ".pth", ".py",
+    ".safetensors", ".yaml", ".yml", ".zip",
+})  # fmt: skip
+"""Endings of the files beside a person's agent that it may load or import."""
+MOST_FILES = 5000
+"""Of them that are looked at."""
+
+
+def beside(file: Path) -> str:
+    """Digest of what a person's agent may load from its folder and those below, by path, size and time: weights, modules that
+    it imports; not from `runs`, where ours writes. Of a folder too large to be looked through it is another every time, so that
+    nothing is kept of it."""
+    found = []
+    for folder, below, files in os.walk(file.resolve().parent):
+        below[:] = sorted(name for name in below if name not in ("runs", "__pycache__") and not name.startswith("."))
+        for place in (Path(folder, name) for name in sorted(files)):
+            if place.suffix in LOADED and place.is_file():
+                found.append((str(place), place.stat().st_size, place.stat().st_mtime_ns))
+        if len(found) > MOST_FILES:
+            return secrets.token_hex()
+    return content_key(*found)
+
 
 def agent_key(agent: str) -> str:
-    """Digest of an agent's code, and of its file where it has one; a name that means nothing stands for itself."""
+    """Digest of an agent's code, and of its file where it has one, with what lies beside a person's own; a name that means
+    nothing stands for itself."""
     if agent in HEURISTICS:
         return agent + code_of(HEURISTICS[agent].__module__)
     if agent.startswith(TUNED) and (name := agent.removeprefix(TUNED)) in tunable():
@@ -33,6 +60,7 @@ def agent_key(agent: str) -> str:
     file = file_of(agent)
     if not file.is_file():
         return agent
-    reads = "agents.outside" if is_outside(agent) else "agents.frozen"
     content = hashlib.sha256(file.read_bytes()).hexdigest()
-    return content_key(agent.rpartition(":")[2] if is_outside(agent) else "", content, code_of(reads))
+    if is_outside(agent):
+        return content_key(agent.rpartition(":")[2], content, beside(file), code_of("agents.outside"))
+    return content_key(content, code_of("agents.frozen"))

@@ -77,6 +77,16 @@ def judge_with_bars(cells: Sequence[Cell], labels: Sequence[str], folder: Path, 
         return judge(cells, folder, workers, on_round)
 
 
+def natural(name: str, value: int) -> None:
+    """Refuse a number below zero.
+
+    Raises:
+        InputError: it is.
+    """
+    if value < 0:
+        raise InputError(f"--{name} is {value}, expected a whole number of at least 0")
+
+
 def positive(name: str, value: int | None) -> None:
     """Refuse a number below one.
 

@@ -152,11 +152,12 @@ def main() -> None:
     """Command line."""
     import tyro
 
-    from agents.cli import console, positive
+    from agents.cli import console, natural, positive
 
     options = tyro.cli(DefaultsOptions)
-    for name in ("episodes", "draws"):
+    for name in ("episodes", "draws", "steps", "workers"):
         positive(name, getattr(options, name))
+    natural("seed", options.seed)
     policies: dict[str, FrozenPolicy] = {}
     if options.algorithms:
         with console.status("compiling random scenarios"):

@@ -173,7 +173,8 @@ def load_policy(path: str | Path) -> FrozenPolicy:
     path = policy_path(path)
     if not path.is_file():
         known = ", ".join(named_policies())
-        raise InputError(f"policy file {path} does not exist: expected a file written by train_agent.py, or one of {known}")
+        what = "is no file" if path.exists() else "does not exist"
+        raise InputError(f"policy file {path} {what}: expected a file written by train_agent.py, or one of {known}")
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get("intrafed")
@@ -188,7 +189,9 @@ def load_policy(path: str | Path) -> FrozenPolicy:
             raise ValueError("no policy card")
         made = int(raw.pop("format"))
         card = PolicyCard(**raw) if made == FORMAT else None
-    except (ValueError, TypeError, KeyError):
+        if card is not None and not (isinstance(card.spaces, dict) and isinstance(card.width, int) and card.width > 0):
+            raise ValueError("a card of other fields")
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise InputError(f"policy file {path} has no intrafed card: expected a file written by train_agent.py") from None
     if card is None:
         raise InputError(f"policy file {path} is of format {made}: expected format {FORMAT}; train it again with this version")
@@ -200,7 +203,8 @@ def load_policy(path: str | Path) -> FrozenPolicy:
                 f"policy file {path} was made for other spaces (its {key} are {had}): expected {wanted}; "
                 "train it again with this version"
             )
-    if card.algorithm not in ("ppo", "dqn") or card.digest != _digest(weights):
+    whole = all(weight.dtype == torch.float32 for weight in weights.values())
+    if card.algorithm not in ("ppo", "dqn") or not whole or card.digest != _digest(weights):
         raise InputError(f"policy file {path} does not match its own checksum: expected an unchanged file")
     network = MenuNetwork(menu_size(), card.width)
     try:

@@ -22,7 +22,7 @@ from agents.episodes import EpisodeResult, play_together
 from agents.greedy_mpc import GreedyMpc
 from agents.heuristics import HEURISTICS
 from agents.judge import Cell, Judgement, cell_scenario
-from agents.outside import is_outside
+from agents.naming import labels
 from agents.report import Report, real_curves
 from agents.splits import Case
 from agents.standings import Standings
@@ -101,18 +101,6 @@ def scenario_key(case: Case) -> str:
     for group in content["fleet"]["groups"]:  # by content, wherever the files lie
         group["link"]["trace"] = None
     return content_key(json.dumps(content, sort_keys=True), calibration, *traces, case.max_machines)
-
-
-def labels(agents: Sequence[str]) -> dict[str, str]:
-    """Names for tables: a frozen policy's file name (its folder's where that is "policy"), a function's name."""
-    out: dict[str, str] = {}
-    for agent in agents:
-        name = agent.rpartition(":")[2] if is_outside(agent) else agent
-        if agent.endswith(".safetensors"):
-            name = Path(agent).stem if Path(agent).stem != "policy" else Path(agent).parent.name
-        taken = list(out.values())
-        out[agent] = name if name not in taken else f"{name} ({sum(t.startswith(name) for t in taken) + 1})"
-    return out
 
 
 def play(what: Played) -> Standings:

@@ -17,7 +17,7 @@ from agents.cli import console, judge_with_bars, progress_bar
 from agents.episodes import EpisodeResult
 from agents.flower_trial import play_trial
 from agents.judge import Cell, cell_scenario, target_of
-from agents.leaderboard import labels
+from agents.naming import labels
 from agents.ray_trial import play_over_ray
 from agents.real_run import EVENTS, Job
 from agents.replay import replay

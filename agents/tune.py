@@ -129,11 +129,12 @@ def main() -> None:
     """Command line."""
     import tyro
 
-    from agents.cli import console, positive, progress_bar
+    from agents.cli import console, natural, positive, progress_bar
 
     options = tyro.cli(TuneOptions)
     for name in ("trials", "workers"):
         positive(name, getattr(options, name))
+    natural("seed", options.seed)
     if not 0.0 < options.lessons <= 1.0:
         raise InputError(f"--lessons is {options.lessons:g}, expected a part of at most 1")
     try:

@@ -48,7 +48,7 @@ def prospect(view: View, steps: Floats | float, usual_share: float = 0.5) -> tup
 
     Returns:
         Seconds in the reference's mean rounds, cost (energy and bytes, weighted) in the same, and how much of the round's
-        work is expected to come back, by how often machines of its kind have been seen to leave; (..., K_max) each.
+        work is expected to come back, by how often it has been seen to leave; (..., K_max) each.
     """
     m, f = view.machine, {name: np.asarray(value)[..., None] for name, value in view.fleet.items()}
     share, steps = m["max_share"], np.asarray(steps)

@@ -49,7 +49,7 @@ def level_masks(view: View) -> NDArray[np.bool_]:
     return np.concatenate([shares, np.ones((*shares.shape[:-1], LEVELS), dtype=np.bool_)], axis=-1)
 
 
-class LevelAction(gym.ActionWrapper[NDArray[np.float32], Any, NDArray[np.float32]]):
+class LevelAction(gym.utils.RecordConstructorArgs, gym.ActionWrapper[NDArray[np.float32], Any, NDArray[np.float32]]):
     """`MultiDiscrete([5] * K_max + [5])` over any of the environments.
 
     Entry k < K_max is an index into `SHARES`, the last one a part of the scenario's sync intervals. Choices that
@@ -64,7 +64,8 @@ class LevelAction(gym.ActionWrapper[NDArray[np.float32], Any, NDArray[np.float32
     """
 
     def __init__(self, env: gym.Env[NDArray[np.float32], NDArray[np.float32]]) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ActionWrapper.__init__(self, env)
         self.bare = single(env)
         self.action_space = spaces.MultiDiscrete([len(SHARES)] * self.bare.core.max_machines + [LEVELS])
 

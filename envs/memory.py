@@ -1,4 +1,5 @@
-"""What an orchestrator remembers of every machine: its last word on its load, link rates as last measured, losses."""
+"""What an orchestrator remembers of every machine: its last word on its load and its battery, link rates as last measured,
+losses."""
 
 from __future__ import annotations
 
@@ -13,24 +14,25 @@ from fedcore.fleet.conditions import is_present, slowdown
 Floats = NDArray[np.float64]
 
 # Columns of what is remembered: (machines, N_HEARD).
-SLOW, UP_BPS, DOWN_BPS, AGE, LOST = range(5)
-N_HEARD = 5
+SLOW, UP_BPS, DOWN_BPS, AGE, LOST, CHARGE = range(6)
+N_HEARD = 6
 
 
 @numba.njit(cache=True, error_model="numpy")
 def forget(fleets: Fleets, w: int, heard: Floats, b: int) -> None:
-    """Start episode b: links are as advertised, nobody has been heard yet; arguments as `listen`."""
+    """Start episode b: links and batteries are as advertised, nobody has been heard yet; arguments as `listen`."""
     p = fleets.parameters
     for k in range(heard.shape[1]):
         heard[b, k, SLOW], heard[b, k, AGE], heard[b, k, LOST] = 1.0, 0.0, 0.0
+        heard[b, k, CHARGE] = p[w, k, c.BATTERY_START]
         heard[b, k, UP_BPS] = max(p[w, k, c.UP_BPS], 1.0)
         heard[b, k, DOWN_BPS] = max(p[w, k, c.DOWN_BPS], 1.0)
 
 
 @numba.njit(cache=True, error_model="numpy")
 def listen(fleets: Fleets, w: int, conditions: Floats, elapsed_s: float, heard: Floats, b: int) -> None:
-    """What the heartbeat reports now: machines that answer tell their load, as any operating system knows it; the others'
-    last word stands.
+    """What the heartbeat reports now: machines that answer tell their load and their battery, as any operating system knows
+    them; the others' last word stands.
 
     Args:
         fleets: stacked.
@@ -44,6 +46,8 @@ def listen(fleets: Fleets, w: int, conditions: Floats, elapsed_s: float, heard: 
     for k in range(int(fleets.fleet[w, c.MACHINES])):
         if is_present(p, w, k, conditions, b, fleets.windows, start_s, elapsed_s):
             heard[b, k, SLOW] = slowdown(p, w, k, conditions, b)
+            if p[w, k, c.BATTERY_J] > 0.0:
+                heard[b, k, CHARGE] = conditions[b, k, c.CHARGE_J] / p[w, k, c.BATTERY_J]
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -82,7 +82,7 @@ def menu_actions(moves: NDArray[np.int64], observations: NDArray[np.floating]) -
     return actions
 
 
-class MenuAction(gym.ActionWrapper[NDArray[np.float32], Any, NDArray[np.float32]]):
+class MenuAction(gym.utils.RecordConstructorArgs, gym.ActionWrapper[NDArray[np.float32], Any, NDArray[np.float32]]):
     """`Discrete(patterns x 5)` over any of the environments.
 
     Move i means pattern `i // 5` of `envs.menu.PATTERNS` and the (i % 5)-th part of the scenario's sync intervals.
@@ -92,7 +92,8 @@ class MenuAction(gym.ActionWrapper[NDArray[np.float32], Any, NDArray[np.float32]
     """
 
     def __init__(self, env: gym.Env[NDArray[np.float32], NDArray[np.float32]]) -> None:
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ActionWrapper.__init__(self, env)
         self.bare = single(env)
         self.action_space = spaces.Discrete(menu_size())
 

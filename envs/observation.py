@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.memory import AGE, DOWN_BPS, LOST, SLOW, UP_BPS
+from envs.memory import AGE, CHARGE, DOWN_BPS, LOST, SLOW, UP_BPS
 from fedcore.costs import GRID
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import DAY_S, Fleets
@@ -30,14 +30,14 @@ MACHINE_FEATURES = (
     "step_energy",  # log10 of joules per step at share 1 over the reference's per machine and step
     "radio_energy",  # log10 of joules to move a whole model up and down over the reference's per machine and round
     "idle_energy",  # log10 of idle power x reference round over the same
-    "charge",  # battery above its reserve, 1 = full or mains
+    "charge",  # battery above its reserve as last reported with the heartbeat, 1 = full or mains
     "data",  # images over the fleet's mean, halved
     "max_share",  # largest share that fits its memory
     "last_share",  # what it trained last round
     "last_outcome",  # 1 its block came back, -1 it was lost, 0 it was not asked
     "last_idle",  # fraction of the last round that it waited
     "step_saving",  # step FLOPs at the smallest over those at the full share: what a small share saves here
-    "leaves",  # whether machines of its kind have been seen to leave in this episode
+    "leaves",  # how often it has been seen to leave in this episode, tanh of half the times
     "teaches",  # how far its data alone can lead, by the calibration; progress 1.5 and more is 1
     "surplus",  # progress x 10 that its rounds have come out with beyond what the calibration expects
 )
@@ -54,7 +54,7 @@ FLEET_FEATURES = (
     "energy_vs_reference",
     "bytes_vs_reference",
     "available_fraction",  # of the machines
-    "machines",  # of K_max
+    "machines",  # how many there are over 16, at most 1
     "energy_weight",  # w_E
     "context",
     "last_round_time",  # log10 over the reference's mean round
@@ -77,6 +77,8 @@ N_MACHINE, N_FLEET = len(MACHINE_FEATURES), len(FLEET_FEATURES)
     _ENERGY_VS_REFERENCE, _BYTES_VS_REFERENCE, _AVAILABLE_FRACTION, _MACHINES, _ENERGY_WEIGHT, _CONTEXT, _LAST_TIME,
     _LAST_ENERGY, _LAST_BYTES, _DAY_SIN, _DAY_COS, _SHORTEST, _LONGEST, _REFERENCE_ROUNDS, _FLEET_TEACHES,
 ) = range(N_FLEET)  # fmt: skip
+MANY = 16.0
+"""Machines from which fleets look alike in size: whatever K_max pads them to, policies see them as they were trained."""
 TEACHES_ALL = 1.5
 """Progress at which `teaches` is 1."""
 MOVING = ("step_time", "step_energy", "upload_time", "download_time")
@@ -192,7 +194,7 @@ def write_machines(
         fleets: stacked.
         constants: (W, K_max, N_MACHINE), from `machine_constants`.
         w: which fleet.
-        conditions: (B, K_max, N_CONDITIONS); only presence and charge are told.
+        conditions: (B, K_max, N_CONDITIONS); only presence is told.
         elapsed_s: since the episode's start.
         telemetry: (B, K_max, N_TELEMETRY) of the last round.
         totals: (B, N_TOTALS) of the last round.
@@ -220,7 +222,7 @@ def write_machines(
         out[b, at + _LEAVES] = _TANH_TENTHS[min(5 * int(heard[b, k, LOST]), len(_TANH_TENTHS) - 1)]
         battery, reserve = p[w, k, c.BATTERY_J], p[w, k, c.BATTERY_RESERVE]
         if battery > 0.0:
-            out[b, at + _CHARGE] = _clip((conditions[b, k, c.CHARGE_J] / battery - reserve) / max(1.0 - reserve, 1e-9))
+            out[b, at + _CHARGE] = _clip((heard[b, k, CHARGE] - reserve) / max(1.0 - reserve, 1e-9))
         out[b, at + _LAST_SHARE] = shares[b, k]
         out[b, at + _LAST_IDLE] = _clip(telemetry[b, k, c.IDLE_S] / round_s)
         status = telemetry[b, k, c.STATUS]
@@ -283,7 +285,7 @@ def fleet_rows(
         for k in range(machines):
             here += out[b, k * N_MACHINE + _AVAILABLE]
             out[b, k * N_MACHINE + _SURPLUS] = _clip(10.0 * surplus[b, k])
-        f[_AVAILABLE_FRACTION], f[_MACHINES] = here / machines, machines / (at // N_MACHINE)
+        f[_AVAILABLE_FRACTION], f[_MACHINES] = here / machines, min(machines / MANY, 1.0)
         f[_ENERGY_WEIGHT], f[_CONTEXT], f[_FLEET_TEACHES] = energy_weight[b], context[b], teaches[b]
         if rounds[b] > 0:
             f[_LAST_STEPS] = np.log10(max(float(steps[b]), 1.0))

@@ -40,10 +40,10 @@ def meanings(features: str) -> dict[str, str]:
 
 def feature_table() -> str:
     """The observation's features, in order, as a markdown table."""
-    lines = ["| part | feature | meaning |", "|---|---|---|"]
+    lines = ["| place | feature | meaning |", "|---|---|---|"]
     for part, names in (("machine", MACHINE_FEATURES), ("fleet", FLEET_FEATURES)):
-        told = meanings(f"{part.upper()}_FEATURES")
-        lines += [f"| {part} {i} | `{name}` | {told[name] or name.replace('_', ' ')} |" for i, name in enumerate(names)]
+        told, whose = meanings(f"{part.upper()}_FEATURES"), "each machine" if part == "machine" else "the fleet"
+        lines += [f"| {i} of {whose} | `{name}` | {told[name] or name.replace('_', ' ')} |" for i, name in enumerate(names)]
     return "\n".join(lines)
 
 

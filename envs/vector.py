@@ -65,9 +65,15 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start every episode; a seed s gives episode i the seed s + i, as gymnasium's vector environments do."""
+        """Start every episode; a seed s gives episode i the seed s + i, as gymnasium's vector environments do.
+
+        Raises:
+            ValueError: another number of seeds than of episodes.
+        """
         seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(
             seed, Sequence) else list(seed)  # fmt: skip
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"seed has {len(seeds)} entries, expected one for each of the {self.num_envs} environments")
         for i, value in enumerate(seeds):
             if value is not None:
                 self.generators[i] = gym.utils.seeding.np_random(value)[0]
@@ -105,6 +111,10 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
             raise gym.error.ResetNeeded("no episode began yet: call reset() first")
         same_step = self.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
         restart = np.flatnonzero(self._ended)
+        if not same_step and len(restart) and np.shape(actions) == self.action_space.shape:
+            # What is ignored need not be an action.
+            actions = np.array(actions)
+            actions[restart] = 0.0
         rewards, reason = self._play(actions)
         if not same_step and len(restart):
             # An episode that ended last time starts now: this action is ignored, as gymnasium defines it.

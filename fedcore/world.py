@@ -168,6 +168,13 @@ def _reference_cost(world: World) -> ReferenceCost:
             f"{reference.sync_interval}) does not reach the target within {REFERENCE_ROUNDS} rounds; expected a fleet "
             "whose memory, batteries, deadline, presence and number of samples let it"
         )
+    got_there = need[~np.isnan(need[:, 0])]
+    if not (np.isfinite(got_there) & (got_there > 0.0)).all():
+        seconds, joules, size, _ = got_there.max(axis=0)
+        raise UnreachableError(
+            f"scenario {world.scenario.name}: the reference policy needs up to {seconds:g} s, {joules:g} J and {size:g} bytes; "
+            "expected rates, speeds and powers that make these finite and above 0"
+        )
     # An episode that never got there needed more than any that did: count it as the longest.
     need = np.where(np.isnan(need), np.nanmax(need, axis=0), need)
     # Efficiencies are averaged as logarithms, so this is the mean at which the reference policy scores 1.

@@ -118,6 +118,9 @@ def fit_links(traces: Sequence[LinkTrace], bin_s: int = 1) -> Link:
             raise InputError(f"a trace has {len(trace.up_bps)} seconds, expected at least {MIN_BINS} bins of --bin-s {bin_s}")
     both = [[_sample(bps, bin_s) for bps in (t.up_bps, t.down_bps)] for t in traces]
     samples = [sample for pair in both for sample in pair]
+    least = min(int(sample.up.sum()) for sample in samples)
+    if least < MIN_BINS:
+        raise InputError(f"a trace's link is up in {least} bins of --bin-s {bin_s} one way, expected at least {MIN_BINS}")
     cv2, r, independent = _moments(samples)
     spread = 0.0
     if len(traces) > 1:

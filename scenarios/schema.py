@@ -15,6 +15,8 @@ from scenarios.presets import expand
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Spread = Annotated[float, Field(ge=0, le=3)]
+"""Standard deviation of a logarithm: at 3, one draw in twenty is 360 times as large, or as small, as the typical one."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=40)]
 
@@ -49,7 +51,7 @@ class Device(Section):
     memory_mb: Positive = Field(description="memory that training may use; a larger block is infeasible")
     active_power_w: Positive
     idle_power_w: NonNegative = Field(description="while invited and waiting")
-    step_jitter: NonNegative = Field(0.05, description="standard deviation of ln(step time) from round to round")
+    step_jitter: Spread = Field(0.05, description="standard deviation of ln(step time) from round to round")
     thermal: Thermal | None = None
 
     @model_validator(mode="before")
@@ -72,9 +74,9 @@ class Link(Section):
     uplink_mbps: Positive = Field(description="mean rate; with a trace, what the orchestrator is told before it has measured")
     downlink_mbps: Positive
     latency_s: NonNegative = 0.02
-    variability: NonNegative = Field(0.0, description="standard deviation of ln(rate) around its mean")
+    variability: Spread = Field(0.0, description="standard deviation of ln(rate) around its mean")
     correlation_s: Positive = Field(60.0, description="time over which the rate forgets (1/e)")
-    mean_spread: NonNegative = Field(0.0, description="standard deviation of ln(mean rate) from episode to episode")
+    mean_spread: Spread = Field(0.0, description="standard deviation of ln(mean rate) from episode to episode")
     outages: Outages | None = None
     trace: str | None = Field(
         None,

@@ -91,7 +91,8 @@ def row_of(name: str, runs: Sequence[Mapping[str, Any]], target: float) -> Row:
     )
 
 
-def _mean_range(values: Sequence[float], part: float = 1.0) -> str:
+def mean_range(values: Sequence[float], part: float = 1.0) -> str:
+    """Mean [least, most] over seeds, and which part of the budget was spent where that is not all of it."""
     mark = "" if part >= 0.999 else f" ({part:.0%} spent)"
     if len(values) == 1:
         return f"{values[0]:.3f}{mark}"
@@ -127,7 +128,7 @@ def cells(rows: Sequence[Row], quality: str) -> list[list[str]]:
     for row in rows:
         table.append([
             row.name,
-            *(_mean_range(row.quality[b], min(row.spent[b])) for b in BUDGETS),
+            *(mean_range(row.quality[b], min(row.spent[b])) for b in BUDGETS),
             *(_ratio(row.to_target[b], reference.to_target[b]) for b in BUDGETS),
             _ratio(row.upload_to_target, reference.upload_to_target),
             "rests" if row.memory_bytes == 0 else f"{row.memory_bytes / 1e6:.2f}",

@@ -11,7 +11,8 @@ from agents import leaderboard
 from agents.agent_key import agent_key
 from agents.episodes import EpisodeResult
 from agents.frozen import policy_path
-from agents.leaderboard import Played, labels, play, scenario_key, write
+from agents.leaderboard import Played, play, scenario_key, write
+from agents.naming import distinct, labels
 from agents.splits import Case
 from agents.standings import Standings
 from scenarios import Scenario
@@ -106,3 +107,33 @@ def test_the_best_agents_and_the_reference_go_to_real_training(monkeypatch: pyte
     # One scenario of the one workload, the best two and the reference, two runs each.
     told = [(cell.agent, cell.scenario["name"], cell.seed) for cell in asked]
     assert told == [(agent, "farm-lte", run) for agent in ("enough", "deadline", "equal") for run in range(2)]
+
+
+def test_what_lies_beside_a_persons_agent_is_part_of_what_names_its_cells(tmp_path: Path) -> None:
+    policy = tmp_path / "mine.py"
+    policy.write_text("def decide(o): return 0")
+    bare = agent_key(f"{policy}:decide")
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "weights.pt").write_bytes(b"1")
+    loaded = agent_key(f"{policy}:decide")
+    (tmp_path / "checkpoint" / "weights.pt").write_bytes(b"22")
+    assert len({bare, loaded, agent_key(f"{policy}:decide")}) == 3
+    # What it writes, and what we write of it, changes nothing.
+    now = agent_key(f"{policy}:decide")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "results.json").write_text("{}")
+    (tmp_path / "log.txt").write_text("a line")
+    assert agent_key(f"{policy}:decide") == now
+
+
+def test_no_agent_is_shown_by_the_name_of_another() -> None:
+    agents = ("my.py:fedavg", "fedavg", "a/policy.safetensors", "b/policy.safetensors", "my.py:decide")
+    shown = labels(agents)
+    assert shown["fedavg"] == "fedavg"
+    assert shown["my.py:fedavg"] == "fedavg of my.py"
+    # Their own names where nobody else has them.
+    own = dict(zip(agents, ("fedavg", "fedavg", "ppo", "ppo", "decide"), strict=True))
+    assert distinct(own) == shown | {"my.py:decide": "decide"}
+    assert distinct({"my.py:fedavg": "fedavg", "runs/x/policy.safetensors": "ppo"}) == {
+        "my.py:fedavg": "fedavg of my.py", "runs/x/policy.safetensors": "ppo"
+    }  # fmt: skip

@@ -128,3 +128,12 @@ def test_masked_ppo_trains_and_never_takes_what_is_masked(face: Callable[[Any], 
     observation, _ = env.reset(seed=1)
     action, _ = model.predict(observation, action_masks=env.action_masks(), deterministic=True)
     env.step(action)
+
+
+@pytest.mark.parametrize("wrapper", [MenuAction, LevelAction])
+def test_a_wrapped_environment_is_made_again_from_its_spec(wrapper: Any) -> None:
+    env = wrapper(gym.make("IntraFed/Orchestration-v0", scenario="two-servers"))
+    again = gym.make(env.spec)
+    assert again.action_space == env.action_space
+    first, second = env.reset(seed=3)[0], again.reset(seed=3)[0]
+    assert np.array_equal(first, second)

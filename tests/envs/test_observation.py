@@ -168,6 +168,31 @@ def test_hidden_conditions_are_not_seen(calibrated) -> None:  # type: ignore[no-
     assert look(env.core)[0, MACHINE_FEATURES.index("available")] == 0.0
 
 
+def test_the_battery_of_a_machine_that_does_not_answer_stays_as_it_last_said(calibrated) -> None:  # type: ignore[no-untyped-def]
+    env = OrchestrationEnv(calibrated("solar-field"))
+    at, here = MACHINE_FEATURES.index("charge"), MACHINE_FEATURES.index("available")
+    away = moved = 0
+    for seed in range(6):
+        before, ended = env.reset(seed=seed)[0], False
+        while not ended:
+            now, _, ended, _, _ = env.step(np.full(17, 1.0))
+            machines = (np.reshape(seen[:-N_FLEET], (16, -1))[:8] for seen in (before, now))
+            was, is_ = machines
+            gone = is_[:, here] == 0.0
+            assert np.array_equal(is_[gone, at], was[gone, at])
+            away, moved = away + gone.sum(), moved + (is_[~gone, at] != was[~gone, at]).sum()
+            before = now
+    assert away > 0
+    assert moved > 0
+
+
+def test_observations_do_not_depend_on_padding(calibrated) -> None:  # type: ignore[no-untyped-def]
+    small, large = (OrchestrationEnv(calibrated("phones"), max_machines=k) for k in (16, 40))
+    a, b = (env.reset(seed=2)[0] for env in (small, large))
+    assert np.array_equal(a[-N_FLEET:], b[-N_FLEET:])
+    assert np.array_equal(a[:-N_FLEET], b[: len(a) - N_FLEET])
+
+
 def test_features_are_what_was_measured_and_reported(calibrated) -> None:  # type: ignore[no-untyped-def]
     env = OrchestrationEnv(calibrated())
     env.reset(seed=1)

@@ -35,9 +35,9 @@ def test_every_feature_is_in_the_table_with_its_meaning() -> None:
     text = page("Orchestration-v0")
     assert "| `teaches` | how far its data alone can lead" in text
     assert "| `teaches` | how far all machines' data can lead" in text
-    assert "| machine 2 | `step_time` | log10 of predicted seconds per step at share 1" in text
-    assert text.count("\n| machine ") == len(MACHINE_FEATURES)
-    assert text.count("\n| fleet ") == len(FLEET_FEATURES)
+    assert "| 2 of each machine | `step_time` | log10 of predicted seconds per step at share 1" in text
+    assert text.count(" of each machine | ") == len(MACHINE_FEATURES)
+    assert text.count(" of the fleet | ") == len(FLEET_FEATURES)
 
 
 def test_the_picture_moves_and_is_small() -> None:

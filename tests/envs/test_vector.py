@@ -124,3 +124,18 @@ def test_misuse_is_told(calibrated: Any) -> None:
         OrchestrationVectorEnv(2, calibrated("phones"), render_mode="ansi")
     with pytest.raises(ValueError, match="not supported"):
         OrchestrationVectorEnv(2, calibrated("phones"), autoreset_mode=AutoresetMode.DISABLED)
+    with pytest.raises(ValueError, match="seed has 3 entries, expected one for each of the 2"):
+        env.reset(seed=[1, 2, 3])
+
+
+def test_an_action_that_is_ignored_need_not_be_one(calibrated: Any) -> None:
+    env = OrchestrationVectorEnv(2, calibrated("phones"))
+    env.reset(seed=0)
+    env._ended[1] = True
+    actions = np.zeros((2, 17), dtype=np.float32)
+    actions[1] = np.nan
+    env.step(actions)
+    assert env.core.round.tolist() == [1, 0]
+    assert np.isnan(actions[1]).all()
+    with pytest.raises(ValueError, match="NaN"):
+        env.step(actions)

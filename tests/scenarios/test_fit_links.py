@@ -162,3 +162,10 @@ def test_recorded_traces_are_what_the_library_says() -> None:
     assert said.outages is not None
     assert got.outages.mean_up_s == pytest.approx(said.outages.mean_up_s, rel=0.01)
     assert got.outages.rate_fraction == pytest.approx(said.outages.rate_fraction, rel=0.02)
+
+
+def test_a_link_that_is_hardly_ever_up_is_refused() -> None:
+    bps = np.zeros(1000)
+    bps[3] = 1e6
+    with pytest.raises(InputError, match="a trace's link is up in 1 bins of --bin-s 1 one way, expected at least 10"):
+        fit_links([LinkTrace(bps, bps)])
