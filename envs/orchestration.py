@@ -29,8 +29,8 @@ class OrchestrationEnv(SingleEnv):
     `Box(-5, 5, (K_max * 20 + 24,), float32)`: 20 features of each of K_max machines (zeros beyond the fleet's size),
     then 24 of the fleet, in the order of `envs.observation.MACHINE_FEATURES` and `FLEET_FEATURES`, where each has its
     meaning beside it; `envs.observation.split` takes an observation apart by name. Only what a real orchestrator knows
-    is in it: heartbeats, telemetry of past rounds, advertised figures, label-free progress, what the workload's calibration
-    says of so many samples. Never hidden conditions.
+    is in it: heartbeats (who is there, its load and its battery), telemetry of past rounds, advertised figures,
+    label-free progress, what the workload's calibration says of so many samples. Never other hidden conditions.
 
     ## Action Space
 

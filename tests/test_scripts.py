@@ -64,6 +64,13 @@ def test_data_that_is_not_there_or_not_data(tmp_path):
 def test_wrong_numbers(tmp_path):
     refused(script("evaluate.py", "--episodes", "0", cwd=tmp_path), "--episodes", "0")
     refused(script("train_agent.py", "--steps", "-5", cwd=tmp_path), "--steps", "-5")
+    refused(script("train_agent.py", "--seed", "-1", cwd=tmp_path), "--seed is -1", "at least 0")
+
+
+def test_two_scenarios_of_one_name_and_what_a_benchmark_does_not_play(tmp_path):
+    refused(script("evaluate.py", "--scenarios", "farm-lte,farm-lte", cwd=tmp_path), "two scenarios are named 'farm-lte'")
+    refused(script("evaluate.py", "--benchmark", "--agreement", cwd=tmp_path), "--benchmark", "without --agreement")
+    refused(script("evaluate.py", "--benchmark", "--planned", "-1", cwd=tmp_path), "--planned is -1")
 
 
 def test_what_real_machines_cannot_do(tmp_path):

@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import agents
 import scenarios
@@ -154,9 +157,36 @@ def test_a_policy_of_an_older_format_is_refused_in_one_sentence(tmp_path, monkey
     assert "\n" not in str(told.value)
 
 
-def test_a_stranger_safetensors_file_is_refused(tmp_path):
-    from safetensors.torch import save_file
+def rewritten(path: Path, weights=None, **fields) -> None:
+    """A policy file whose card, or weights, somebody changed."""
+    with safe_open(str(path), framework="pt") as file:
+        card = json.loads(file.metadata()["intrafed"])
+        kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    save_file(weights or kept, path, {"intrafed": json.dumps(card | fields)})
 
+
+@pytest.mark.parametrize(
+    "fields", [{"spaces": []}, {"spaces": None}, {"width": "x"}, {"width": -1}, {"format": float("inf")}, {"format": None}]
+)
+def test_an_odd_card_is_refused_in_one_sentence(tmp_path, fields):
+    path = tmp_path / "p.safetensors"
+    freeze(random_policy("ppo"), path)
+    rewritten(path, **fields)
+    with pytest.raises(InputError, match="has no intrafed card"):
+        load_policy(path)
+
+
+def test_halved_weights_and_a_folder_are_refused(tmp_path):
+    path = tmp_path / "p.safetensors"
+    freeze(random_policy("ppo"), path)
+    rewritten(path, {name: weight.bfloat16() for name, weight in random_policy("ppo").network.state_dict().items()})
+    with pytest.raises(InputError, match="does not match its own checksum"):
+        load_policy(path)
+    with pytest.raises(InputError, match="is no file"):
+        load_policy(tmp_path)
+
+
+def test_a_stranger_safetensors_file_is_refused(tmp_path):
     save_file({"x": torch.zeros(3)}, tmp_path / "p.safetensors")
     with pytest.raises(InputError, match="no intrafed card"):
         load_policy(tmp_path / "p.safetensors")
