@@ -167,7 +167,7 @@ def main() -> None:
     if options.engine != "inprocess":
         from agents.real_machines import Simulated, on_machines
 
-        agents = ([str(path)] if path else []) + (names or ([] if path else ["equal"]))
+        agents = everyone(path, names or ([] if path else ["equal"]))
         against = Simulated(options.episodes, options.workers) if options.shaped else None
         wire = {"precision": options.precision, "context_precision": options.context_precision}
         on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder, against, wire, options.engine)
@@ -177,6 +177,11 @@ def main() -> None:
         on_training(options, chosen, path, names, folder)
     else:
         in_simulation(options, chosen, path, names or [*HEURISTICS, "best-static"], folder)
+
+
+def everyone(path: Path | None, names: list[str]) -> list[str]:
+    """Spellings of all who play, each once: the policy's file first, where there is one."""
+    return list(dict.fromkeys([*([str(path)] if path else []), *names]))
 
 
 def compete(options: Options) -> None:
@@ -195,7 +200,7 @@ def compete(options: Options) -> None:
     for sentence in skipped:
         console.print(sentence)
     names = [name.strip() for name in options.agents.split(",") if name.strip()] or [*named_policies(), *AGENTS]
-    agents = tuple(dict.fromkeys([*([str(path)] if path else []), *names]))
+    agents = tuple(everyone(path, names))
     what = Played(
         agents, tuple(chosen), options.episodes, options.planned, options.workers, cluster=options.engine == "ray"
     )
@@ -212,7 +217,7 @@ def in_simulation(options: Options, chosen: list[Scenario], path: Path | None, n
     from agents.tables import comparison_grid, simulation_grid
     from fedcore.files import write_text
 
-    results, spelled = [], list(dict.fromkeys(([str(path)] if path else []) + names))
+    results, spelled = [], everyone(path, names)
     with progress_bar() as bar:
         task = bar.add_task("held-out episodes", total=len(chosen) * len(spelled) * options.episodes, note="")
         for scenario in chosen:
@@ -244,7 +249,6 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
     from agents.cli import console, judge_with_bars
     from agents.heuristics import HEURISTICS
     from agents.judge import Cell, cell_scenario, target_of
-    from agents.naming import told_apart
     from agents.report import Report, real_curves
     from agents.tables import probe_grids, real_grid
     from fedcore.files import write_text
@@ -262,14 +266,13 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
             console.print(f"{options.data}: measuring what the reference policy reaches on these images (progress 1)")
             target = target_of(scenario, str(options.data))
         plain = cell_scenario(scenario)
-        agents = list(dict.fromkeys(([str(path)] if path else []) + picked))
+        agents = everyone(path, picked)
         data = None if options.data is None else str(options.data)
         assert options.runs is not None
         cells = [Cell(agent, plain, run, data, target) for run in range(options.runs) for agent in agents]
         labels = [f"{'policy' if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
         console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), real training")
         judgements = judge_with_bars(cells, labels, options.out / "cells", options.workers)
-        judgements = told_apart([cell.agent for cell in cells], judgements)
         what = options.data.name if options.data else scenario.workload.data
         for grid in (
             real_grid(judgements, f"Real federated training: {scenario.name} on {what}"),
@@ -289,7 +292,7 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
     from agents.benchmark import benchmark, orchestrator
     from agents.cli import console, judge_with_bars, progress_bar
     from agents.judge import Cell, cell_scenario, target_of
-    from agents.naming import labels, name_apart, told_apart
+    from agents.naming import labels, name_apart
     from agents.report import Report
     from fedcore.files import write_text
 
@@ -309,7 +312,6 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
             cells += [Cell(name, cell_scenario(scenario), run, data, target) for run in range(options.runs) for name in agents]
             spoken += [f"{scenario.name}, {shown[name]}, {run}" for run in range(options.runs) for name in agents]
     judgements = judge_with_bars(cells, spoken, options.out / "cells", options.workers)
-    judgements = told_apart([cell.agent for cell in cells], judgements)
     found = agreement(simulated, [j.result for j in judgements])
     report = Report("Simulation and real training", folder)
     for grid in (agreement_grid(found), *(policy_grid(a) for a in found)):

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from agents.judge import Cell, Judgement, judge
+from agents.naming import told_apart
 from scenarios import InputError
 from scenarios.errors import told
 
@@ -60,7 +61,7 @@ MANY_CELLS = 12
 
 
 def judge_with_bars(cells: Sequence[Cell], labels: Sequence[str], folder: Path, workers: int) -> list[Judgement]:
-    """`judge`, with a bar per cell, and one for all where they are many."""
+    """`judge`, with a bar per cell, and one for all where they are many; no two agents go by one name in what is told."""
     many = len(cells) >= MANY_CELLS
     with progress_bar() as bar:
         whole = bar.add_task("real runs", total=len(cells), note="", visible=many)
@@ -74,7 +75,7 @@ def judge_with_bars(cells: Sequence[Cell], labels: Sequence[str], folder: Path, 
             if ended:
                 bar.advance(whole)
 
-        return judge(cells, folder, workers, on_round)
+        return told_apart([cell.agent for cell in cells], judge(cells, folder, workers, on_round))
 
 
 def natural(name: str, value: int) -> None:
@@ -83,8 +84,7 @@ def natural(name: str, value: int) -> None:
     Raises:
         InputError: it is.
     """
-    if value < 0:
-        raise InputError(f"--{name} is {value}, expected a whole number of at least 0")
+    _at_least(0, name, value)
 
 
 def positive(name: str, value: int | None) -> None:
@@ -93,5 +93,10 @@ def positive(name: str, value: int | None) -> None:
     Raises:
         InputError: it is.
     """
-    if value is not None and value < 1:
-        raise InputError(f"--{name} is {value}, expected a whole number of at least 1")
+    if value is not None:
+        _at_least(1, name, value)
+
+
+def _at_least(least: int, name: str, value: int) -> None:
+    if value < least:
+        raise InputError(f"--{name} is {value}, expected a whole number of at least {least}")

@@ -16,17 +16,19 @@ from agents.heuristics import HEURISTICS
 from agents.judge import Judgement
 from agents.outside import is_outside
 
+OURS = frozenset({*HEURISTICS, *STATICS, *PLANNERS, CLAIRVOYANT, *named_policies()})
+"""Names that mean agents of ours."""
+
 
 def labels(agents: Sequence[str]) -> dict[str, str]:
     """Spelling -> name for tables: a frozen policy's file name (its folder's where that is "policy"), a function's name; with
     the file's name behind it where that is the name of an agent of ours."""
-    ours = {*HEURISTICS, *STATICS, *PLANNERS, CLAIRVOYANT, *named_policies()}
     out: dict[str, str] = {}
     for agent in agents:
         name = agent.rpartition(":")[2] if is_outside(agent) else agent
         if agent.endswith(".safetensors"):
             name = Path(agent).stem if Path(agent).stem != "policy" else Path(agent).parent.name
-        if name in ours and name != agent:
+        if name in OURS and name != agent:
             name = f"{name} of {Path(agent.rpartition(':')[0] or agent).name}"
         taken = list(out.values())
         out[agent] = name if name not in taken else f"{name} ({sum(t.startswith(name) for t in taken) + 1})"
@@ -34,14 +36,11 @@ def labels(agents: Sequence[str]) -> dict[str, str]:
 
 
 def distinct(own: Mapping[str, str]) -> dict[str, str]:
-    """Spelling -> name, from every agent's own name: that where it is nobody else's, its label otherwise."""
+    """Spelling -> name, from every agent's own name: that where nobody else has it (nor, of a person's agent, one of
+    ours), its label otherwise."""
     labelled, count = labels(list(own)), Counter(own.values())
-    return {agent: name if count[name] == 1 and _may_bear(agent, name) else labelled[agent] for agent, name in own.items()}
-
-
-def _may_bear(agent: str, name: str) -> bool:
-    """Whether what is spelled so may go by a name: by one of ours only where it is ours."""
-    return not is_outside(agent) or labels([agent])[agent] == name
+    apart = {agent for agent, name in own.items() if count[name] > 1 or (is_outside(agent) and name in OURS)}
+    return {agent: labelled[agent] if agent in apart else name for agent, name in own.items()}
 
 
 def name_apart(agents: Sequence[str], players: Sequence[Orchestrator]) -> dict[str, str]:

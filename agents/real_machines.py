@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from agents.cli import console, judge_with_bars, progress_bar
 from agents.episodes import EpisodeResult
 from agents.flower_trial import play_trial
 from agents.judge import Cell, cell_scenario, target_of
-from agents.naming import labels
+from agents.naming import distinct, labels, name_apart
 from agents.ray_trial import play_over_ray
 from agents.real_run import EVENTS, Job
 from agents.replay import replay
@@ -122,7 +123,9 @@ def held_against(
         same += replay(agent, each["decisions"], world, seeds)
         own.setdefault(agent, []).extend(own_seconds([event["machines"] for event in rounds_of(folder)], scenario.fleet))
     with console.status("simulated episodes"):
-        fast = benchmark([orchestrator(name, scenario) for name in agents], scenario, what.episodes)
+        players = [orchestrator(name, scenario) for name in agents]
+        name_apart(agents, players)
+        fast = benchmark(players, scenario, what.episodes)
     cells = [Cell(name, cell_scenario(scenario), run) for run in range(max(runs, what.trained)) for name in agents]
     trained = judge_with_bars(cells, [labels(agents)[cell.agent] for cell in cells], out / "cells", what.workers)
     real = [EpisodeResult(**each["result"]) for each in told]
@@ -170,6 +173,9 @@ def on_machines(
                 folders.append(kept)
                 surroundings = Paced(scenario, run, console.print) if against else None
                 told.append(play_job(job, f"{scenario.name}, {labels(agents)[agent]}", surroundings, engine))
+        shown = distinct({agent: each["result"]["agent"] for agent, each in zip(agents, told, strict=False)})
+        for agent, each in zip(cycle(agents), told, strict=False):
+            each["result"]["agent"] = shown[agent]
         grids = [measured_grid(told, scenario.name, engine)]
         if against:
             truth = held_against(told, folders, scenario, agents, runs, out, against)

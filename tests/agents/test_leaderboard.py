@@ -12,7 +12,6 @@ from agents.agent_key import agent_key
 from agents.episodes import EpisodeResult
 from agents.frozen import policy_path
 from agents.leaderboard import Played, play, scenario_key, write
-from agents.naming import distinct, labels
 from agents.splits import Case
 from agents.standings import Standings
 from scenarios import Scenario
@@ -81,11 +80,6 @@ def test_traces_count_by_content_wherever_they_lie(tmp_path: Path) -> None:
     assert scenario_key(traced("b", 4)) != here
 
 
-def test_names_for_tables_differ() -> None:
-    agents = ("enough", "runs/x/policy.safetensors", "runs/y/policy.safetensors", "ppo.safetensors", "a/x.py:f", "b/x.py:f")
-    assert list(labels(agents).values()) == ["enough", "x", "y", "ppo", "f", "f (2)"]
-
-
 def test_an_unknown_agent_is_refused_before_anything_is_played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaderboard, "play", lambda what: pytest.fail("played"))
     with pytest.raises(scenarios.InputError, match="agent 'nobody' is unknown"):
@@ -124,16 +118,3 @@ def test_what_lies_beside_a_persons_agent_is_part_of_what_names_its_cells(tmp_pa
     (tmp_path / "runs" / "results.json").write_text("{}")
     (tmp_path / "log.txt").write_text("a line")
     assert agent_key(f"{policy}:decide") == now
-
-
-def test_no_agent_is_shown_by_the_name_of_another() -> None:
-    agents = ("my.py:fedavg", "fedavg", "a/policy.safetensors", "b/policy.safetensors", "my.py:decide")
-    shown = labels(agents)
-    assert shown["fedavg"] == "fedavg"
-    assert shown["my.py:fedavg"] == "fedavg of my.py"
-    # Their own names where nobody else has them.
-    own = dict(zip(agents, ("fedavg", "fedavg", "ppo", "ppo", "decide"), strict=True))
-    assert distinct(own) == shown | {"my.py:decide": "decide"}
-    assert distinct({"my.py:fedavg": "fedavg", "runs/x/policy.safetensors": "ppo"}) == {
-        "my.py:fedavg": "fedavg of my.py", "runs/x/policy.safetensors": "ppo"
-    }  # fmt: skip
