@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.benchmark import HELD_OUT_SEED, orchestrator
-from agents.judge import cell_scenario
+from agents.judge import cell_scenario, own_target
 from agents.real_run import EVENTS, FAILED, RESULT, Job
 from fedcore.flower.app import write_connection
 from fedcore.flower.processes import flower_environment
@@ -31,13 +31,16 @@ def main() -> None:
     parser.add_argument("--root-certificates", type=Path, help="certificate of who signed the SuperLink's; none: no TLS")
     parser.add_argument("--out", type=Path, default=Path("runs/machines/own"), help="folder of the run")
     parser.add_argument("--data", type=Path, help="images that the server measures progress on; the scenario's by default")
-    parser.add_argument("--target", type=float, help="InfoNCE that is progress 1 on them; the calibration's by default")
+    parser.add_argument("--target", type=float, help="InfoNCE that is progress 1 on data of your own; measured by default")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of blocks on the way up")
     parser.add_argument(
         "--context-precision", choices=PRECISIONS, default="fp32",
         help="of what machines only see: fp32 as it is, else what has changed since they were asked last",
     )  # fmt: skip
     parser.add_argument("--deadline-s", type=float, help="after which a block is lost; the scenario's by default")
+    parser.add_argument(
+        "--load-port", type=int, default=8010, help="UDP port of this machine at which nodes that rest tell their load; 0: none"
+    )
     parser.add_argument("--wait-s", type=float, default=600.0, help="for all machines to be there at the start")
     options = parser.parse_args()
     need_flower()
@@ -47,6 +50,8 @@ def main() -> None:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise InputError(f"--{name.replace('_', '-')} is {value}, expected a number of seconds above 0")
+    if not 0 <= options.load_port < 2**16:
+        raise InputError(f"--load-port is {options.load_port}, expected a port, or 0 for none")
     for path in (options.root_certificates, options.data):
         if path is not None and not path.exists():
             raise InputError(f"{path} does not exist, expected a file")
@@ -57,9 +62,11 @@ def main() -> None:
     folder: Path = options.out.resolve()
     agent = str(Path(options.agent).resolve()) if Path(options.agent).is_file() else options.agent
     data = None if options.data is None else str(options.data.resolve())
+    target = own_target(scenario, data, print) if options.target is None else options.target
     job = Job(
-        agent, cell_scenario(scenario), HELD_OUT_SEED, str(folder), data, options.target, options.precision,
+        agent, cell_scenario(scenario), HELD_OUT_SEED, str(folder), data, target, options.precision,
         options.context_precision, options.deadline_s, options.wait_s,
+        options.load_port or None,
     )  # fmt: skip
     for stale in (FAILED, PROCESS, RESULT):
         (folder / stale).unlink(missing_ok=True)

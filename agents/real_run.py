@@ -11,29 +11,34 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import save
 
 from agents.agent_key import agent_key
 from agents.benchmark import orchestrator
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.episodes import EpisodeResult, curve_point
-from agents.outside import file_of
-from agents.tuned import TUNED
 from envs.measured import MeasuredEnv
-from envs.training import learner_seed, made_here
+from envs.training import learner_seed
 from fedcore.data.loading import load_images
 from fedcore.dynamics import load_calibration
+from fedcore.encoder_file import save_encoder
 from fedcore.engines.remote import RemoteEngine
-from fedcore.files import content_key, write_bytes, write_text
+from fedcore.files import content_key, write_text
+from fedcore.remote.ear import Ear
 from fedcore.remote.transport import Transport
 from fedcore.samples import Samples
 from fedcore.training import ProgressScale
-from fedcore.workload import Prepared, prepare_data
+from fedcore.workload import Prepared, made_here, prepare_data
+from fedcore.world import room_for
 from scenarios import InputError, Scenario, parse
+from scenarios.sources import file_state, sources_of
 
 EVENTS, RESULT, CHECKPOINT, ENCODER, FAILED = (
     "events.jsonl", "result.json", "checkpoint.safetensors", "encoder.safetensors", "failed.txt",
 )  # fmt: skip
+
+
+ELSEWHERE = ("folder", "gather_s", "load_port")
+"""Of a job: where it is kept, and how machines are reached. What it plays does not hang on them."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Job:
         context_precision: of what machines only see, on the way down: as `RemoteEngine`'s.
         deadline_s: after which a block is lost; None takes the scenario's, which may have none.
         gather_s: to wait for all machines at the start.
+        load_port: UDP port at which machines that rest tell their load; 0 takes a free one, None does without.
     """
 
     agent: str
@@ -63,17 +69,18 @@ class Job:
     context_precision: str = "fp32"
     deadline_s: float | None = None
     gather_s: float = 600.0
+    load_port: int | None = 0
 
     def identity(self) -> str:
-        """Names the run by content, for its checkpoint: not by where it is kept or how long it waits at the start. What the
-        calibration says is part of it, as observations and the score are told beside its reference."""
-        known = {name: value for name, value in asdict(self).items() if name not in ("folder", "gather_s")}
-        file = file_of(self.agent)
-        policy = file.read_bytes().hex() if file.is_file() else ""
-        if self.agent.startswith(TUNED):
-            policy = agent_key(self.agent)
+        """Names the run by content, for its checkpoint: not by what is in `ELSEWHERE`. What the calibration says is part of
+        it, as observations and the score are told beside its reference, and what is in the files that are read."""
+        known = {name: value for name, value in asdict(self).items() if name not in ELSEWHERE}
+        policy = agent_key(self.agent)
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
-        return content_key(json.dumps(known, sort_keys=True), policy, calibration)
+        sources = sources_of(Scenario.model_validate(self.scenario))
+        if self.data is not None:
+            sources.append(file_state(self.data))
+        return content_key(json.dumps(known, sort_keys=True), policy, calibration, *sources)
 
     def write(self, path: Path) -> None:
         """To a file."""
@@ -137,15 +144,14 @@ def result_of(folder: Path) -> dict[str, Any]:
 def own_samples(job: Job) -> Sequence[Samples]:
     """Per machine, its own samples: the same that training in process would give it."""
     scenario = parse(job.scenario, "scenario")
-    data = _own_images(job, scenario)
-    if data is None:
-        data = prepare_data(scenario, seed=learner_seed(job.seed) if made_here(scenario.workload) else 0)
-    return data.samples()
+    return (_from_files(job, scenario) or prepare_data(scenario, seed=learner_seed(job.seed))).samples()
 
 
-def _own_images(job: Job, scenario: Scenario) -> Prepared | None:
-    """A person's images, dealt to the scenario's machines; None where the scenario's own data are used."""
-    return None if job.data is None else prepare_data(scenario, load_images(job.data, size_px=scenario.workload.image_px))
+def _from_files(job: Job, scenario: Scenario) -> Prepared | None:
+    """A person's data, dealt to the scenario's machines; None where they are made by the program."""
+    if job.data is not None:
+        return prepare_data(scenario, load_images(job.data, size_px=scenario.workload.image_px))
+    return None if made_here(scenario.workload) else prepare_data(scenario)
 
 
 def run_job(
@@ -168,16 +174,17 @@ def run_job(
     scenario, folder = parse(job.scenario, "scenario"), Path(job.folder)
     events = Events(folder / EVENTS, tell, on_event)
     agent = orchestrator(job.agent, scenario)
-    data = _own_images(job, scenario)
+    data = _from_files(job, scenario)
     deadline_s = scenario.decision.deadline_s if job.deadline_s is None else job.deadline_s
+    ear = None if job.load_port is None else Ear(job.load_port)
     engine = RemoteEngine(
         transport, scenario.workload, scenario.fleet.machine_names, 1 if data is None else data.channels, job.precision,
-        deadline_s, events.say, context_precision=job.context_precision,
+        deadline_s, events.say, context_precision=job.context_precision, ear=ear,
     )  # fmt: skip
     scale = None if job.target_infonce is None else ProgressScale(np.inf, job.target_infonce)
     try:
         engine.gather(job.gather_s)
-        env = MeasuredEnv(scenario, engine, data, scale)
+        env = MeasuredEnv(scenario, engine, data, scale, room_for(scenario))
         return _play(job, env, agent, events)
     finally:
         engine.close()
@@ -211,19 +218,20 @@ def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResu
         events.write(
             "round", round=info["round"], progress=info["progress"], seconds=info["round_time_s"], bytes=info["round_bytes"],
             joules=info["round_energy_j"], meter=info["meter"], steps=info["sync_interval"],
-            status=dict(zip(names, info["status"], strict=True)), machines=info["measured"],
+            status=dict(zip(names, info["status"], strict=True)), machines=info["measured"], slowness=info["slowness"],
         )  # fmt: skip
         try:
             save_checkpoint(checkpoint, env, shown, {"curve": curve, "decisions": decisions}, job.identity())
         except InputError as error:
             events.say(f"round {info['round'] - 1}: no new checkpoint, the one before is kept: {error}")
-    training = env.learner.training
+    training, data = env.learner.training, env.learner.data
     assert training is not None
+    assert data is not None
     result = EpisodeResult.of(
         agent.name, env.core.world().scenario.name, job.seed, info, float(env.core.log_efficiency()[0]),
         bool(env.core.progress[0] >= 1.0), curve,
     )  # fmt: skip
-    write_bytes(folder / ENCODER, save({name: value.contiguous() for name, value in training.state.items()}))
+    save_encoder(folder / ENCODER, training.state, env.core.world().scenario.workload, data.channels)
     told = {"result": result.to_dict(), "decisions": decisions, "meter": info.get("meter", "none")}
     write_text(folder / RESULT, json.dumps(told))
     return result

@@ -19,7 +19,7 @@ from fedcore.fleet import columns as c
 from fedcore.fleet.compile import DAY_S, HOUR_S
 from fedcore.training import ProgressScale
 from fedcore.workload import Prepared
-from fedcore.world import World
+from fedcore.world import World, with_samples
 
 Floats = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class MeasuredCore(Core):
         """See `Core.reset`; the machines that there are now are the ones that the first observation shows."""
         super().reset(which, generators)
         self.meters = set()
-        self._look()
+        self._look({})
         self.began_s = time.monotonic()
 
     @property
@@ -60,11 +60,26 @@ class MeasuredCore(Core):
         assert isinstance(self.learner.engine, RemoteEngine)
         return self.learner.engine
 
-    def _look(self) -> None:
-        """Who is connected and free, and the machines' part of the observation as it follows."""
+    def _said_step_s(self, index: NDArray[np.integer]) -> Floats:
+        """Seconds of a step on every machine as the scenario says, by its block's place in `costs`."""
+        p, step = self.parameters[0, : len(index)], self.costs[int(self.world_index[0]), index]
+        flops = step[:, 0] + p[:, c.HALF_ROWS] * step[:, 4]
+        return np.maximum(p[:, c.STEP_OVERHEAD_S] + flops / np.maximum(p[:, c.FLOPS_PER_S], 1.0), 1e-9)
+
+    def _look(self, slow: dict[int, float]) -> None:
+        """Who is connected and free and how loaded, and the machines' part of the observation as it follows.
+
+        Args:
+            slow: what its load, heat or age make of a machine's steps, by machine that has just trained: what they take
+                over what the scenario says of them. A node that has just come has timed some of its own.
+        """
         here = self.engine.available()
         self.conditions[0, : len(here), c.ON] = here
         w = int(self.world_index[0])
+        whole = self._said_step_s(np.full(len(here), self.costs.shape[1] - 1))
+        slow = {k: step_s / whole[k] for k, step_s in self.engine.roll.timed().items()} | slow
+        for k, factor in (slow | self.engine.slowness(here, slow)).items():
+            self.heard[0, k, SLOW] = factor
         write_machines(
             self.fleets, self.machine_constants, w, self.conditions, self.spent[0, 0], self.telemetry, self.totals, self.shares,
             self.heard, self.observed, 0,
@@ -83,15 +98,9 @@ class MeasuredCore(Core):
         progress = self.learner.advance(self, decisions, asked)
         self._write_telemetry(status, decisions)
         remember(self.fleets, w, self.telemetry, self.heard, 0)
-        done = self.telemetry[0, :n, c.STATUS] == c.DONE
-        step = self.costs[w, decisions.index[0, :n]]
-        flops = step[:, 0] + p[:n, c.HALF_ROWS] * step[:, 4]
-        said = p[:n, c.STEP_OVERHEAD_S] + flops / np.maximum(p[:n, c.FLOPS_PER_S], 1.0)
-        # What a machine's load, heat or age make of its steps is what they take over what the scenario says of it.
-        self.heard[0, :n, SLOW] = np.where(
-            done, self.telemetry[0, :n, c.STEP_S] / np.maximum(said, 1e-9), self.heard[0, :n, SLOW]
-        )
-        self._look()
+        slow = self.telemetry[0, :n, c.STEP_S] / self._said_step_s(decisions.index[0, :n])
+        done = np.flatnonzero(self.telemetry[0, :n, c.STATUS] == c.DONE)
+        self._look({int(k): float(slow[k]) for k in done})
         return progress
 
     def _wait(self, here: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -159,16 +168,21 @@ class MeasuredEnv(TrainingEnv):
         scale: ProgressScale | None = None,
         max_machines: int = 16,
     ) -> None:
-        channels = 1 if data is None else data.channels
-        worlds = [as_measured(world) for world in compile_scenarios(scenario, max_machines, channels)]
+        [world] = compile_scenarios(scenario, max_machines, engine.channels)
+        said = world.samples.astype(int)
+        dealt = [len(held) or int(said[k]) for k, held in enumerate(engine.samples)]
+        worlds = [with_samples(as_measured(world), dealt)]
         SingleEnv.__init__(self, worlds, RealLearner(data, scale, engine), "efficiency", None, MeasuredCore)
 
     def step(self, action: NDArray[np.floating]):  # type: ignore[no-untyped-def]
-        """See `TrainingEnv.step`; `info` adds `lost`, `meter`, and `measured`: by machine, `MachineRound`'s figures."""
+        """See `TrainingEnv.step`; `info` adds `lost`, `meter`, and by machine `measured` (`MachineRound`'s figures) and
+        `slowness` (what its steps take over what the scenario says, as last heard)."""
         observation, reward, terminated, truncated, info = super().step(action)
         report, core = self.learner.report, self.core
         assert report is not None
         assert isinstance(core, MeasuredCore)
         measured = {core.engine.names[k]: asdict(m) for k, m in core.engine.measured.items()}
-        info.update(lost=list(report.lost), meter=" and ".join(sorted(core.meters)) or "none", measured=measured)
+        slowness = {name: float(core.heard[0, k, SLOW]) for k, name in enumerate(core.engine.names)}
+        meter = " and ".join(sorted(core.meters)) or "none"
+        info.update(lost=list(report.lost), meter=meter, measured=measured, slowness=slowness)
         return observation, reward, terminated, truncated, info

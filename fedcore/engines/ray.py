@@ -36,8 +36,9 @@ class RayTransport:
         if self._mine:
             ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
         actor = ray.remote(num_cpus=cores)(_Actor)
+        server = ray.util.get_node_ip_address()
         self._actors: dict[int, Any] = {
-            k: actor.remote(name, own) for k, (name, own) in enumerate(zip(names, samples, strict=True))
+            k: actor.remote(name, own, server) for k, (name, own) in enumerate(zip(names, samples, strict=True))
         }
         self._waiting: dict[str, tuple[int, Any]] = {}
         self._count = 0
@@ -83,8 +84,8 @@ class RayTransport:
 class _Actor:
     """A node in a process of Ray's."""
 
-    def __init__(self, machine: str, samples: Samples) -> None:
-        self.node = Node(machine, lambda workload: samples)
+    def __init__(self, machine: str, samples: Samples, server: str) -> None:
+        self.node = Node(machine, lambda workload: samples, server=server)
 
     def answer(self, content: bytes) -> bytes:
         """See `Node.answer`."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedcore.local import LocalRecipe, LocalResult, LocalTask
 from fedcore.methods import Method
 from fedcore.model import Model
 from fedcore.neurons import State
+from fedcore.remote.ear import Ear
 from fedcore.remote.meter import KINDS, MODEL
 from fedcore.remote.node import FAILED, TRAIN
 from fedcore.remote.roll import Roll
@@ -27,6 +29,8 @@ PATIENCE = 10.0
 LIFETIME_S = 3600.0
 """Of a message where there is no deadline."""
 POLL_S = 0.02
+SILENT_S = 60.0
+"""After which a machine should have told its load at least once."""
 DONE, LATE, LEFT, REFUSED = "done", "late", "left", "refused"
 
 
@@ -77,6 +81,8 @@ class RemoteEngine:
         sleep: waits so many seconds.
         context_precision: of what machines only see, a name in `PRECISIONS`: "fp32" sends it as it is, the others what has
             changed since the last round that a machine took part in, rounded.
+        ear: hears machines' load while they rest, which their own steps cannot tell; closed with the transport. None does
+            without.
 
     Attributes:
         measured: of the last round, by machine that was asked.
@@ -98,6 +104,7 @@ class RemoteEngine:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         context_precision: str = "fp32",
+        ear: Ear | None = None,
     ) -> None:
         for name, value in (("precision", precision), ("context_precision", context_precision)):
             if value not in PRECISIONS:
@@ -107,7 +114,8 @@ class RemoteEngine:
         self.recipe: LocalRecipe = recipe_of(workload)
         self.method = method_of(workload)
         self.workload = workload.model_dump_json(exclude_defaults=True)
-        self.roll = Roll(self.names, self.workload, on_event)
+        self.roll, self.ear = Roll(self.names, self.workload, on_event, ear=ear), ear
+        self._quiet: dict[int, tuple[int, float]] = {}
         self.measured: dict[int, MachineRound] = {}
         self.round_s = 0.0
         self.context_precision = context_precision
@@ -146,6 +154,36 @@ class RemoteEngine:
         self.roll.call(self.transport)
         busy = {out.machine for out in self._out.values()}
         return [k in self.roll.node_of and k not in busy for k in range(len(self.names))]
+
+    def slowness(self, here: Sequence[bool], slow: Mapping[int, float]) -> dict[int, float]:
+        """By machine, by what factor its steps would be slower now than its scenario says, where it has told that itself.
+
+        Args:
+            here: per machine, whether it is connected and free.
+            slow: the same factor of those that have just trained, or have just been greeted: by machine.
+        """
+        if self.ear is None:
+            return {}
+        for k, factor in slow.items():
+            if k in self.roll.heard_as:
+                self.ear.worked(self.roll.heard_as[k], factor)
+        self.ear.hear()
+        told = {k: self.ear.slow(sender) for k, sender in self.roll.heard_as.items() if here[k]}
+        self._miss(self.ear, here)
+        return {k: factor for k, factor in told.items() if factor is not None}
+
+    def _miss(self, ear: Ear, here: Sequence[bool]) -> None:
+        """Say once of every node that nothing of its load is heard, where there should have been."""
+        for k, sender in self.roll.heard_as.items():
+            seen, since = self._quiet.setdefault(k, (sender, self._clock()))
+            if seen != sender:
+                self._quiet[k] = sender, self._clock()
+            elif here[k] and ear.silent(sender) and self._clock() - since > SILENT_S:
+                self._quiet[k] = sender, math.inf
+                self.on_event(
+                    f"machine {self.names[k]} is not heard of its load: UDP port {ear.port} of the server may be out of its "
+                    "reach; its own steps stand"
+                )
 
     def _hear(self) -> None:
         """Blocks that come after their round are told and dropped."""
@@ -264,5 +302,7 @@ class RemoteEngine:
         return result
 
     def close(self) -> None:
-        """Let go of the transport."""
+        """Let go of the transport, and hear nothing more."""
         self.transport.close()
+        if self.ear is not None:
+            self.ear.close()

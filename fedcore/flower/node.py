@@ -25,11 +25,18 @@ SOCKET = "socket"
 STARTS_S = 120.0
 
 
-def worker_command(machine: str, data: Path, socket: Path, folder: Path, meter: Path | None = None) -> list[str]:
-    """The process that trains."""
+def host_of(address: str) -> str:
+    """The host of host:port."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def worker_command(
+    machine: str, data: Path, socket: Path, folder: Path, server: str, meter: Path | None = None
+) -> list[str]:
+    """The process that trains, and tells the server's host its load."""
     return [
         sys.executable, "-m", "fedcore.flower.worker", "--machine", machine, "--data", str(data), "--socket", str(socket),
-        "--folder", str(folder), *([] if meter is None else ["--meter", str(meter)]),
+        "--folder", str(folder), "--server", server, *([] if meter is None else ["--meter", str(meter)]),
     ]  # fmt: skip
 
 
@@ -88,7 +95,7 @@ def main() -> None:
         socket = Path(short) / SOCKET
         environment = flower_environment(folder / "flower")
         meter = None if options.meter is None else options.meter.resolve()
-        command = worker_command(options.machine, options.data.resolve(), socket, folder, meter)
+        command = worker_command(options.machine, options.data.resolve(), socket, folder, host_of(options.superlink), meter)
         worker = processes.start(command, log, WORKER_ENVIRONMENT | environment)
         wait_for_socket(socket, worker, log)
         [port] = free_ports(1)

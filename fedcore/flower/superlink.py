@@ -62,7 +62,7 @@ class Superlink:
 
     def start_worker(self, machine: str, data: Path) -> subprocess.Popen[bytes]:
         """A machine's training process; `start_supernode` waits for it."""
-        command = worker_command(machine, data, self._socket(machine), self.folder / machine)
+        command = worker_command(machine, data, self._socket(machine), self.folder / machine, self.hosts.server)
         environment = WORKER_ENVIRONMENT | self.environment
         return self._processes.start(self.hosts.computing(machine, command), self._log(machine), environment)
 

@@ -70,10 +70,14 @@ def main() -> None:
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("--folder", type=Path, help="where it keeps what it remembers; the socket's by default")
     parser.add_argument("--meter", type=Path, help="file that a meter keeps writing this machine's joules to")
+    parser.add_argument("--server", help="host that is told this machine's load, where it listens")
     options = parser.parse_args()
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
     folder = options.folder or options.socket.parent
-    serve(Node(options.machine, lambda workload: load_samples(options.data, workload), folder, options.meter), options.socket)
+    node = Node(
+        options.machine, lambda workload: load_samples(options.data, workload), folder, options.meter, options.server
+    )
+    serve(node, options.socket)
 
 
 if __name__ == "__main__":

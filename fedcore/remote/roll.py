@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from fedcore.remote.ear import Ear
 from fedcore.remote.node import HELLO
 from fedcore.remote.transport import Transport
 from fedcore.wire import Packet
@@ -24,6 +26,8 @@ class Roll:
         node_of: machine -> its node, while that is connected.
         samples: machine -> how many it holds, as it last said.
         shape: machine -> of one sample.
+        ear: that nodes are told to tell their load to; None tells them of none.
+        heard_as: machine -> its number at the ear.
     """
 
     names: Sequence[str]
@@ -32,7 +36,11 @@ class Roll:
     node_of: dict[int, int] = field(default_factory=dict)
     samples: dict[int, int] = field(default_factory=dict)
     shape: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    ear: Ear | None = None
+    heard_as: dict[int, int] = field(default_factory=dict)
     _asked: dict[str, int] = field(default_factory=dict)
+    _greeted: dict[int, int] = field(default_factory=dict)
+    _step_s: dict[int, float] = field(default_factory=dict)
     _turned_away: dict[int, int | None] = field(default_factory=dict)
 
     def call(self, transport: Transport) -> None:
@@ -47,13 +55,22 @@ class Roll:
         self._turned_away = {n: m for n, m in self._turned_away.items() if n in connected}
         self._asked = {ticket: node for ticket, node in self._asked.items() if node in connected}
         known = {*self.node_of.values(), *self._asked.values(), *self._turned_away}
-        hello = Packet({"kind": HELLO, "workload": self.workload}, {}).to_bytes()
         for node in sorted(connected - known):
-            self._asked[transport.send(node, hello, HELLO_LIFETIME_S)] = node
+            hello: dict[str, Any] = {"kind": HELLO, "workload": self.workload}
+            if self.ear is not None:
+                hello["ear"] = self.ear.admit()
+                self._greeted[node] = hello["ear"]["sender"]
+            self._asked[transport.send(node, Packet(hello, {}).to_bytes(), HELLO_LIFETIME_S)] = node
         for arrival in transport.receive(list(self._asked)):
             node = self._asked.pop(arrival.ticket)
             if arrival.content is not None:
                 self._admit(node, arrival.content)
+
+    def timed(self) -> dict[int, float]:
+        """Seconds of a local step of the whole model, of machines whose nodes have come since the last call, as these have
+        just timed it."""
+        timed, self._step_s = self._step_s, {}
+        return timed
 
     def _admit(self, node: int, content: bytes) -> None:
         sender = f"node {node}"
@@ -68,6 +85,7 @@ class Roll:
             shape = packet.values.get("shape")
             if not isinstance(shape, list) or not all(isinstance(side, int) for side in shape):
                 raise InputError(f"{sender}: shape of samples is {str(shape)[:40]!r}, expected whole numbers")
+            step_s = packet.number("step_s", sender, 0.0)
         except InputError as error:
             self._turned_away[node] = None
             self.on_event(f"turned away: {error}")
@@ -81,5 +99,7 @@ class Roll:
             return
         back = machine in self.samples
         self.node_of[machine] = node
-        self.samples[machine], self.shape[machine] = samples, tuple(shape)
+        self.samples[machine], self.shape[machine], self._step_s[machine] = samples, tuple(shape), step_s
+        if node in self._greeted:
+            self.heard_as[machine] = self._greeted[node]
         self.on_event(f"machine {name} is {'back' if back else 'here'} (node {node}, {samples} samples)")

@@ -26,6 +26,8 @@ from fedcore.dynamics import Calibration, load_calibration
 from fedcore.engines import InProcessEngine
 from fedcore.engines.remote import RemoteEngine
 from fedcore.fleet import columns as c
+from fedcore.remote import load
+from fedcore.remote.ear import Ear
 from fedcore.remote.node import Node
 from fedcore.workload import build_training, method_of, prepare_data, recipe_of
 from fedcore.world import compile_world
@@ -53,11 +55,13 @@ def scenario(tmp_path: Path) -> dict[str, Any]:
     return content
 
 
-def join(threads: Any, content: dict[str, Any], wrap: Callable[[Node], Any] = lambda node: node) -> None:
+def join(
+    threads: Any, content: dict[str, Any], wrap: Callable[[Node], Any] = lambda node: node, **options: Any
+) -> None:
     scenario = parse(content, "tiny")
     data = prepare_data(scenario, seed=learner_seed(SEED)).samples()
     for k, name in enumerate(scenario.fleet.machine_names):
-        threads.join(10 + k, wrap(Node(name, lambda workload, k=k: data[k])))
+        threads.join(10 + k, wrap(Node(name, lambda workload, k=k: data[k], **options)))
 
 
 def replayed(content: dict[str, Any], decisions: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -291,6 +295,36 @@ def test_what_is_observed_is_what_was_measured(scenario: dict[str, Any], threads
     index = int(env.core.decisions(agent.decide(observation)[None]).index[0, 0])
     said = world.arrays.parameters[0, c.STEP_OVERHEAD_S] + world.costs[index, 0] / world.arrays.parameters[0, c.FLOPS_PER_S]
     assert view.machine["slowdown"][0] == pytest.approx(np.log10(t[0, c.STEP_S] / said), abs=0.2)
+
+
+def test_load_of_a_machine_that_rests_is_observed(scenario: dict[str, Any], threads: Any, monkeypatch: Any) -> None:
+    """Two machines tell their pace; only the first is ever asked, and the second becomes four times as slow."""
+    pace = 0.1
+    monkeypatch.setattr(load, "LOOKS_S", 0.02)
+    monkeypatch.setattr(load, "PART", 1e3)
+    monkeypatch.setattr(load, "enough_pieces", lambda: 1)
+    monkeypatch.setattr(load, "work", lambda pieces: pace)
+    join(threads, scenario, server="127.0.0.1", tell_every_s=0.1)
+    tiny = parse(scenario, "tiny")
+    engine = RemoteEngine(threads, tiny.workload, tiny.fleet.machine_names, ear=Ear())
+    engine.gather(20.0)
+    env = MeasuredEnv(tiny, engine)
+    observation, _ = env.reset(seed=SEED)
+    greeted = split(observation).machine["slowdown"][:2]
+    assert (greeted != 0.0).all()  # what the greeting timed
+    first = np.zeros(17, dtype=np.float32)
+    first[1:] = -1.0
+    env.step(first)
+    time.sleep(1.0)
+    observation, _, _, _, info = env.step(first)
+    assert info["status"] == ["done", "resting"]
+    assert split(observation).machine["slowdown"][1] == pytest.approx(greeted[1], abs=1e-5)
+    pace = 0.4
+    time.sleep(1.0)
+    observation, _, _, _, info = env.step(first)
+    assert split(observation).machine["slowdown"][1] == pytest.approx(greeted[1] + np.log10(4.0), abs=1e-5)
+    assert info["slowness"][tiny.fleet.machine_names[1]] == pytest.approx(10.0 ** (greeted[1] + np.log10(4.0)), rel=1e-4)
+    engine.close()
 
 
 def test_a_lost_machine_is_observed_as_lost_and_away(scenario: dict[str, Any], threads: Any) -> None:

@@ -10,6 +10,8 @@ import torch
 from fedcore.engines import InProcessEngine
 from fedcore.engines.remote import RemoteEngine
 from fedcore.methods import FedAvg
+from fedcore.remote import load
+from fedcore.remote.ear import Ear
 from fedcore.remote.node import Node
 from fedcore.training import FederatedTraining
 from fedcore.wire import Packet
@@ -264,3 +266,71 @@ def test_residuals_survive_a_restart_of_the_node_and_damage_of_their_file(connec
     assert any(bool((value != 0).any()) for value in kept.values())
     file.write_bytes(file.read_bytes()[:40])
     assert Node("south", lambda workload: held[1], tmp_path / "south")._read_residual(model_for(workload, 1)) == {}
+
+
+@pytest.fixture
+def telling(threads, held, monkeypatch):
+    """As `connected`, with an ear for the load of nodes that tell it twice a second, as `pace` has it."""
+    pace = {"s": 0.1}
+    monkeypatch.setattr(load, "LOOKS_S", 0.05)
+    monkeypatch.setattr(load, "enough_pieces", lambda: 1)
+    monkeypatch.setattr(load, "work", lambda pieces: pace["s"])
+    monkeypatch.setattr(load, "PART", 1.0)
+    for k, name in enumerate(("north", "south", "east")):
+        server = None if name == "east" else "127.0.0.1"
+        threads.join(100 + k, Node(name, lambda workload, k=k: held[k], server=server, tell_every_s=0.05))
+    return threads, pace
+
+
+def until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_load_of_machines_that_rest_is_heard_and_silence_is_told_once(telling, workload, names, monkeypatch):
+    transport, pace = telling
+    lines: list[str] = []
+    engine, _ = remote(transport, workload, names, lines, ear=Ear())
+    timed = engine.roll.timed()
+    assert set(timed) == {0, 1, 2}
+    assert all(seconds > 0 for seconds in timed.values())
+    assert engine.roll.timed() == {}
+    here = [True, True, True]
+    engine.slowness(here, {0: 1.5, 1: 1.0})
+    until(lambda: set(engine.slowness(here, {})) == {0, 1})
+    assert engine.slowness(here, {}) == pytest.approx({0: 1.5, 1: 1.0})
+    pace["s"] = 0.4
+    until(lambda: engine.slowness(here, {}).get(0) == pytest.approx(6.0))
+    assert 0 not in engine.slowness([False, True, True], {})
+    monkeypatch.setattr("fedcore.engines.remote.SILENT_S", 0.0)
+    for _ in range(3):
+        engine.slowness(here, {})
+    told = [line for line in lines if "not heard" in line]
+    assert told == [
+        f"machine east is not heard of its load: UDP port {engine.ear.port} of the server may be out of its reach; its own "
+        "steps stand"
+    ]
+    engine.close()
+
+
+def test_a_node_that_is_greeted_again_tells_nobody_else(telling, workload, names):
+    transport, _ = telling
+    first, _ = remote(transport, workload, names, ear=Ear())
+    second, _ = remote(transport, workload, names, ear=Ear())
+    until(lambda: second.slowness([True] * 3, {}) or not second.ear.silent(second.roll.heard_as[0]))
+    first.ear.hear()
+    heard = [each.count for each in first.ear._senders]
+    time.sleep(0.5)
+    first.ear.hear()
+    assert [each.count for each in first.ear._senders] == heard
+
+
+def test_an_ear_that_does_not_read_is_refused_by_the_node(held, workload):
+    node = Node("north", lambda workload: held[0], server="127.0.0.1")
+    text = workload.model_dump_json(exclude_defaults=True)
+    for ear in (3, {"port": 1}, {"port": 1, "sender": 0, "key": "xyz"}):
+        answer = Packet.from_bytes(node.answer(Packet({"kind": "hello", "workload": text, "ear": ear}, {}).to_bytes()), "it")
+        assert answer.values["kind"] == "failed"
+        assert "expected its port, sender and key" in answer.values["why"]
