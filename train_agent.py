@@ -22,7 +22,7 @@ class Options:
 
     The run's folder is named after scenario, algorithm, seed, steps and content of the scenario. The same command goes on
     where an interrupted one stopped, and reads what is finished instead of doing it again. One seed, one result, on one
-    machine.
+    machine, interrupted or not; but for fine-tuning, which after an interruption goes on in other episodes.
     """
 
     algo: Literal["ppo", "dqn"] = "ppo"
@@ -74,16 +74,17 @@ def main() -> None:
         from agents.fine_tune import FineTuneRecipe, fine_tune
         from agents.frozen import FrozenPolicy, freeze, load_policy
         from agents.heuristics import HEURISTICS
-        from agents.judge import Cell, cell_scenario
+        from agents.judge import Cell, cell_scenario, own_target
         from agents.recipes import RECIPES, train
         from agents.report import Report, learning_curve, real_curves, score_bars, trade_off
         from agents.tables import comparison_grid, probe_grids, real_grid, simulation_grid
         from agents.worlds import LIBRARY, RANDOM, contents, described, training_worlds, trial_worlds
         from envs.snapshot import snapshot
-        from fedcore.files import content_key, write_text
+        from fedcore.files import content_key, need_writable, read_kept, write_text
         from fedcore.world import compile_world
         from scenarios import InputError
 
+        need_writable(options.out)
         several = options.scenario in (RANDOM, LIBRARY)
         scenario = scenarios.load(Options.scenario if several else options.scenario)
         world = compile_world(scenario)
@@ -103,9 +104,10 @@ def main() -> None:
         console.print(f"trained on {len(worlds)} scenarios ({options.scenario}), judged on this one")
 
     curve_path = folder / "curve.json"
-    if path.is_file() and curve_path.is_file():
+    known = read_kept(curve_path)
+    if path.is_file() and isinstance(known, list):
         policy: FrozenPolicy = load_policy(path)
-        curve = [(int(a), float(b)) for a, b in json.loads(curve_path.read_text(encoding="utf-8"))]
+        curve = [(int(a), float(b)) for a, b in known]
         console.print(f"training: already done, read from {path}")
     else:
         with training_bar(options.algo, steps) as (on_step, on_note):
@@ -157,7 +159,8 @@ def main() -> None:
         best = [s.agent for s in summaries if s.agent in HEURISTICS][:2]
         plain = cell_scenario(scenario)
         chosen = [str(path), *before, *best]
-        cells = [Cell(agent, plain, run) for run in range(options.real_runs) for agent in chosen]
+        target = own_target(scenario, None, console.print)
+        cells = [Cell(agent, plain, run, None, target) for run in range(options.real_runs) for agent in chosen]
         labels = [f"real: {policy.name if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
         judgements = judge_with_bars(cells, labels, folder / "real", options.workers)
         real = [
@@ -211,6 +214,9 @@ def command(options: Options) -> str:
 
 
 if __name__ == "__main__":
-    from agents.cli import run
+    from scenarios.errors import told
 
-    run(main)
+    with told("interrupted before anything began"):
+        from agents.cli import run
+
+        run(main)

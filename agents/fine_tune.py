@@ -6,29 +6,34 @@ simulated episodes of the scenario, with the encoder that it shares with the act
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 import envs  # noqa: F401 - registers
 from agents.frozen import FrozenPolicy
+from agents.judge import own_target
 from agents.network import MenuNetwork
-from agents.recipes import content_digest, restore, save_checkpoint
+from agents.recipes import content_digest
+from agents.resuming import read_checkpoint
 from agents.rollout import earned_from
 from agents.sb3_policies import EquivariantActorCritic
+from agents.torch_files import write_torch
 from agents.vecenv import BatchedVecEnv
 from agents.warm_start import actor
 from envs.menu import MenuAction, menu_size
-from fedcore.world import World
+from fedcore.world import World, room_for
 from scenarios.errors import InputError
 
 CRITIC_ENVS, CRITIC_ROUNDS, CRITIC_EPOCHS, CRITIC_BATCH = 256, 80, 20, 512
@@ -92,17 +97,17 @@ def fine_tune(
     total = steps or recipe.steps
     checkpoint = folder / "checkpoint.pt"
     model = _model(policy, world, seed, folder, recipe)
+    watch = _Watch(checkpoint, on_step)
     if checkpoint.is_file():
-        restore(model, checkpoint)
+        _go_on(model, watch, checkpoint)
     else:
         on_note("the critic learns from simulated episodes")
         _teach_critic(model, world, seed)
-    watch = _Watch(checkpoint, on_step)
     # What has been played is not played again: after an interruption other episodes follow.
     model.env.seed(seed + model.num_timesteps)  # type: ignore[union-attr]
     if total > model.num_timesteps:
         model.learn(total - model.num_timesteps, callback=watch, reset_num_timesteps=False, tb_log_name="fine-tune")
-        save_checkpoint(model, checkpoint)
+        watch.save(model)
     network = MenuNetwork(menu_size(), policy.card.width)
     network.load_state_dict(actor(model).state_dict())
     evaluation = {"recipe": asdict(recipe), "fine_tuned_from": {"policy": policy.name, "digest": policy.card.digest}}
@@ -113,8 +118,28 @@ def fine_tune(
     return FrozenPolicy(network, card), watch.curve
 
 
+def _go_on(model: PPO, watch: _Watch, checkpoint: Path) -> None:
+    """What was learnt and noted before an interruption.
+
+    Raises:
+        InputError: the checkpoint is damaged, or of another learner.
+    """
+    kept = read_checkpoint(checkpoint)
+    try:
+        model.set_parameters(kept["parameters"], device="cpu")
+        model.num_timesteps = kept["steps"]
+        watch.recall(kept["noted"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"checkpoint {checkpoint} is of another learner ({why}): expected one of fine-tuning; delete it to begin anew"
+        ) from None
+
+
 def _model(policy: FrozenPolicy, world: World, seed: int, folder: Path, recipe: FineTuneRecipe) -> PPO:
-    env = DummyVecEnv([lambda: MenuAction(gym.make("IntraFed/Training-v0", scenario=world.scenario))])
+    target = own_target(world.scenario, None, print)
+    options: dict[str, Any] = {"max_machines": room_for(world.scenario), "target_infonce": target}
+    env = DummyVecEnv([lambda: MenuAction(gym.make("IntraFed/Training-v0", scenario=world.scenario, **options))])
     model = PPO(
         EquivariantActorCritic, env, learning_rate=recipe.learning_rate, n_steps=recipe.rollout, batch_size=recipe.rollout,
         n_epochs=recipe.epochs, gamma=1.0, gae_lambda=recipe.gae_lambda, clip_range=recipe.clip_range,
@@ -163,8 +188,18 @@ class _Watch(BaseCallback):
         self.curve: list[tuple[int, float]] = []
         self._recent: list[float] = []
 
+    def save(self, model: BaseAlgorithm) -> None:
+        """Write what was learnt so far, and what was noted."""
+        noted = json.dumps({"curve": self.curve, "recent": self._recent})
+        write_torch(self.checkpoint, {"steps": model.num_timesteps, "parameters": model.get_parameters(), "noted": noted})
+
+    def recall(self, noted: str) -> None:
+        """Go on from what `save` has noted."""
+        kept = json.loads(noted)
+        self.curve, self._recent = [(int(done), float(score)) for done, score in kept["curve"]], kept["recent"]
+
     def _on_rollout_start(self) -> None:
-        save_checkpoint(self.model, self.checkpoint)
+        self.save(self.model)
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:

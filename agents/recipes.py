@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -20,6 +20,7 @@ from stable_baselines3.common.logger import HParam, Image
 
 from agents.frozen import FrozenPolicy, PolicyCard
 from agents.network import MenuNetwork
+from agents.resuming import capture, read_checkpoint, resume
 from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
 from agents.torch_files import write_torch
 from agents.trial import episode_picture, trial
@@ -109,16 +110,48 @@ class Watch(BaseCallback):
         self.best = -np.inf
         self.recent: list[dict[str, Any]] = []
         self.curve: list[tuple[int, float]] = []
-        self._next = every
+        self._next = self._save_next = every
+        self._last: dict[str, Any] | None = None
+
+    def recall(self, kept: dict[str, Any]) -> None:
+        """Go on from what a checkpoint has of `capture`."""
+        watched = json.loads(kept["watched"])
+        self.curve = [(int(done), score) for done, score in watched["curve"]]
+        self.recent, self._next, self._tries = watched["recent"], watched["next"], watched["tries"]
+        self.best, self._save_next = watched["best"], kept["steps"] + self.every
+
+    def capture(self) -> dict[str, Any]:
+        """What training's future depends on, and what has been watched."""
+        watched = {
+            "curve": self.curve, "recent": self.recent, "next": self._next, "tries": self._tries, "best": self.best,
+        }  # fmt: skip
+        return {**capture(self.model), "watched": json.dumps(watched)}
+
+    def keep(self) -> None:
+        """Write where training is, or was before its last rollout where that was interrupted."""
+        if self._last is not None:
+            write_torch(self.checkpoint, self._last)
+
+    def _on_rollout_start(self) -> None:
+        due = self._last is None or self.model.num_timesteps >= self._save_next
+        # What DQN replays is too much to be copied every few steps.
+        if due or not isinstance(self.model, DQN):
+            self._last = self.capture()
+        if due:
+            self._save_next = self.model.num_timesteps + self.every
+            self.keep()
+
+    def _on_training_end(self) -> None:
+        self._last = self.capture()
+        self.keep()
 
     def _on_training_start(self) -> None:
-        if best_path(self.checkpoint).is_file():
-            self.best = float(torch.load(best_path(self.checkpoint))["score"])
         flat = {name: value for name, value in vars(self.recipe).items() if isinstance(value, int | float)}
         if self.recipe.warm is not None:
             flat |= {f"warm.{name}": value for name, value in vars(self.recipe.warm).items()}
         self.logger.record("recipe", HParam(flat, {"orchestration/trial": 0.0}), exclude=BOARD_ONLY)
-        self._try()
+        if not self._tries:
+            self._try()
 
     def _try(self) -> None:
         score = trial(self.model, self.worlds)
@@ -134,20 +167,21 @@ class Watch(BaseCallback):
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
             if "log_efficiency" in info:
-                self.recent.append(info)
+                parts = [float(part) for part in info["parts"]]
+                self.recent.append({"log_efficiency": info["log_efficiency"], "reached": info["reached"], "parts": parts})
         if len(self.recent) > 512:
             del self.recent[:-512]
         if self.num_timesteps >= self._next:
             self._next = self.num_timesteps + self.every
-            mean = float("nan")
+            mean = None
             if self.recent:
                 mean = float(np.mean([info["log_efficiency"] for info in self.recent]))
                 parts = np.exp(np.log(np.maximum([info["parts"] for info in self.recent], 1e-9)).mean(axis=0))
                 for name, value in zip(PARTS_OF_SCORE, parts, strict=True):
                     self.logger.record(f"score/{name}", float(value))
                 self.logger.record("score/reached", float(np.mean([info["reached"] for info in self.recent])))
-            self.curve.append((self.num_timesteps, mean))
-            self.logger.record("orchestration/log_efficiency", mean)
+                self.curve.append((self.num_timesteps, mean))
+                self.logger.record("orchestration/log_efficiency", mean)
             core = self.training_env.core  # type: ignore[attr-defined]
             exists = core.exists
             self.logger.record("orchestration/asked", float((core.shares > 0)[exists].mean()))
@@ -155,8 +189,7 @@ class Watch(BaseCallback):
             steps = torch.from_numpy(core.steps.astype(np.float32))
             self.logger.record("orchestration/sync_intervals", steps, exclude=BOARD_ONLY)
             self._try()
-            self.report(self.num_timesteps, mean)
-            save_checkpoint(self.model, self.checkpoint)
+            self.report(self.num_timesteps, float("nan") if mean is None else mean)
         return True
 
 
@@ -170,24 +203,22 @@ def content_digest(curve: list[tuple[int, float]]) -> str:
     return hashlib.sha256(json.dumps(curve).encode()).hexdigest()
 
 
-def save_checkpoint(model: BaseAlgorithm, path: Path) -> None:
-    """Write a checkpoint whole or not at all: a file that `torch.load` reads without unpickling."""
-    write_torch(path, {"steps": model.num_timesteps, "parameters": model.get_parameters()})
-
-
-def restore(model: BaseAlgorithm, checkpoint: Path) -> None:
-    """Go on from a checkpoint: what was learnt, and how many steps it took.
+def go_on(model: BaseAlgorithm, watch: Watch, checkpoint: Path) -> None:
+    """Put a fresh learner and its watch where those were that wrote a checkpoint.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged, or of another learner.
     """
+    kept = read_checkpoint(checkpoint)
+    read_checkpoint(best_path(checkpoint))
     try:
-        kept = torch.load(checkpoint, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        why = str(error).partition("\n")[0]
-        raise InputError(f"checkpoint {checkpoint} is damaged ({why}): expected the one that training wrote") from None
-    model.set_parameters(kept["parameters"], device="cpu")
-    model.num_timesteps = kept["steps"]
+        resume(model, kept)
+        watch.recall(kept)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"checkpoint {checkpoint} is of another learner ({why}): expected one of this training; delete it to begin anew"
+        ) from None
 
 
 def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | None, recipe: Any) -> BaseAlgorithm:
@@ -276,20 +307,21 @@ def train(
     total = steps or recipe.steps
     checkpoint = folder / "checkpoint.pt"
     model = build(algorithm, worlds, seed, folder / "tensorboard", recipe)
-    if checkpoint.is_file():
-        restore(model, checkpoint)
-    elif recipe.warm is not None:
-        warm_start(model, worlds, recipe.warm, seed, workers, on_note, lessons)
     watch = Watch(tried_in or worlds, checkpoint, max(total // 25, 1), on_step, recipe)
+    if checkpoint.is_file():
+        go_on(model, watch, checkpoint)
+    elif recipe.warm is not None:
+        warm_start(model, worlds, recipe.warm, seed, workers, on_note, lessons, folder / "lessons")
     left = total - model.num_timesteps
     if left > 0:
         try:
             model.learn(left, callback=watch, reset_num_timesteps=False, tb_log_name=algorithm)
-        finally:
-            # Also after Ctrl-C: the same command then goes on from here.
-            save_checkpoint(model, checkpoint)
-    if best_path(checkpoint).is_file():
-        model.policy.load_state_dict(torch.load(best_path(checkpoint))["policy"])
+        except BaseException:
+            # Ctrl-C: the same command goes on from the last rollout's start, as if it had not been interrupted.
+            watch.keep()
+            raise
+    shutil.rmtree(folder / "lessons", ignore_errors=True)
+    model.policy.load_state_dict(read_checkpoint(best_path(checkpoint))["policy"])
     names = ",".join(dict.fromkeys(w.scenario.name for w in worlds)) if len(worlds) <= 8 else f"{len(worlds)} scenarios"
     versions = {name: metadata.version(name) for name in ("torch", "numpy", "stable-baselines3")}
     card = PolicyCard(

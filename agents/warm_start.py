@@ -24,10 +24,12 @@ from torch import Tensor, nn
 
 from agents.lessons import ONCE, Lessons, join, lessons
 from agents.network import MenuNetwork
+from agents.resuming import read_checkpoint
 from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
 from agents.torch_files import write_torch
 from fedcore.parallel import worker_pool
 from fedcore.world import World
+from scenarios.errors import InputError
 
 PARTS = 2
 """Lessons of a pass are made in so many parts, side by side where there are processes for it."""
@@ -67,6 +69,7 @@ def warm_start(
     workers: int = 1,
     on_note: Callable[[str], None] = lambda note: None,
     kept: Path | None = None,
+    passes: Path | None = None,
 ) -> Lessons:
     """Teach a fresh model, by new lessons or by those that another has left.
 
@@ -78,12 +81,13 @@ def warm_start(
         workers: processes to make lessons in; the result does not depend on it.
         on_note: told in words how far it has come.
         kept: file of lessons: where there is one, they are learnt and no others made; else it is written.
+        passes: folder where every pass's lessons are kept until all are made, so that an interrupted search goes on there.
 
     Returns:
         All that it was taught.
     """
     if kept is not None and kept.is_file():
-        known = Lessons(**torch.load(kept, weights_only=True))
+        known = _read(kept)
         on_note(f"learning from {len(known.taken):,} searches that are known")
         teach(model, known, recipe, seed)
         return known
@@ -92,6 +96,11 @@ def warm_start(
     with worker_pool(min(workers, PARTS)) if workers > 1 else nullcontext() as pool:
         for number in range(recipe.passes):
             on_note(f"search, pass {number + 1} of {recipe.passes}")
+            made = None if passes is None else passes / f"pass-{number}.pt"
+            if made is not None and made.is_file():
+                taught = [_read(made)]
+                teach(model, taught[0], recipe, seed)
+                continue
             network = actor(model) if number else None
             first = PARTS * (seed * recipe.passes + number)
             once = network is not None and number >= recipe.passes - recipe.once
@@ -101,11 +110,25 @@ def warm_start(
             else:
                 taught += [job.result() for job in [pool.submit(lessons, *job) for job in jobs]]
             taught = [join(taught)]
+            if made is not None:
+                write_torch(made, vars(taught[0]))
             on_note(f"learning from {len(taught[0].taken):,} searches")
             teach(model, taught[0], recipe, seed)
     if kept is not None:
         write_torch(kept, vars(taught[0]))
     return taught[0]
+
+
+def _read(path: Path) -> Lessons:
+    """Kept lessons.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        return Lessons(**read_checkpoint(path))
+    except TypeError:
+        raise InputError(f"lessons {path} are of another kind: expected those that training wrote; delete them") from None
 
 
 def actor(model: BaseAlgorithm) -> MenuNetwork:
