@@ -28,7 +28,8 @@ class Options:
 
     PATH of `--data` is a folder or a zip of images (class sub-folders, or with a counts.csv: a column `file`, optionally a
     group column such as slide or site, one column per kind counted), or an npz (`x`, and optionally `y`, `count`, `group`,
-    `test`, `classes`). Machines get images by group where there are groups.
+    `test`, `classes`). Machines get images by group where there are groups. Scenarios that train on text (phones) take a .txt
+    file or a folder of them, UTF-8, 32 MiB at most.
 
     Finished cells are kept in the output folder: the same command goes on where an interrupted one stopped.
     """
@@ -59,7 +60,7 @@ class Options:
     """With --engine flower or ray: of what machines see and do not train; bf16 and int8 send what has changed since they were
     asked last, rounded."""
     data: Path | None = None
-    """Your images; implies the training tier."""
+    """Your images, or text where a scenario's encoder reads it; implies the training tier."""
     episodes: int = 30
     """Held-out simulated episodes per agent and scenario."""
     runs: int | None = None
@@ -91,12 +92,14 @@ def main() -> None:
     """Command line."""
     options = tyro.cli(Annotated[Options, tyro.conf.arg(name="")], description=Options.__doc__)
     from agents.cli import console, natural, positive
+    from fedcore.files import need_writable
     from scenarios import InputError, load
     from scenarios.loader import refuse_namesakes
 
     for name in ("episodes", "runs", "workers"):
         positive(name, getattr(options, name))
     options = replace(options, runs=options.runs or (3 if options.agreement else 1))
+    need_writable(options.out)
     rounded = options.precision != "fp32" or options.context_precision != "fp32"
     if options.benchmark:
         if options.engine == "flower" or options.shaped or rounded:
@@ -119,16 +122,18 @@ def main() -> None:
     if not chosen:
         raise InputError("--scenarios is empty, expected names or YAML files separated by commas")
     if options.data is not None and not options.data.exists():
-        raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")
+        raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images, or text")
     with console.status("loading"):
         from agents.benchmark import is_agent, known_agents
         from agents.frozen import load_policy, newest_policy, policy_path
         from agents.heuristics import HEURISTICS
+        from agents.judge import bring, images_for
         from fedcore.files import content_key
         from fedcore.workload import check_workload
 
+    chosen = [bring(scenario, options.data) for scenario in chosen]
     for scenario in chosen:
-        check_workload(scenario.workload, scenario.name, images=options.data is not None)
+        check_workload(scenario.workload, scenario.name, images=images_for(scenario, options.data) is not None)
     if options.shaped and options.engine != "flower":
         raise InputError("--shaped shapes real machines; expected it with --engine flower")
     if options.engine != "inprocess":
@@ -248,10 +253,10 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
     from agents.benchmark import benchmark, orchestrator, summarise
     from agents.cli import console, judge_with_bars
     from agents.heuristics import HEURISTICS
-    from agents.judge import Cell, cell_scenario, target_of
+    from agents.judge import Cell, cell_scenario, encoder_path, images_for, own_target
     from agents.report import Report, real_curves
     from agents.tables import probe_grids, real_grid
-    from fedcore.files import write_text
+    from fedcore.files import write_bytes, write_text
 
     report = Report("Orchestrators on real federated training", folder)
     everything = []
@@ -261,18 +266,20 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
             played = benchmark([orchestrator(n, scenario) for n in HEURISTICS], scenario, 10)
             best = [s.agent for s in summarise(played) if s.agent != "equal"][:2]
             picked = ["equal", *best]
-        target = None
-        if options.data is not None:
-            console.print(f"{options.data}: measuring what the reference policy reaches on these images (progress 1)")
-            target = target_of(scenario, str(options.data))
+        data = images_for(scenario, options.data)
+        target = own_target(scenario, data, console.print)
         plain = cell_scenario(scenario)
         agents = everyone(path, picked)
-        data = None if options.data is None else str(options.data)
         assert options.runs is not None
         cells = [Cell(agent, plain, run, data, target) for run in range(options.runs) for agent in agents]
         labels = [f"{'policy' if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
         console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), real training")
-        judgements = judge_with_bars(cells, labels, options.out / "cells", options.workers)
+        cells_folder = options.out / "cells"
+        judgements = judge_with_bars(cells, labels, cells_folder, options.workers, encoders=True)
+        for cell, judgement in zip(cells, judgements, strict=True):
+            name = "".join(c if c.isalnum() or c in "-." else "-" for c in judgement.result.agent)
+            trained = folder / "encoders" / f"{scenario.name}-{name}-run{cell.seed}.safetensors"
+            write_bytes(trained, encoder_path(cells_folder / f"{cell.key()}.json").read_bytes())
         what = options.data.name if options.data else scenario.workload.data
         for grid in (
             real_grid(judgements, f"Real federated training: {scenario.name} on {what}"),
@@ -283,6 +290,7 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
         report.figure(f"real-{scenario.name}", real_curves(judgements), f"{scenario.title}: progress against cost")
         everything += judgements
     write_text(folder / "results.json", json.dumps([asdict(j) for j in everything], indent=1))
+    console.print(f"trained encoders: {folder / 'encoders'} (python -m fedcore.embed --encoder FILE --data PATH)")
     console.print(f"report: {report.write()}")
 
 
@@ -291,13 +299,12 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
     from agents.agreement import POLICIES, agreement, agreement_grid, agreement_plot, policy_grid
     from agents.benchmark import benchmark, orchestrator
     from agents.cli import console, judge_with_bars, progress_bar
-    from agents.judge import Cell, cell_scenario, target_of
+    from agents.judge import Cell, cell_scenario, images_for, own_target
     from agents.naming import labels, name_apart
     from agents.report import Report
     from fedcore.files import write_text
 
     agents = list(dict.fromkeys((names or list(POLICIES)) + ([str(path)] if path else [])))
-    data = None if options.data is None else str(options.data)
     assert options.runs is not None
     shown = labels(agents)
     cells, spoken, simulated = [], [], []
@@ -307,8 +314,8 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
             players = [orchestrator(name, scenario) for name in agents]
             name_apart(agents, players)
             simulated += benchmark(players, scenario, options.episodes, on_episode=lambda: bar.advance(task))
-            # Images of a person's own need a target of their own, and the reference's real cost is measured on the way.
-            target = None if data is None else target_of(scenario, data)
+            data = images_for(scenario, options.data)
+            target = own_target(scenario, data, bar.console.print)
             cells += [Cell(name, cell_scenario(scenario), run, data, target) for run in range(options.runs) for name in agents]
             spoken += [f"{scenario.name}, {shown[name]}, {run}" for run in range(options.runs) for name in agents]
     judgements = judge_with_bars(cells, spoken, options.out / "cells", options.workers)
@@ -324,6 +331,9 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
 
 
 if __name__ == "__main__":
-    from agents.cli import run
+    from scenarios.errors import told
 
-    run(main)
+    with told("interrupted before anything began"):
+        from agents.cli import run
+
+        run(main)

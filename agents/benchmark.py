@@ -20,14 +20,14 @@ from agents.heuristics import HEURISTICS
 from agents.outside import is_outside, load_outside
 from agents.tuned import TUNED, tuned_heuristic
 from envs.orchestration import OrchestrationEnv
-from fedcore.world import compile_world
+from fedcore.world import compile_world, room_for
 from scenarios import InputError, Scenario
 
 HELD_OUT_SEED = 1_000_000
 """Held-out episodes start here: training draws its episodes from generators seeded otherwise."""
 
 
-def orchestrator(name: str, scenario: Scenario, max_machines: int = 16) -> Orchestrator:
+def orchestrator(name: str, scenario: Scenario, max_machines: int | None = None) -> Orchestrator:
     """An orchestrator by name: a heuristic, one with tuned parameters ("tuned:oort"), a planner, one of `best_static.STATICS`
     (searched on this scenario), a decision that never changes as `fixed.parse_fixed` spells it, the name or path of a frozen
     policy, or FILE.py:NAME as `outside.load_outside` reads it.
@@ -68,7 +68,7 @@ def benchmark(
     agents: Sequence[Orchestrator],
     scenario: Scenario,
     episodes: int,
-    max_machines: int = 16,
+    max_machines: int | None = None,
     on_episode: Callable[[], None] = lambda: None,
 ) -> list[EpisodeResult]:
     """Every agent on the same held-out episodes of one scenario, on the fast tier.
@@ -77,10 +77,10 @@ def benchmark(
         agents: who decides.
         scenario: where.
         episodes: how many, seeds `HELD_OUT_SEED` onwards.
-        max_machines: K_max.
+        max_machines: K_max; None takes `room_for` the scenario.
         on_episode: called after each.
     """
-    env = OrchestrationEnv(scenario, reward="efficiency", max_machines=max_machines)
+    env = OrchestrationEnv(scenario, reward="efficiency", max_machines=max_machines or room_for(scenario))
     results = []
     for agent in agents:
         for e in range(episodes):

@@ -20,7 +20,7 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 def run(main: Callable[[], None]) -> None:
     """Run a script: bad input prints one sentence and exits with 2, Ctrl-C exits with 130 and says how to go on."""
-    with told("interrupted: what was finished is kept; the same command goes on from there"):
+    with told("interrupted: what is kept of finished work is not done again by the same command"):
         try:
             main()
         except OSError as error:
@@ -60,7 +60,9 @@ MANY_CELLS = 12
 """From so many on a bar shows those that run, and one bar all: drawing a hundred of them takes a third of a core."""
 
 
-def judge_with_bars(cells: Sequence[Cell], labels: Sequence[str], folder: Path, workers: int) -> list[Judgement]:
+def judge_with_bars(
+    cells: Sequence[Cell], labels: Sequence[str], folder: Path, workers: int, encoders: bool = False
+) -> list[Judgement]:
     """`judge`, with a bar per cell, and one for all where they are many; no two agents go by one name in what is told."""
     many = len(cells) >= MANY_CELLS
     with progress_bar() as bar:
@@ -75,7 +77,7 @@ def judge_with_bars(cells: Sequence[Cell], labels: Sequence[str], folder: Path, 
             if ended:
                 bar.advance(whole)
 
-        return told_apart([cell.agent for cell in cells], judge(cells, folder, workers, on_round))
+        return told_apart([cell.agent for cell in cells], judge(cells, folder, workers, on_round, encoders))
 
 
 def natural(name: str, value: int) -> None:

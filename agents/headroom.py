@@ -29,6 +29,7 @@ from fedcore.parallel import Job, run_kept
 from fedcore.world import compile_world
 from scenarios import InputError, Scenario, load, names
 from scenarios.loader import LIBRARY, refuse_namesakes
+from scenarios.sources import sources_of
 
 VERSION = 7
 """Part of every kept result's name: raise it when a change of the code changes what a scenario gives."""
@@ -134,7 +135,7 @@ def headrooms(options: HeadroomOptions) -> list[Headroom]:
     refuse_namesakes(chosen)
     for scenario in chosen:
         calibration = load_calibration(scenario.workload.calibration).to_json()
-        key = content_key(VERSION, scenario.model_dump_json(), calibration, options.episodes)
+        key = content_key(VERSION, scenario.model_dump_json(), calibration, options.episodes, *sources_of(scenario))
         path = cache_folder("headroom") / f"{scenario.name}-{key}.json"
         jobs[path] = (measured, (scenario.model_dump(mode="json"), options.episodes))
     kept = run_kept(jobs, options.workers, "headroom")

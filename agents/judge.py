@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import multiprocessing
-import os
 import queue
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +15,14 @@ from agents.agent_key import agent_key
 from agents.benchmark import HELD_OUT_SEED, EpisodeResult, orchestrator, play_episode
 from agents.probing import Probes, probe_encoder, probe_raw, probe_untrained
 from fedcore.dynamics import load_calibration
-from fedcore.files import cache_folder, content_key, write_text
+from fedcore.encoder_file import save_encoder
+from fedcore.files import cache_folder, content_key, read_kept, write_text
 from fedcore.parallel import single_threaded, worker_pool
 from fedcore.reference import TARGET_PART, TARGET_ROUNDS, play_reference, target_between
+from fedcore.workload import reads_text, target_holds
+from fedcore.world import room_for
 from scenarios import Scenario, parse
+from scenarios.sources import file_state, sources_of
 
 _updates: Any = None
 
@@ -43,12 +46,14 @@ class Cell:
     target_infonce: float | None = None
 
     def key(self) -> str:
-        """Names the cell by content: an agent by its code or file, data by size and date; not by the code that trains."""
+        """Names the cell by content: an agent by its code or file, data by sizes and dates of all files, traces by what is
+        in them; not by the code that trains."""
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
         scenario = json.dumps(self.scenario, sort_keys=True)
         parts: list[object] = [calibration, agent_key(self.agent), scenario, self.seed, self.target_infonce]
+        parts += sources_of(Scenario.model_validate(self.scenario))
         if self.data is not None:
-            parts += [os.path.abspath(self.data), os.stat(self.data).st_size, os.stat(self.data).st_mtime_ns]
+            parts.append(file_state(self.data))
         return content_key(*parts)
 
 
@@ -91,8 +96,13 @@ def _start(updates: Any) -> None:
     _updates = updates
 
 
-def play_cell(cell: Cell, label: str = "") -> Judgement:
-    """Play one cell in this process."""
+def encoder_path(cell: Path) -> Path:
+    """Where the encoder that a kept cell trained is."""
+    return cell.with_suffix(".encoder.safetensors")
+
+
+def play_cell(cell: Cell, label: str = "", encoder: Path | None = None) -> Judgement:
+    """Play one cell in this process; what it has trained is written to the file `encoder`."""
     from envs.training import TrainingEnv
     from fedcore.data.loading import load_images
     from fedcore.workload import PreparedData
@@ -101,7 +111,7 @@ def play_cell(cell: Cell, label: str = "") -> Judgement:
     dataset = None
     if cell.data is not None:
         dataset = load_images(cell.data, size_px=scenario.workload.image_px)
-    env = TrainingEnv(scenario, reward="efficiency", dataset=dataset, target_infonce=cell.target_infonce)
+    env = TrainingEnv(scenario, "efficiency", room_for(scenario), dataset=dataset, target_infonce=cell.target_infonce)
     agent = orchestrator(cell.agent, scenario)
     collapsed, refused = False, []
 
@@ -116,6 +126,8 @@ def play_cell(cell: Cell, label: str = "") -> Judgement:
     training, data = env.learner.training, env.learner.data
     assert training is not None
     assert data is not None
+    if encoder is not None:
+        save_encoder(encoder, training.state, scenario.workload, data.channels)
     probes = untrained = raw = Probes()
     if isinstance(data, PreparedData):  # text has no labels to probe: its held-out loss is in the result
         probes = probe_encoder(training.model, training.state, data.dataset)
@@ -124,8 +136,8 @@ def play_cell(cell: Cell, label: str = "") -> Judgement:
     return Judgement(result, probes, untrained, raw, collapsed, tuple(refused))
 
 
-def _play_to_dict(cell: Cell, label: str) -> dict[str, Any]:
-    return asdict(play_cell(cell, label))
+def _play_to_dict(cell: Cell, label: str, encoder: Path | None) -> dict[str, Any]:
+    return asdict(play_cell(cell, label, encoder))
 
 
 def judge(
@@ -133,26 +145,31 @@ def judge(
     folder: Path,
     workers: int = 2,
     on_round: Callable[[int, int, float], None] = lambda index, rounds, progress: None,
+    encoders: bool = False,
 ) -> list[Judgement]:
-    """Play cells side by side, each single-threaded; cells that a folder already holds are read, not played.
+    """Play cells side by side, each single-threaded; cells that a folder already holds, whole, are read, not played.
 
     Args:
         cells: what to play.
         folder: one JSON file per finished cell.
         workers: processes.
         on_round: called with (index of the cell, rounds so far, progress); progress is infinite when a cell has ended.
+        encoders: keep what was trained too, at `encoder_path`.
 
     Returns:
         Judgements in the order of the cells.
     """
     paths = [folder / f"{cell.key()}.json" for cell in cells]
-    todo = [i for i, path in enumerate(paths) if not path.is_file()]
+    kept = [_kept(path) for path in paths]
+    todo = [
+        i for i, path in enumerate(paths) if kept[i] is None or (encoders and not encoder_path(path).is_file())
+    ]
     for i in set(range(len(cells))) - set(todo):
         on_round(i, 0, float("inf"))
     if todo:
         updates = multiprocessing.get_context("spawn").Queue()
         with worker_pool(min(workers, len(todo)), _start, (updates,)) as pool:
-            jobs = {pool.submit(_play_to_dict, cells[i], str(i)): i for i in todo}
+            jobs = {pool.submit(_play_to_dict, cells[i], str(i), encoder_path(paths[i]) if encoders else None): i for i in todo}
             waiting = set(jobs)
             while waiting:
                 done, waiting = concurrent.futures.wait(waiting, timeout=0.3)
@@ -164,8 +181,17 @@ def judge(
                     on_round(int(label), rounds, progress)
                 for job in done:
                     write_text(paths[jobs[job]], json.dumps(job.result()))
+                    kept[jobs[job]] = _kept(paths[jobs[job]])
                     on_round(jobs[job], 0, float("inf"))
-    return [Judgement.from_dict(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    return [judgement for judgement in kept if judgement is not None]
+
+
+def _kept(path: Path) -> Judgement | None:
+    """A finished cell; None where there is none, or what is there is none of ours."""
+    try:
+        return Judgement.from_dict(read_kept(path))
+    except (TypeError, KeyError):
+        return None
 
 
 def cell_scenario(scenario: Scenario) -> dict[str, Any]:
@@ -173,21 +199,55 @@ def cell_scenario(scenario: Scenario) -> dict[str, Any]:
     return dict(scenario.model_dump(mode="json"))
 
 
-def target_of(scenario: Scenario, data: str, seed: int = 0) -> float:
-    """InfoNCE at progress 1 on images that no calibration has seen.
+def bring(scenario: Scenario, data: Path | None) -> Scenario:
+    """A scenario whose encoder reads text, with a person's in place of its own; any other as it is, see `images_for`."""
+    if data is None or not reads_text(scenario.workload):
+        return scenario
+    return scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"data": str(data.resolve())})})
+
+
+def images_for(scenario: Scenario, data: Path | None) -> str | None:
+    """Path of a person's images that take the place of a scenario's own; None where there are none, or its encoder reads
+    text."""
+    return None if data is None or reads_text(scenario.workload) else str(data)
+
+
+def own_target(scenario: Scenario, data: str | None, say: Callable[[str], None]) -> float | None:
+    """What progress 1 is on a person's own data, see `target_of`; None where the scenario's calibration says it.
+
+    Args:
+        scenario: where.
+        data: path of images that take the place of the scenario's, or None.
+        say: told in a line what takes a while.
+    """
+    if target_holds(scenario.workload, data is not None):
+        return None
+    say(f"{data or scenario.workload.data}: measuring what the reference policy reaches on it (progress 1)")
+    return target_of(scenario, data)
+
+
+def target_of(scenario: Scenario, data: str | None = None, seed: int = 0) -> float:
+    """InfoNCE (of text: held-out loss) at progress 1 on data that no calibration has seen.
 
     Plays the reference policy (everyone, equal shares) for as many rounds as calibrations do, in a process of its own;
     kept in the cache by content.
 
+    Args:
+        scenario: where.
+        data: path of images that take the place of the scenario's, or None.
+        seed: of weights.
+
     Raises:
-        InputError: the images do not load, or are too few for the fleet.
+        InputError: the data do not load, or are too few for the fleet.
     """
     cell = Cell("reference", cell_scenario(scenario), seed, data)
     path = cache_folder("targets", TARGET_ROUNDS, TARGET_PART) / f"{cell.key()}.json"
-    if not path.is_file():
+    target = read_kept(path)
+    if not isinstance(target, float):
         with worker_pool(1) as pool:
-            write_text(path, json.dumps(pool.submit(_reach_target, cell).result()))
-    return float(json.loads(path.read_text(encoding="utf-8")))
+            target = pool.submit(_reach_target, cell).result()
+        write_text(path, json.dumps(target))
+    return target
 
 
 def _reach_target(cell: Cell) -> float:
@@ -195,6 +255,6 @@ def _reach_target(cell: Cell) -> float:
     from fedcore.workload import build_training, prepare_data
 
     scenario = parse(cell.scenario, "scenario")
-    dataset = load_images(str(cell.data), size_px=scenario.workload.image_px)
+    dataset = None if cell.data is None else load_images(cell.data, size_px=scenario.workload.image_px)
     training = build_training(scenario, prepare_data(scenario, dataset), None, cell.seed)
     return target_between(training.untrained, play_reference(training, scenario))

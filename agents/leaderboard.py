@@ -4,7 +4,6 @@ what is written of it: tables, CSV, JSON, Markdown, PNG files and report.html. `
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from agents.content import code_of
 from agents.episodes import EpisodeResult, play_together
 from agents.greedy_mpc import GreedyMpc
 from agents.heuristics import HEURISTICS
-from agents.judge import Cell, Judgement, cell_scenario
+from agents.judge import Cell, Judgement, cell_scenario, own_target
 from agents.naming import labels
 from agents.report import Report, real_curves
 from agents.splits import Case
@@ -43,6 +42,7 @@ from fedcore.parallel import Job, run_kept, worker_pool
 from fedcore.ray_pool import ray_pool
 from fedcore.world import compile_world
 from scenarios import Scenario
+from scenarios.sources import sources_of
 
 VERSION = 1
 """Part of every kept cell's name: raise it when `play_cell` comes to mean something else."""
@@ -90,17 +90,12 @@ def play_cell(agent: str, scenario: dict[str, Any], seeds: list[int], max_machin
 
 def scenario_key(case: Case) -> str:
     """What decides what happens in a scenario: itself, its calibration, the recorded traces that it names."""
-    traces = [
-        hashlib.sha256(Path(section.trace).read_bytes()).hexdigest()
-        for group in case.scenario.fleet.groups
-        for section in (group.link, group.availability)
-        if section is not None and section.trace is not None
-    ]
+    sources = sources_of(case.scenario)
     calibration = load_calibration(case.scenario.workload.calibration).to_json()
     content = case.scenario.model_dump(mode="json")
     for group in content["fleet"]["groups"]:  # by content, wherever the files lie
         group["link"]["trace"] = None
-    return content_key(json.dumps(content, sort_keys=True), calibration, *traces, case.max_machines)
+    return content_key(json.dumps(content, sort_keys=True), calibration, *sources, case.max_machines)
 
 
 def play(what: Played) -> Standings:
@@ -260,11 +255,11 @@ def on_training(standings: Standings, what: Played, runs: int, top: int) -> list
     first = {case.scenario.workload.calibration: case for case in reversed(what.cases) if case.max_machines <= 16}
     cells, told = [], []
     for case in first.values():
-        name = case.scenario.name
+        name, target = case.scenario.name, own_target(case.scenario, None, console.print)
         chosen = [*standings.order([name])[:top], *(label for label in ("equal",) if label in shown)]
         for label in dict.fromkeys(chosen):
             for seed in range(runs):
-                cells.append(Cell(shown[label], cell_scenario(case.scenario), seed))
+                cells.append(Cell(shown[label], cell_scenario(case.scenario), seed, target_infonce=target))
                 told.append(f"{name}, {label}, run {seed}")
     return judge_with_bars(cells, told, cache_folder("benchmark-real"), what.workers)
 

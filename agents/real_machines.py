@@ -17,7 +17,7 @@ from agents.benchmark import HELD_OUT_SEED, benchmark, orchestrator
 from agents.cli import console, judge_with_bars, progress_bar
 from agents.episodes import EpisodeResult
 from agents.flower_trial import play_trial
-from agents.judge import Cell, cell_scenario, target_of
+from agents.judge import Cell, cell_scenario, images_for, own_target
 from agents.naming import distinct, labels, name_apart
 from agents.ray_trial import play_over_ray
 from agents.real_run import EVENTS, Job
@@ -126,7 +126,9 @@ def held_against(
         players = [orchestrator(name, scenario) for name in agents]
         name_apart(agents, players)
         fast = benchmark(players, scenario, what.episodes)
-    cells = [Cell(name, cell_scenario(scenario), run) for run in range(max(runs, what.trained)) for name in agents]
+    target = own_target(scenario, None, console.print)
+    plain, trials = cell_scenario(scenario), range(max(runs, what.trained))
+    cells = [Cell(name, plain, run, None, target) for run in trials for name in agents]
     trained = judge_with_bars(cells, [labels(agents)[cell.agent] for cell in cells], out / "cells", what.workers)
     real = [EpisodeResult(**each["result"]) for each in told]
     tiers = {"same decisions": same, "Orchestration-v0": fast, "Training-v0": [j.result for j in trained]}
@@ -150,7 +152,7 @@ def on_machines(
         chosen: scenarios.
         agents: names or policy files.
         runs: per agent and scenario.
-        data: a user's images, or None.
+        data: a user's images, or None; text is in the scenarios.
         out: folder of all runs; one that was interrupted goes on from there.
         folder: of the report.
         against: give machines the scenario's link rates and speeds, and hold what was measured against both simulated tiers;
@@ -161,8 +163,8 @@ def on_machines(
     report = Report("Orchestrators on real machines", folder)
     everything = []
     for scenario in chosen:
-        path = None if data is None else str(data)
-        target = None if path is None else target_of(scenario, path)
+        path = images_for(scenario, data)
+        target = own_target(scenario, path, console.print)
         told, folders = [], []
         for run in range(runs):
             for agent in agents:

@@ -13,6 +13,7 @@ from fedcore.parallel import worker_pool
 from fedcore.world import UnreachableError, World, compile_world
 from scenarios import InputError, load, names, random_scenario
 from scenarios.generate import RANGES, Split
+from scenarios.sources import sources_of
 
 RANDOM, LIBRARY = "random", "library"
 DRAWS = 1920
@@ -95,7 +96,7 @@ def trial_worlds(name: str, seed: int, worlds: Sequence[World], workers: int = 1
 
 def contents(worlds: Sequence[World]) -> list[str]:
     """What decides what is learned in such worlds, as texts for a key."""
-    return [text for w in worlds for text in (w.scenario.model_dump_json(), w.calibration.to_json())]
+    return [text for w in worlds for text in (w.scenario.model_dump_json(), w.calibration.to_json(), *sources_of(w.scenario))]
 
 
 def described(name: str, draws: int = DRAWS) -> dict[str, Any]:

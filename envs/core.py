@@ -27,6 +27,7 @@ from fedcore.dynamics import Dynamics, learn
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import stack_fleets
 from fedcore.world import World, share_indices
+from scenarios.errors import InputError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -113,9 +114,10 @@ class Core:
 
     def __init__(self, worlds: Sequence[World], num_envs: int, learner: Learner, reward: str | None = None) -> None:
         kinds = {reward} if reward is not None else {w.scenario.reward.kind for w in worlds}
-        unknown = kinds - set(REWARDS)
-        if unknown:
-            raise ValueError(f"reward {sorted(unknown)} is unknown, expected one of {', '.join(REWARDS)}")
+        for kind in sorted(kinds - set(REWARDS)):
+            asking = [w.scenario.name for w in worlds if reward is None and w.scenario.reward.kind == kind]
+            field = f"scenario {asking[0]}: reward.kind" if asking else "reward"
+            raise InputError(f"{field} {kind!r} is unknown, expected one of {', '.join(REWARDS)}")
         if len(kinds) > 1:
             raise ValueError(f"scenarios ask for different rewards {sorted(kinds)}: name one")
         self.reward = REWARDS[kinds.pop()]

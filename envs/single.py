@@ -16,7 +16,7 @@ from envs.rendering import History, render_ansi, render_rgb
 from envs.restoring import Restorable
 from envs.spaces import action_space
 from fedcore.world import World, compile_world
-from scenarios import Scenario, load
+from scenarios import InputError, Scenario, load
 
 ScenarioLike = str | Path | Scenario
 VECTOR_REWARD = ("progress", "-time", "-energy", "-bytes")
@@ -28,8 +28,10 @@ def compile_scenarios(
     """Worlds of one scenario or a sequence of them, each a name, a path or a `Scenario`.
 
     Raises:
-        InputError: a scenario does not load or compile.
+        InputError: a scenario does not load or compile, or there is none.
     """
+    if not isinstance(scenario, str | Path | Scenario | Sequence) or not (isinstance(scenario, str) or scenario):
+        raise InputError(f"scenario is {scenario!r:.60}, expected a name, a path, a Scenario or a sequence of these")
     many = [scenario] if isinstance(scenario, str | Path | Scenario) else list(scenario)
     return tuple(compile_world(s if isinstance(s, Scenario) else load(s), max_machines, channels) for s in many)
 

@@ -14,10 +14,10 @@ from fedcore.allocation import least_share
 from fedcore.data.dataset import Dataset
 from fedcore.engines import Engine
 from fedcore.methods.private import Private
-from fedcore.text_workload import GRAMMAR
 from fedcore.training import FederatedTraining, ProgressScale, RoundReport
-from fedcore.workload import EMBEDDED, Prepared, build_training, prepare_data
-from scenarios.schema import Workload
+from fedcore.workload import Prepared, build_training, made_here, prepare_data, target_holds
+from fedcore.world import compile_world, with_samples
+from scenarios import InputError
 
 Floats = NDArray[np.float64]
 
@@ -28,16 +28,11 @@ def learner_seed(seed: int) -> int:
     return int(generator.integers(2**63, dtype=np.int64)) % 2**31
 
 
-def made_here(workload: Workload) -> bool:
-    """Whether a workload's data are made by the program, anew for every episode, rather than read from files."""
-    return workload.data in (*EMBEDDED, GRAMMAR)
-
-
 class RealLearner:
     """Progress by real federated training of one episode.
 
     Args:
-        data: images dealt to the machines; None deals the scenario's own, embedded ones anew at every reset.
+        data: dealt to the machines; None deals the embedded ones of the scenario anew at every reset.
         scale: of progress; None takes the target of the scenario's calibration.
         engine: carries blocks to machines; None trains in this process.
     """
@@ -62,10 +57,8 @@ class RealLearner:
         """Fresh weights, and which machine has which site, seeded by the episode's key."""
         world = core.world()
         seed = int(core.key[0]) % 2**31
-        # Files are read and dealt once.
-        made = made_here(world.scenario.workload)
-        if self.data is None or (made and not self.given):
-            self.data = prepare_data(world.scenario, seed=seed if made else 0)
+        if not self.given:
+            self.data = prepare_data(world.scenario, seed=seed)
         assert self.data is not None
         scale = self.scale
         if scale is None:
@@ -121,7 +114,8 @@ class TrainingEnv(SingleEnv):
     - `scenario`: name, path or `Scenario`; exactly one.
     - `reward`, `max_machines`, `render_mode`: as `IntraFed/Orchestration-v0`.
     - `dataset`: a `fedcore.data.dataset.Dataset` to train on instead of the scenario's.
-    - `target_infonce`: progress 1 for that data; needed where the scenario's calibration was made on other images.
+    - `target_infonce`: progress 1 for that data, or for files that `workload.data` names: needed unless `workload.calibration`
+      is a file of your own. `agents.judge.target_of(scenario, data)` measures it.
 
     `info` adds `infonce`, `losses` (by name, of the machines whose blocks came back), `refused` (one sentence per refused
     update), `feature_std`, `effective_rank` and `collapsed`; and `epsilon`, what the run has spent of the privacy of the
@@ -144,7 +138,17 @@ class TrainingEnv(SingleEnv):
         worlds = compile_scenarios(scenario, max_machines, 1 if dataset is None else dataset.images.shape[3])
         if len(worlds) != 1:
             raise ValueError(f"got {len(worlds)} scenarios, expected exactly one: images are dealt to one fleet")
-        data = None if dataset is None else prepare_data(worlds[0].scenario, dataset)
+        own = worlds[0].scenario
+        if target_infonce is None and not target_holds(own.workload, dataset is not None):
+            raise InputError(
+                f"scenario {own.name}: workload.calibration {own.workload.calibration!r} does not say what progress 1 is on "
+                f"{own.workload.data if dataset is None else dataset.name}; expected target_infonce, which "
+                "agents.judge.target_of measures, or a calibration file of your own (python -m fedcore.calibrate)"
+            )
+        data = None if made_here(own.workload) and dataset is None else prepare_data(own, dataset)
+        if data is not None:
+            dealt = [len(client) for client in data.clients]
+            worlds = (with_samples(compile_world(own, max_machines, data.channels), dealt),)
         scale = None if target_infonce is None else ProgressScale(np.inf, target_infonce)
         super().__init__(worlds, RealLearner(data, scale), reward, render_mode)
 

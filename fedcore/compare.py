@@ -14,10 +14,11 @@ from fedcore.comparison.entries import chosen, entry_of
 from fedcore.comparison.probe_table import probe_table
 from fedcore.comparison.runs import REFERENCE, RunSpec, play
 from fedcore.comparison.tables import cells, csv_text, foretold, markdown, row_of, target_of
-from fedcore.files import cache_folder, content_key, write_bytes, write_text
+from fedcore.files import cache_folder, content_key, need_writable, write_bytes, write_text
 from fedcore.parallel import Job, run_kept
-from scenarios import load
+from scenarios import Scenario, load
 from scenarios.errors import InputError, told
+from scenarios.sources import file_state, sources_of
 
 VERSION = 4
 """Part of every kept run's name: raise it when a change of the code changes what a run gives."""
@@ -77,6 +78,7 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
     if options.data is not None and not options.data.exists():
         raise InputError(f"--data is {options.data}, which does not exist; expected a folder, a zip or an npz of images")
     chosen(options.plot)
+    need_writable(options.output)
     data = None if options.data is None else str(options.data)
     return [
         RunSpec(
@@ -88,12 +90,11 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
 
 
 def key_of(spec: RunSpec) -> str:
-    """Names a run by content: entry with its parameters, scenario, data by path, size and date."""
+    """Names a run by content: entry with its parameters, scenario with the traces that it reads, data by sizes and dates."""
     parts: list[object] = [VERSION, repr(asdict(spec)), repr(entry_of(spec.entry))]
+    parts += sources_of(Scenario.model_validate(spec.scenario))
     if spec.data is not None:
-        path = Path(spec.data).resolve()
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        parts += [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        parts.append(file_state(spec.data))
     return content_key(*parts)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from fedcore.files import cache_folder, write_bytes, write_text
 from fedcore.parallel import Job, run_kept
+from scenarios.errors import InputError, told
 from scenarios.schema import Device, Fleet, Group, Link, Scenario, Workload
 
 MACHINES, IMAGES, STEPS = 6, 525, 10
@@ -137,6 +138,9 @@ def main() -> None:
     import tyro
 
     options = tyro.cli(CurvesOptions)
+    for name in ("seeds", "rounds", "every", "workers"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name} is {getattr(options, name)}, expected at least 1")
     folder = cache_folder("curves", options.rounds, options.every, IMAGES, repr(MODES), Workload().model_dump_json())
     jobs: dict[Path, Job] = {
         folder / f"{name}-{seed}.json": (record, (name, seed, options.rounds, options.every))
@@ -163,4 +167,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told("interrupted: finished curves are kept; the same command goes on from there"):
+        main()

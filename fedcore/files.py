@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from scenarios.errors import InputError
 
@@ -39,6 +41,28 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write a UTF-8 text file atomically; raises as `write_bytes`."""
     write_bytes(path, content.encode("utf-8"))
+
+
+def need_writable(folder: Path) -> None:
+    """Refuse a folder that nothing can be written to, before the work that would be lost.
+
+    Raises:
+        InputError: it is not to be made, or not to be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror or error}); expected a writable folder") from None
+
+
+def read_kept(path: Path) -> Any:
+    """What a JSON file of finished work holds; None where there is none, or it is damaged, and the work is to be done again."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def content_key(*parts: object) -> str:

@@ -43,6 +43,11 @@ def _options(which: str, name: str, known: dict[str, Any], scenario: str) -> Non
         raise InputError(f"scenario {scenario}: workload.{which} is {name!r}, expected one of {', '.join(sorted(known))}")
 
 
+def reads_text(workload: Workload) -> bool:
+    """Whether its encoder reads tokens; an unknown one reads images until it is refused."""
+    return workload.encoder in ENCODERS and ENCODERS[workload.encoder].reads == "tokens"
+
+
 def check_workload(workload: Workload, scenario: str, images: bool = False) -> None:
     """Refuse unknown names, and data that the encoder does not read.
 
@@ -57,11 +62,10 @@ def check_workload(workload: Workload, scenario: str, images: bool = False) -> N
     _options("encoder", workload.encoder, ENCODERS, scenario)
     _options("objective", workload.objective, OBJECTIVES, scenario)
     start = f"scenario {scenario}: workload.encoder is {workload.encoder!r}, which reads"
-    reads_text = ENCODERS[workload.encoder].reads == "tokens"
-    if reads_text and (images or workload.data in EMBEDDED):
+    if reads_text(workload) and (images or workload.data in EMBEDDED):
         given = "images were given" if images else f"workload.data is {workload.data!r}, which is images"
         raise InputError(f"{start} text, but {given}; expected {GRAMMAR!r}, a .txt file or a folder of .txt files")
-    if not reads_text and not images and is_text(workload.data):
+    if not reads_text(workload) and not images and is_text(workload.data):
         readers = ", ".join(sorted(name for name, encoder in ENCODERS.items() if encoder.reads == "tokens"))
         raise InputError(
             f"{start} images, but workload.data is {workload.data!r}, which is text; expected one of {', '.join(EMBEDDED)}, "
@@ -82,7 +86,7 @@ def model_for(workload: Workload, channels: int, scenario_name: str = "?") -> Mo
     """
     check_workload(workload, scenario_name)
     shape: tuple[int, int, int] | tuple[int, int] = (channels, workload.image_px, workload.image_px)
-    if ENCODERS[workload.encoder].reads == "tokens":
+    if reads_text(workload):
         shape = (vocabulary_of(workload.data), workload.window)
     try:
         return build_model(
@@ -173,6 +177,22 @@ def _embedded(name: str, sites: int, per_site: int, size_px: int, seed: int) -> 
     return dataset
 
 
+def made_here(workload: Workload) -> bool:
+    """Whether a workload's data are made by the program, anew for every episode, rather than read from files."""
+    return workload.data in (*EMBEDDED, GRAMMAR)
+
+
+def target_holds(workload: Workload, brought: bool = False) -> bool:
+    """Whether the calibration says what progress 1 is on the data that are trained on: on those made by the program, and where
+    it is a file of a person's own.
+
+    Args:
+        workload: the scenario's section.
+        brought: data are brought along in place of `workload.data`.
+    """
+    return (made_here(workload) and not brought) or workload.calibration.endswith(".json")
+
+
 def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int = 0) -> Prepared:
     """Deal a scenario's images or text to its machines; arguments as `prepare_images`.
 
@@ -180,7 +200,7 @@ def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int =
         InputError: the encoder does not read such data, or they are too few for the fleet.
     """
     check_workload(scenario.workload, scenario.name, dataset is not None)
-    if ENCODERS[scenario.workload.encoder].reads == "tokens":
+    if reads_text(scenario.workload):
         if scenario.workload.split != "auto":
             raise InputError(
                 f"scenario {scenario.name}: workload.split is {scenario.workload.split!r}, but text is dealt by site or by "
@@ -210,6 +230,12 @@ def prepare_images(scenario: Scenario, dataset: Dataset | None = None, seed: int
 
         dataset = load_images(scenario.workload.data, size_px=scenario.workload.image_px)
     if dataset is not None:
+        height, width = dataset.images.shape[1:3]
+        if (height, width) != (scenario.workload.image_px,) * 2:
+            raise InputError(
+                f"scenario {scenario.name}: workload.image_px is {scenario.workload.image_px}, but {dataset.name} has "
+                f"images of {height} x {width}; expected load_images(..., size_px={scenario.workload.image_px})"
+            )
         split, alpha = scenario.workload.split, scenario.workload.dirichlet_alpha
         clients = split_clients(dataset, len(machines), np.random.default_rng([seed, 3]), split, alpha)
         return PreparedData(dataset, tuple(clients), dataset.images[dataset.test])

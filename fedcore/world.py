@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
 
@@ -20,6 +21,8 @@ from scenarios.schema import Scenario
 
 REFERENCE_EPISODES = 128
 REFERENCE_ROUNDS = 3000
+LEAST_ROOM = 16
+"""K_max where nothing asks for more."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +118,32 @@ class UnreachableError(InputError):
     """A scenario's reference policy does not reach the target, so nothing can be scored beside it."""
 
 
-def compile_world(scenario: Scenario, max_machines: int = 16, channels: int = 1) -> World:
+def room_for(scenario: Scenario) -> int:
+    """K_max for one scenario: the usual, or as many as its fleet has machines."""
+    return max(LEAST_ROOM, len(scenario.fleet.machine_names))
+
+
+def with_samples(world: World, samples: Sequence[int]) -> World:
+    """The same world whose machines hold so many images (or windows of text), each: what was dealt, where that is not what the
+    scenario says. What the reference policy needs, and budgets that hang on it, stay the scenario's."""
+    parameters = world.arrays.parameters.copy()
+    parameters[: len(samples), c.IMAGES] = samples
+    return replace(world, arrays=replace(world.arrays, parameters=parameters))
+
+
+def compile_world(scenario: Scenario, max_machines: int | None = None, channels: int = 1) -> World:
     """Compile a scenario; cached by content.
 
     Args:
         scenario: validated.
-        max_machines: K_max, rows that observations and actions are padded to.
+        max_machines: K_max, rows that observations and actions are padded to; None takes `room_for` it.
         channels: of the images, 1 or 3.
 
     Raises:
         InputError: the fleet is too large, or the workload does not build.
         UnreachableError: the reference policy does not reach the target.
     """
-    return _compile(scenario.model_dump_json(), max_machines, channels)
+    return _compile(scenario.model_dump_json(), max_machines or room_for(scenario), channels)
 
 
 def _reference_cost(world: World) -> ReferenceCost:

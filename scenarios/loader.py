@@ -57,16 +57,25 @@ def load(name_or_path: str | Path) -> Scenario:
     text = str(name_or_path)
     path = Path(text)
     if path.suffix.lower() not in (".yaml", ".yml") and not _is_file(path):
+        if _exists(path) and path.is_dir():
+            raise InputError(f"scenario {text[:60]!r} is a folder: expected a file (evaluate.py --benchmark takes folders)")
         path = LIBRARY / f"{text}.yaml"
         if text not in names():
             close = difflib.get_close_matches(text, names(), 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise InputError(f"scenario {text[:60]!r} is unknown{hint}: expected a YAML file or one of {', '.join(names())}")
-    return parse(_with_traces_beside(read_yaml(path), path.parent), str(path))
+    return parse(_with_files_beside(read_yaml(path), path.parent), str(path))
 
 
-def _with_traces_beside(content: Any, folder: Path) -> Any:
-    """Parsed YAML in which relative paths of traces are taken from the file's own folder."""
+def _with_files_beside(content: Any, folder: Path) -> Any:
+    """Parsed YAML in which relative paths of traces, data and a calibration are taken from the file's own folder."""
+    workload = content.get("workload") if isinstance(content, dict) else None
+    if isinstance(workload, dict):
+        for name in ("data", "calibration"):
+            told = workload.get(name)
+            # What is not there may be the name of a set or a calibration, or else lies where the command is run.
+            if isinstance(told, str) and told and _exists(folder / told):
+                workload[name] = str((folder / told).resolve())
     fleet = content.get("fleet") if isinstance(content, dict) else None
     groups = fleet.get("groups") if isinstance(fleet, dict) else None
     for group in groups if isinstance(groups, list) else ():
@@ -74,6 +83,13 @@ def _with_traces_beside(content: Any, folder: Path) -> Any:
             if isinstance(section, dict) and isinstance(section.get("trace"), str):
                 section["trace"] = str((folder / section["trace"]).resolve())
     return content
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for the file system, for one
+        return False
 
 
 def _is_file(path: Path) -> bool:
@@ -119,7 +135,10 @@ def parse(content: Any, source: str) -> Scenario:
     try:
         return Scenario.model_validate(content)
     except ValidationError as error:
-        problems = error.errors()
+        found = error.errors()
+        # A faulty field of a group leaves no whole group, which is told too and is no fault of its own.
+        inner = {p["loc"][:n] for p in found for n in range(len(p["loc"]))}
+        problems = [p for p in found if p["loc"] not in inner] or found
         raise InputError(f"{source}: {_sentence(problems[0], len(problems))}") from None
 
 

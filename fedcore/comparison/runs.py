@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from fedcore.workload import build_training, model_for, prepare_images, recipe_o
 from scenarios import parse
 from scenarios.errors import InputError
 from scenarios.schema import Scenario
+from scenarios.sources import file_state
 
 STALLED_ROUNDS = 20
 REFERENCE = "fedavg"
@@ -59,14 +59,14 @@ class RunSpec:
 
 
 @lru_cache(maxsize=2)
-def _images(path: str, size_px: int, changed_ns: int) -> Dataset:
+def _images(path: str, size_px: int, state: str) -> Dataset:
     return load_images(path, size_px=size_px)
 
 
 def _dataset(spec: RunSpec, scenario: Scenario) -> Dataset | None:
     if spec.data is None:
         return None
-    return _images(spec.data, scenario.workload.image_px, Path(spec.data).stat().st_mtime_ns)
+    return _images(spec.data, scenario.workload.image_px, file_state(spec.data))
 
 
 def reference_budgets(

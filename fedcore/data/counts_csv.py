@@ -181,7 +181,8 @@ def _count(cell: str, at: str) -> int:
     value = cell.strip()
     if not _COUNT.fullmatch(value) or len(value) > 15 or int(value.split(".")[0]) > _MAX_COUNT:
         raise InputError(
-            f"{at} has '{cell}'; expected a whole number from 0 (group columns are named {', '.join(GROUP_COLUMNS)})"
+            f"{at} has '{cell}'; expected a whole number from 0, as every column but file, test and a group's "
+            f"({', '.join(GROUP_COLUMNS)}) counts a kind: remove it where it does not"
         )
     return int(value.split(".")[0])
 

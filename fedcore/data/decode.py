@@ -61,7 +61,10 @@ def _decode(source: FileSource, name: str, size_px: int) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
             # JPEG can decode at a half, quarter or eighth: twice the final size is kept for the area resize.
             file.draft(None, (2 * size_px, 2 * size_px))
+            deep = any(";16" in str(tile[-1]) for tile in file.tile)
             picture = _to_8_bit(ImageOps.exif_transpose(file))
+            if deep and picture.mode == "RGB" and np.asarray(picture).max() < _DARK:
+                raise ValueError(_TOO_DEEP)
             pixels = np.asarray(_resize(picture, size_px))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(
@@ -76,6 +79,12 @@ def _decode(source: FileSource, name: str, size_px: int) -> NDArray[np.uint8]:
     if pixels.ndim == 3 and (pixels == pixels[:, :, :1]).all():
         return pixels[:, :, 0]
     return pixels
+
+
+_DARK = 64
+"""Of 255. Of colour deeper than 8 bit the decoder gives the upper byte, which is all of a full range and next to nothing of the
+10, 12 or 14 bit that cameras write into 16."""
+_TOO_DEEP = "it is 16-bit colour of which less than 14 bit are used, and only the upper 8 are read: convert it to 8 bit"
 
 
 def _to_8_bit(picture: Image.Image) -> Image.Image:

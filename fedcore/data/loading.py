@@ -99,6 +99,29 @@ def load_images(
     )
 
 
+def read_images(path: str | Path, size_px: int) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Every image below `path` as `load_images` decodes it, without split or least number, for an encoder that is trained.
+
+    Args:
+        path: folder, .zip or .npz.
+        size_px: height and width of the images returned.
+
+    Returns:
+        (N, size_px, size_px, 1 or 3) uint8, and the images' names: paths below `path`, or numbers in an .npz.
+
+    Raises:
+        InputError: as `load_images`.
+    """
+    source_path = _existing(path)
+    if source_path.suffix.lower() == ".npz" and source_path.is_file():
+        x, _ = read_npz(source_path)
+        return resize_images(x, size_px), tuple(map(str, range(len(x))))
+    with open_source(source_path) as source:
+        files = _list(source).files
+        _check_memory(source_path, len(files), size_px)
+        return decode_images(source, files, size_px), tuple(files)
+
+
 def _whole(name: str, value: object, low: int, high: int) -> int:
     try:
         number = operator.index(value)  # type: ignore[arg-type]

@@ -2,10 +2,39 @@
 
 import shutil
 
+import numpy as np
+import pytest
+
 from agents.agent_key import agent_key
+from agents.benchmark import benchmark, orchestrator
 from agents.frozen import policy_path
-from agents.judge import Cell, cell_scenario
-from scenarios import load
+from agents.judge import Cell, bring, cell_scenario, encoder_path, images_for, judge, own_target
+from fedcore.encoder_file import load_encoder
+from scenarios import load, parse
+
+
+@pytest.fixture
+def tiny_cell():
+    """Three rounds of an encoder of eight channels on two machines."""
+    content = cell_scenario(load("farm-lte"))
+    for group in content["fleet"]["groups"]:
+        group.update(count=1, images=24)
+    content["workload"].update(image_px=16, batch_size=8, encoder_options={"widths": [8, 8, 8]})
+    content["decision"]["sync_intervals"] = [1, 2]
+    content["reference"]["sync_interval"] = 2
+    content["budgets"].update(rounds=3, time_s=1e6, energy_j=1e12, bytes=1e12)
+    return Cell("equal", content, 0)
+
+
+@pytest.fixture
+def tiny_text(monkeypatch, tmp_path):
+    monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "cache"))
+    content = cell_scenario(load("phones"))
+    content["workload"].update(window=8, batch_size=4, encoder_options={"dim": 16, "depth": 1, "heads": 2})
+    content["decision"]["sync_intervals"] = [1, 2]
+    content["reference"]["sync_interval"] = 2
+    content["budgets"].update(rounds=3, time_s=1e6, energy_j=1e12, bytes=1e12)
+    return parse(content, "text")
 
 
 def test_a_cell_is_named_by_its_agents_content_and_not_by_where_it_lies(tmp_path):
@@ -22,3 +51,45 @@ def test_a_cell_is_named_by_its_agents_content_and_not_by_where_it_lies(tmp_path
 
 def test_a_name_that_means_nothing_stands_for_itself():
     assert agent_key("reference") == "reference"
+
+
+def test_damaged_cells_are_played_again_and_encoders_are_kept_where_asked_for(tmp_path, tiny_cell):
+    [first] = judge([tiny_cell], tmp_path, 1)
+    path = tmp_path / f"{tiny_cell.key()}.json"
+    assert not encoder_path(path).exists()
+    for content in ("{}", path.read_text()[:40]):
+        path.write_text(content)
+        assert judge([tiny_cell], tmp_path, 1) == [first]
+    assert judge([tiny_cell], tmp_path, 1, encoders=True) == [first]
+    encoder = load_encoder(encoder_path(path))
+    assert encoder.workload.image_px == 16
+    assert encoder.embed(np.zeros((2, 16, 16, 1), dtype=np.uint8)).shape == (2, 8)
+
+
+def test_text_of_ones_own_has_a_target_of_its_own_and_goes_into_the_scenario(tmp_path, tiny_text):
+    file = tmp_path / "own.txt"
+    generator = np.random.default_rng(0)
+    file.write_text("".join(generator.choice(list("abc "), 40_000)))
+    mine = bring(tiny_text, file)
+    assert mine.workload.data == str(file)
+    assert images_for(mine, file) is None
+    assert bring(load("farm-lte"), file) == load("farm-lte")
+    assert images_for(load("farm-lte"), file) == str(file)
+    said = []
+    target = own_target(mine, None, said.append)
+    assert len(said) == 1
+    assert target is not None
+    # Four letters at random: no model can lose less than ln 4 by much, and an untrained one loses ln 256.
+    assert 0.9 < target < np.log(256)
+    assert own_target(tiny_text, None, said.append) is None
+    [judgement] = judge([Cell("equal", cell_scenario(mine), 0, target_infonce=target)], tmp_path / "cells", 1)
+    assert np.isfinite(judgement.result.progress)
+
+
+def test_fleets_of_any_size_are_played_on_real_training(tmp_path, tiny_cell):
+    content = tiny_cell.scenario
+    content["fleet"]["groups"][0]["count"] = 18
+    scenario = parse(content, "many")
+    [judgement] = judge([Cell("ppo-default", content, 0)], tmp_path, 1)
+    assert judgement.result.rounds > 0
+    assert len(benchmark([orchestrator("equal", scenario)], scenario, 1)) == 1

@@ -13,8 +13,10 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import envs  # noqa: F401 - registers
+from envs.observation import split
 from envs.orchestration import OrchestrationEnv
 from envs.training import TrainingEnv
+from fedcore.data.loading import load_images
 from fedcore.fleet import columns as c
 from fedcore.methods.private import spent_epsilon
 from fedcore.workload import prepare_data
@@ -222,6 +224,37 @@ def test_embedded_sites_are_dealt_anew_and_files_once(tiny: Scenario, tmp_path: 
     own = tiny.model_copy(update={"workload": tiny.workload.model_copy(update={"data": str(path)})})
     env = TrainingEnv(own, target_infonce=1.0)
     assert dealt(env, 0) is dealt(env, 1)
+
+
+def test_what_was_dealt_is_what_agents_are_told(tiny: Scenario, tmp_path: Path) -> None:
+    """Two machines get a group each, of unequal size, whatever the scenario says of their images."""
+    px = tiny.workload.image_px
+    images = np.random.default_rng(0).integers(0, 256, (280, px, px), dtype=np.uint8)
+    machines = len(tiny.fleet.machines)
+    np.savez(tmp_path / "own.npz", x=images, group=np.repeat([0, 1], [80, 200]))
+    own = tiny.model_copy(update={"workload": tiny.workload.model_copy(update={"data": str(tmp_path / "own.npz")})})
+    env = TrainingEnv(own, target_infonce=1.0)
+    observation, _ = env.reset(seed=0)
+    assert env.learner.data is not None
+    dealt = np.array([len(client) for client in env.learner.data.clients])
+    assert len(set(dealt)) == machines == 2
+    np.testing.assert_array_equal(env.core.samples[0], [*dealt, *[0] * 14])
+    told = split(observation).machine["data"][:2]
+    assert told[0] / told[1] == pytest.approx(dealt[0] / dealt[1], rel=1e-5)
+
+
+def test_data_of_ones_own_need_a_target_of_their_own(tiny: Scenario, tmp_path: Path) -> None:
+    px = tiny.workload.image_px
+    np.savez(tmp_path / "own.npz", x=np.zeros((160, px, px), dtype=np.uint8))
+    others = {"calibration": "soil-mixed-convnet-simclr"}
+    tiny = tiny.model_copy(update={"workload": tiny.workload.model_copy(update=others)})
+    own = tiny.model_copy(update={"workload": tiny.workload.model_copy(update={"data": str(tmp_path / "own.npz")})})
+    with pytest.raises(InputError, match=r"does not say what progress 1 is on .*own.npz; expected target_infonce"):
+        TrainingEnv(own)
+    with pytest.raises(InputError, match=r"does not say what progress 1 is on own; expected target_infonce"):
+        TrainingEnv(tiny, dataset=load_images(tmp_path / "own.npz", size_px=px))
+    with pytest.raises(InputError, match=rf"workload.image_px is {px}, but own has images of {2 * px} x {2 * px}"):
+        TrainingEnv(tiny, dataset=load_images(tmp_path / "own.npz", size_px=2 * px), target_infonce=1.0)
 
 
 def test_exactly_one_scenario(tiny: Scenario) -> None:

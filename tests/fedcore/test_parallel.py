@@ -22,6 +22,13 @@ def test_what_is_kept_is_not_run_again(tmp_path):
     assert json.loads((tmp_path / "3.json").read_text()) == 9
 
 
+@pytest.mark.parametrize("content", ["", '{"a": ', "\x00"])
+def test_a_damaged_result_is_made_again(content, tmp_path):
+    (tmp_path / "2.json").write_text(content)
+    assert run_kept({tmp_path / "2.json": (operator.mul, (2, 2))}, 1, "squares") == {tmp_path / "2.json": 4}
+    assert json.loads((tmp_path / "2.json").read_text()) == 4
+
+
 def alive(pid):
     """Whether a process runs; one that waits for its parent to take note of its end does not."""
     stat = Path(f"/proc/{pid}/stat")

@@ -150,8 +150,9 @@ def test_workloads_that_do_not_exist_are_told(content: dict[str, Any], field: st
 def test_fleets_larger_than_k_max_are_told(content: dict[str, Any]) -> None:
     content["fleet"]["groups"][0]["count"] = 17
     with pytest.raises(InputError, match="17 machines, expected at most max_machines=16"):
-        compiled(content)
+        compiled(content, max_machines=16)
     assert len(compiled(content, max_machines=20).data) == 20
+    assert len(compiled(content).data) == 17  # room for all where nothing is said
 
 
 def test_shares_on_the_grid() -> None:

@@ -138,10 +138,25 @@ def test_one_sentence_names_file_field_and_value(where: str, value: Any, expecte
 def test_a_missing_field_is_named_and_further_faults_are_counted() -> None:
     message = message_of(lambda: parse(edited("fleet.groups.0.device.memory_mb", delete=True), "f.yaml"))
     assert message == "f.yaml: field fleet.groups.0.device.memory_mb is missing"
+    # A group that is not whole is told beside its fault, and is none of its own.
+    assert "more)" not in message_of(lambda: parse(edited("fleet.groups.0.count", 0), "f.yaml"))
     broken = edited("fleet.groups.0.device.memory_mb", delete=True)
     broken["budgets"]["rounds"] = -3
     assert "(and 1 more)" in message_of(lambda: parse(broken, "f.yaml"))
     assert "field fleet is missing" in message_of(lambda: parse({"name": "x"}, "f.yaml"))
+
+
+def test_files_that_a_scenario_names_lie_beside_it_or_where_the_command_runs(tmp_path: Path, monkeypatch: Any) -> None:
+    content = edited("workload.data", "own.txt")
+    content["workload"]["calibration"] = "mine.json"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "there" / "own.txt").write_text("beside")
+    workload = load(tmp_path / "there" / "mine.yaml").workload
+    assert workload.data == str(tmp_path / "there" / "own.txt")
+    assert workload.calibration == "mine.json"  # not there: as it is told
+    with pytest.raises(InputError, match="is a folder: expected a file"):
+        load(tmp_path / "there")
 
 
 def paths(at: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -3,6 +3,7 @@ import io
 import struct
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,27 @@ def test_16_bit_grey_is_stretched(tmp_path):
     assert pixels.shape == (32, 32, 1)
     assert pixels.min() < 8
     assert pixels.max() > 247
+
+
+def png16(pixels: np.ndarray) -> bytes:
+    """A 16-bit colour PNG, which Pillow reads and does not write."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_16_bit_colour_is_read_where_it_uses_its_range_and_refused_where_it_would_be_black(tmp_path):
+    ramp = np.tile(np.linspace(0, 1, 64)[None, :, None] * [1.0, 0.5, 0.2], (64, 1, 1))
+    full = one_odd(tmp_path / "full", "a.png", png16((ramp * 65535).astype(np.uint16)))
+    assert full.shape == (32, 32, 3)
+    assert full.max() > 245
+    with pytest.raises(InputError, match=r"a.png' cannot be decoded \(it is 16-bit colour .*convert it to 8 bit"):
+        one_odd(tmp_path / "deep", "a.png", png16((ramp * 4095).astype(np.uint16)))
 
 
 def test_float_tif_and_constant_16_bit(tmp_path):
