@@ -67,6 +67,17 @@ def test_wrong_numbers(tmp_path):
     refused(script("train_agent.py", "--seed", "-1", cwd=tmp_path), "--seed is -1", "at least 0")
 
 
+def test_a_folder_that_nothing_can_be_written_to_is_told_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    for name in ("train_agent.py", "evaluate.py"):
+        refused(script(name, "--out", "file/runs", cwd=tmp_path), "file/runs cannot be written to")
+
+
+def test_measuring_the_recipe_refuses_wrong_numbers(tmp_path):
+    command = [sys.executable, "-m", "fedcore.curves", "--workers", "0"]
+    refused(subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False), "--workers is 0")
+
+
 def test_two_scenarios_of_one_name_and_what_a_benchmark_does_not_play(tmp_path):
     refused(script("evaluate.py", "--scenarios", "farm-lte,farm-lte", cwd=tmp_path), "two scenarios are named 'farm-lte'")
     refused(script("evaluate.py", "--benchmark", "--agreement", cwd=tmp_path), "--benchmark", "without --agreement")

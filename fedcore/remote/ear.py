@@ -44,15 +44,7 @@ class Ear:
     """
 
     def __init__(self, port: int = 0) -> None:
-        both = socket.has_dualstack_ipv6()
-        self._socket = socket.socket(socket.AF_INET6 if both else socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            if both:
-                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            self._socket.bind(("", port))
-        except OSError as error:
-            self._socket.close()
-            raise InputError(f"UDP port {port} is not to be had ({error.strerror}); expected one that is free") from None
+        self._socket = _listening(port)
         self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
         self._senders: list[_Sender] = []
@@ -102,3 +94,24 @@ class Ear:
     def close(self) -> None:
         """Hear nothing more."""
         self._socket.close()
+
+
+def _listening(port: int) -> socket.socket:
+    """Bound on all addresses, of both families where there are both."""
+    why = ""
+    for family in (socket.AF_INET6, socket.AF_INET):
+        try:
+            ear = socket.socket(family, socket.SOCK_DGRAM)
+        except OSError as error:  # a machine without it
+            why = str(error.strerror)
+            continue
+        try:
+            if family == socket.AF_INET6:
+                ear.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            ear.bind(("", port))
+        except OSError as error:
+            why = str(error.strerror)
+            ear.close()
+        else:
+            return ear
+    raise InputError(f"UDP port {port} is not to be had ({why}); expected one that is free")

@@ -18,7 +18,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 import envs  # noqa: F401 - registers
 from envs.orchestration import OrchestrationEnv
 from fedcore.fleet import columns as c
-from scenarios import InputError, Scenario
+from scenarios import InputError, Scenario, load, parse
 
 ID = "IntraFed/Orchestration-v0"
 Trajectory = list[tuple[Any, ...]]
@@ -303,3 +303,18 @@ def test_blocks_have_the_sizes_of_the_shares(calibrated) -> None:  # type: ignor
         assert np.array_equal(np.sort(a), np.arange(len(a)))
         assert len(b) == pytest.approx(len(a) / 2, abs=1)
         assert set(b) <= set(a)
+
+
+@pytest.mark.parametrize("scenario", [None, 3, [], ()])
+def test_no_scenario_is_told(scenario: Any) -> None:
+    with pytest.raises(InputError, match="expected a name, a path, a Scenario or a sequence of these"):
+        OrchestrationEnv(scenario)
+
+
+def test_an_unknown_reward_is_told_by_who_asks_for_it() -> None:
+    content = load("farm-lte").model_dump(mode="json")
+    content["reward"]["kind"] = "glory"
+    with pytest.raises(InputError, match=r"scenario farm-lte: reward.kind 'glory' is unknown, expected one of .*efficiency"):
+        OrchestrationEnv(parse(content, "x"))
+    with pytest.raises(InputError, match=r"^reward 'glory' is unknown"):
+        OrchestrationEnv("farm-lte", reward="glory")
