@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,14 @@ class _NoAliasLoader(yaml.SafeLoader):
             event = self.get_event()
             raise yaml.YAMLError(f"aliases are not allowed ({event.start_mark})")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the base class, but of two equal keys the last would win in silence."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, count in Counter(keys).items():
+            if count > 1:
+                raise yaml.YAMLError(f"{key!r} stands there twice ({node.start_mark})")
+        return super().construct_mapping(node, deep)
 
 
 def names() -> list[str]:
@@ -56,8 +65,8 @@ def load(name_or_path: str | Path) -> Scenario:
     """
     text = str(name_or_path)
     path = Path(text)
-    if path.suffix.lower() not in (".yaml", ".yml") and not _is_file(path):
-        if _exists(path) and path.is_dir():
+    if path.suffix.lower() not in (".yaml", ".yml") and not os.path.isfile(path):
+        if os.path.isdir(path):
             raise InputError(f"scenario {text[:60]!r} is a folder: expected a file (evaluate.py --benchmark takes folders)")
         path = LIBRARY / f"{text}.yaml"
         if text not in names():
@@ -74,7 +83,7 @@ def _with_files_beside(content: Any, folder: Path) -> Any:
         for name in ("data", "calibration"):
             told = workload.get(name)
             # What is not there may be the name of a set or a calibration, or else lies where the command is run.
-            if isinstance(told, str) and told and _exists(folder / told):
+            if isinstance(told, str) and told and os.path.exists(folder / told):
                 workload[name] = str((folder / told).resolve())
     fleet = content.get("fleet") if isinstance(content, dict) else None
     groups = fleet.get("groups") if isinstance(fleet, dict) else None
@@ -83,20 +92,6 @@ def _with_files_beside(content: Any, folder: Path) -> Any:
             if isinstance(section, dict) and isinstance(section.get("trace"), str):
                 section["trace"] = str((folder / section["trace"]).resolve())
     return content
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name too long for the file system, for one
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name too long for the file system, for one
-        return False
 
 
 def read_yaml(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def sources_of(scenario: Scenario) -> list[str]:
             found.append(hashlib.sha256(trace.read_bytes()).hexdigest())
         except OSError as error:
             raise InputError(f"trace {trace} cannot be read ({error.strerror or error}); expected a CSV file") from None
-    if Path(scenario.workload.data).exists():
+    if os.path.exists(scenario.workload.data):  # a name too long for the file system, for one, is no file
         found.append(file_state(scenario.workload.data))
     return found
 

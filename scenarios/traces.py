@@ -95,7 +95,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
         raise InputError(f"{path}: {path.stat().st_size} bytes, expected a trace of at most {MAX_BYTES}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, skipinitialspace=True)
             missing = [name for name in columns if name not in (reader.fieldnames or [])]
             if missing:
                 raise InputError(f"{path}: column {missing[0]} is missing, expected a header with {','.join(columns)}")

@@ -73,6 +73,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("a: !!python/object/apply:os.system ['true']", "not valid YAML"),
         ("a: 2001-99-99", "not valid YAML"),
         ("- 1\n- 2\n", "expected a mapping"),
+        ("name: a\nname: b\n", "'name' stands there twice"),
+        ("? [1]\n: 2\n", "not valid YAML"),
         ("just text", "got str"),
         ("", "got NoneType"),
         ("[" * 5000, "not valid YAML"),

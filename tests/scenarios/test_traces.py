@@ -88,3 +88,8 @@ def test_scenarios_find_traces_beside_themselves(tmp_path: Path) -> None:
     assert group.link.trace == str(tmp_path / "t.csv")
     assert group.availability is not None
     assert group.availability.trace == str(tmp_path / "p.csv")
+
+
+def test_spaces_after_commas_do_not_matter(tmp_path):
+    (tmp_path / "t.csv").write_text("second, uplink_mbps, downlink_mbps\n0, 1, 2\n1, 3, 4\n")
+    assert read_link_trace(tmp_path / "t.csv").up_bps.tolist() == [1e6, 3e6]
