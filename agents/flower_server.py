@@ -11,10 +11,13 @@ from flwr.serverapp import Grid, ServerApp
 
 from agents.real_run import FAILED, Job, run_job
 from fedcore.files import write_text
+from fedcore.flower.processes import end_with_parent
 from fedcore.flower.transport import FlowerTransport
 from scenarios import InputError
 
 PROCESS = "server.pid"
+GRACE_S = 10.0
+"""For Flower's own end of this process after the SuperLink's, which now and then hangs."""
 
 app = ServerApp()
 
@@ -22,6 +25,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the job that `--run-config job=...` names; why it failed is left in its folder."""
+    end_with_parent(GRACE_S)
     job = Job.read(Path(str(context.run_config["job"])))
     folder = Path(job.folder)
     write_text(folder / PROCESS, str(os.getpid()))

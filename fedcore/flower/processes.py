@@ -153,3 +153,16 @@ def _alive(group: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def end_with_parent(grace_s: float = 0.0) -> None:
+    """End this process so long after whoever started it has ended, however that happened."""
+    parent = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        time.sleep(grace_s)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -9,11 +9,10 @@ import argparse
 import json
 import os
 import socket
-import threading
-import time
 from pathlib import Path
 
 from fedcore.flower.frames import receive_frame, send_frame
+from fedcore.flower.processes import end_with_parent
 from fedcore.remote.data import load_samples
 from fedcore.remote.node import Node
 from fedcore.wire import Packet
@@ -56,12 +55,6 @@ def _telemetry(reply: bytes) -> bytes:
     return json.dumps({name: values[name] for name in names if values.get(name) is not None}).encode()
 
 
-def _follow(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
@@ -72,7 +65,7 @@ def main() -> None:
     parser.add_argument("--meter", type=Path, help="file that a meter keeps writing this machine's joules to")
     parser.add_argument("--server", help="host that is told this machine's load, where it listens")
     options = parser.parse_args()
-    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+    end_with_parent()
     folder = options.folder or options.socket.parent
     node = Node(
         options.machine, lambda workload: load_samples(options.data, workload), folder, options.meter, options.server
