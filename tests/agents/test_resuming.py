@@ -32,7 +32,7 @@ def quick():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipes, "trial", lambda model, worlds: float(sum(p.sum() for p in model.policy.parameters())))
+        patch.setattr(recipes, "trial", lambda model, worlds: float(sum(p.detach().sum() for p in model.policy.parameters())))
         patch.setattr(recipes, "episode_picture", lambda model, world: np.zeros((2, 2, 3), dtype=np.uint8))
         yield
     torch.set_num_threads(threads)
