@@ -253,10 +253,10 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
     from agents.benchmark import benchmark, orchestrator, summarise
     from agents.cli import console, judge_with_bars
     from agents.heuristics import HEURISTICS
-    from agents.judge import Cell, cell_scenario, encoder_path, images_for, own_target
+    from agents.judge import Cell, cell_path, cell_scenario, encoder_path, images_for, own_target
     from agents.report import Report, real_curves
     from agents.tables import probe_grids, real_grid
-    from fedcore.files import write_bytes, write_text
+    from fedcore.files import slug, write_bytes, write_text
 
     report = Report("Orchestrators on real federated training", folder)
     everything = []
@@ -277,9 +277,8 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
         cells_folder = options.out / "cells"
         judgements = judge_with_bars(cells, labels, cells_folder, options.workers, encoders=True)
         for cell, judgement in zip(cells, judgements, strict=True):
-            name = "".join(c if c.isalnum() or c in "-." else "-" for c in judgement.result.agent)
-            trained = folder / "encoders" / f"{scenario.name}-{name}-run{cell.seed}.safetensors"
-            write_bytes(trained, encoder_path(cells_folder / f"{cell.key()}.json").read_bytes())
+            trained = folder / "encoders" / f"{scenario.name}-{slug(judgement.result.agent)}-run{cell.seed}.safetensors"
+            write_bytes(trained, encoder_path(cell_path(cells_folder, cell)).read_bytes())
         what = options.data.name if options.data else scenario.workload.data
         for grid in (
             real_grid(judgements, f"Real federated training: {scenario.name} on {what}"),

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from agents.base import Orchestrator
 from envs.measured import MeasuredEnv
 from fedcore.files import write_bytes
 from fedcore.importance import Importance
+from fedcore.tensor_file import read_tensors
 from scenarios.errors import InputError
 
 FORMAT = 2
@@ -99,10 +99,9 @@ def load_checkpoint(
         InputError: the file is damaged or cut short, or of another run.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
-            card = json.loads((file.metadata() or {}).get("intrafed", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
+        metadata, tensors = read_tensors(path)
+        card = json.loads(metadata.get("intrafed", "null"))
+    except ValueError as error:
         raise InputError(f"checkpoint {path} is damaged or cut short ({error}); expected the one that the run wrote") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("identity") != identity:
         raise InputError(f"checkpoint {path} is of another run: expected the same scenario, policy, data and options")

@@ -26,7 +26,7 @@ from agents.frozen import FrozenPolicy
 from agents.judge import own_target
 from agents.network import MenuNetwork
 from agents.recipes import content_digest
-from agents.resuming import read_checkpoint
+from agents.resuming import of_this_training, read_checkpoint
 from agents.rollout import earned_from
 from agents.sb3_policies import EquivariantActorCritic
 from agents.torch_files import write_torch
@@ -125,15 +125,10 @@ def _go_on(model: PPO, watch: _Watch, checkpoint: Path) -> None:
         InputError: the checkpoint is damaged, or of another learner.
     """
     kept = read_checkpoint(checkpoint)
-    try:
+    with of_this_training(checkpoint):
         model.set_parameters(kept["parameters"], device="cpu")
         model.num_timesteps = kept["steps"]
         watch.recall(kept["noted"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        why = " ".join(str(error).split())[:100]
-        raise InputError(
-            f"checkpoint {checkpoint} is of another learner ({why}): expected one of fine-tuning; delete it to begin anew"
-        ) from None
 
 
 def _model(policy: FrozenPolicy, world: World, seed: int, folder: Path, recipe: FineTuneRecipe) -> PPO:

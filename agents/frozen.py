@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from envs.menu import LEVELS, PATTERNS, menu_actions, menu_size
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES
 from envs.spaces import RESTS_BELOW
 from fedcore.files import write_bytes
+from fedcore.tensor_file import read_tensors
 from scenarios.errors import InputError
 
 FORMAT = 3
@@ -176,15 +176,13 @@ def load_policy(path: str | Path) -> FrozenPolicy:
         what = "is no file" if path.exists() else "does not exist"
         raise InputError(f"policy file {path} {what}: expected a file written by train_agent.py, or one of {known}")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            text = (file.metadata() or {}).get("intrafed")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
+        described, weights = read_tensors(path)
+    except ValueError as error:
         raise InputError(
             f"policy file {path} is damaged or cut short ({error}): expected a file written by train_agent.py"
         ) from None
     try:
-        raw = json.loads(text) if text else None
+        raw = json.loads(described.get("intrafed", "null"))
         if not isinstance(raw, dict):
             raise ValueError("no policy card")
         made = int(raw.pop("format"))

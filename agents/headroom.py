@@ -27,7 +27,8 @@ from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
 from fedcore.parallel import Job, run_kept
 from fedcore.world import compile_world
-from scenarios import InputError, Scenario, load, names
+from scenarios import Scenario, load, names
+from scenarios.errors import need_at_least
 from scenarios.loader import LIBRARY, refuse_namesakes
 from scenarios.sources import sources_of
 
@@ -127,9 +128,7 @@ def headrooms(options: HeadroomOptions) -> list[Headroom]:
     Raises:
         InputError: unknown scenario, or numbers out of range.
     """
-    for name in ("episodes", "workers"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name} is {getattr(options, name)}, expected at least 1")
+    need_at_least(options, episodes=1, workers=1)
     jobs: dict[Path, Job] = {}
     chosen = [load(name) for name in options.scenarios or names()]
     refuse_namesakes(chosen)

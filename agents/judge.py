@@ -22,7 +22,7 @@ from fedcore.reference import TARGET_PART, TARGET_ROUNDS, play_reference, target
 from fedcore.workload import reads_text, target_holds
 from fedcore.world import room_for
 from scenarios import Scenario, parse
-from scenarios.sources import file_state, sources_of
+from scenarios.sources import sources_of
 
 _updates: Any = None
 
@@ -50,11 +50,8 @@ class Cell:
         in them; not by the code that trains."""
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
         scenario = json.dumps(self.scenario, sort_keys=True)
-        parts: list[object] = [calibration, agent_key(self.agent), scenario, self.seed, self.target_infonce]
-        parts += sources_of(Scenario.model_validate(self.scenario))
-        if self.data is not None:
-            parts.append(file_state(self.data))
-        return content_key(*parts)
+        sources = sources_of(Scenario.model_validate(self.scenario), self.data)
+        return content_key(calibration, agent_key(self.agent), scenario, self.seed, self.target_infonce, *sources)
 
 
 @dataclass(frozen=True)
@@ -94,6 +91,11 @@ def _start(updates: Any) -> None:
     global _updates
     single_threaded()
     _updates = updates
+
+
+def cell_path(folder: Path, cell: Cell) -> Path:
+    """Where a cell is kept in a folder."""
+    return folder / f"{cell.key()}.json"
 
 
 def encoder_path(cell: Path) -> Path:
@@ -159,7 +161,7 @@ def judge(
     Returns:
         Judgements in the order of the cells.
     """
-    paths = [folder / f"{cell.key()}.json" for cell in cells]
+    paths = [cell_path(folder, cell) for cell in cells]
     kept = [_kept(path) for path in paths]
     todo = [
         i for i, path in enumerate(paths) if kept[i] is None or (encoders and not encoder_path(path).is_file())
@@ -241,7 +243,7 @@ def target_of(scenario: Scenario, data: str | None = None, seed: int = 0) -> flo
         InputError: the data do not load, or are too few for the fleet.
     """
     cell = Cell("reference", cell_scenario(scenario), seed, data)
-    path = cache_folder("targets", TARGET_ROUNDS, TARGET_PART) / f"{cell.key()}.json"
+    path = cell_path(cache_folder("targets", TARGET_ROUNDS, TARGET_PART), cell)
     target = read_kept(path)
     if not isinstance(target, float):
         with worker_pool(1) as pool:

@@ -104,6 +104,7 @@ def held_against(
     runs: int,
     out: Path,
     what: Simulated,
+    target: float | None = None,
 ) -> Truth:
     """Simulate the decisions of real runs, and play their agents on both simulated tiers.
 
@@ -115,6 +116,7 @@ def held_against(
         runs: of each.
         out: folder of trained cells.
         what: how many simulated episodes.
+        target: progress 1 on data of a person's own, as `judge.own_target` gives it.
     """
     own: dict[str, list[float]] = {}
     world, same = compile_world(scenario), []
@@ -126,7 +128,6 @@ def held_against(
         players = [orchestrator(name, scenario) for name in agents]
         name_apart(agents, players)
         fast = benchmark(players, scenario, what.episodes)
-    target = own_target(scenario, None, console.print)
     plain, trials = cell_scenario(scenario), range(max(runs, what.trained))
     cells = [Cell(name, plain, run, None, target) for run in trials for name in agents]
     trained = judge_with_bars(cells, [labels(agents)[cell.agent] for cell in cells], out / "cells", what.workers)
@@ -180,7 +181,7 @@ def on_machines(
             each["result"]["agent"] = shown[agent]
         grids = [measured_grid(told, scenario.name, engine)]
         if against:
-            truth = held_against(told, folders, scenario, agents, runs, out, against)
+            truth = held_against(told, folders, scenario, agents, runs, out, against, target)
             grids.append(truth_grid(truth, scenario.name))
             report.figure(f"truth-{scenario.name}", truth_plot(truth), "On the line, simulation tells the truth")
         for grid in grids:

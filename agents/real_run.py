@@ -30,7 +30,7 @@ from fedcore.training import ProgressScale
 from fedcore.workload import Prepared, made_here, prepare_data
 from fedcore.world import room_for
 from scenarios import InputError, Scenario, parse
-from scenarios.sources import file_state, sources_of
+from scenarios.sources import sources_of
 
 EVENTS, RESULT, CHECKPOINT, ENCODER, FAILED = (
     "events.jsonl", "result.json", "checkpoint.safetensors", "encoder.safetensors", "failed.txt",
@@ -77,9 +77,7 @@ class Job:
         known = {name: value for name, value in asdict(self).items() if name not in ELSEWHERE}
         policy = agent_key(self.agent)
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
-        sources = sources_of(Scenario.model_validate(self.scenario))
-        if self.data is not None:
-            sources.append(file_state(self.data))
+        sources = sources_of(Scenario.model_validate(self.scenario), self.data)
         return content_key(json.dumps(known, sort_keys=True), policy, calibration, *sources)
 
     def write(self, path: Path) -> None:

@@ -20,7 +20,7 @@ from stable_baselines3.common.logger import HParam, Image
 
 from agents.frozen import FrozenPolicy, PolicyCard
 from agents.network import MenuNetwork
-from agents.resuming import capture, read_checkpoint, resume
+from agents.resuming import capture, of_this_training, read_checkpoint, resume
 from agents.sb3_policies import EquivariantActorCritic, EquivariantDQN
 from agents.torch_files import write_torch
 from agents.trial import episode_picture, trial
@@ -28,7 +28,6 @@ from agents.vecenv import BatchedVecEnv
 from agents.warm_start import WarmStart, actor, warm_start
 from envs.menu import menu_size
 from fedcore.world import World
-from scenarios.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,8 @@ class Watch(BaseCallback):
         self.best = -np.inf
         self.recent: list[dict[str, Any]] = []
         self.curve: list[tuple[int, float]] = []
-        self._next = self._save_next = every
+        self._next = every
+        self._due = True
         self._last: dict[str, Any] | None = None
 
     def recall(self, kept: dict[str, Any]) -> None:
@@ -118,7 +118,7 @@ class Watch(BaseCallback):
         watched = json.loads(kept["watched"])
         self.curve = [(int(done), score) for done, score in watched["curve"]]
         self.recent, self._next, self._tries = watched["recent"], watched["next"], watched["tries"]
-        self.best, self._save_next = watched["best"], kept["steps"] + self.every
+        self.best, self._due = watched["best"], False
 
     def capture(self) -> dict[str, Any]:
         """What training's future depends on, and what has been watched."""
@@ -133,12 +133,11 @@ class Watch(BaseCallback):
             write_torch(self.checkpoint, self._last)
 
     def _on_rollout_start(self) -> None:
-        due = self._last is None or self.model.num_timesteps >= self._save_next
         # What DQN replays is too much to be copied every few steps.
-        if due or not isinstance(self.model, DQN):
+        if self._due or not isinstance(self.model, DQN):
             self._last = self.capture()
-        if due:
-            self._save_next = self.model.num_timesteps + self.every
+        if self._due:
+            self._due = False
             self.keep()
 
     def _on_training_end(self) -> None:
@@ -172,7 +171,7 @@ class Watch(BaseCallback):
         if len(self.recent) > 512:
             del self.recent[:-512]
         if self.num_timesteps >= self._next:
-            self._next = self.num_timesteps + self.every
+            self._next, self._due = self.num_timesteps + self.every, True
             mean = None
             if self.recent:
                 mean = float(np.mean([info["log_efficiency"] for info in self.recent]))
@@ -211,14 +210,9 @@ def go_on(model: BaseAlgorithm, watch: Watch, checkpoint: Path) -> None:
     """
     kept = read_checkpoint(checkpoint)
     read_checkpoint(best_path(checkpoint))
-    try:
+    with of_this_training(checkpoint):
         resume(model, kept)
         watch.recall(kept)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        why = " ".join(str(error).split())[:100]
-        raise InputError(
-            f"checkpoint {checkpoint} is of another learner ({why}): expected one of this training; delete it to begin anew"
-        ) from None
 
 
 def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | None, recipe: Any) -> BaseAlgorithm:

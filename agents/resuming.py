@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import pickle
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +105,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         kept = torch.load(path, weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        why = " ".join(str(error).partition("\n")[0].split())[:100]
+        why = _short(str(error).partition("\n")[0])
         raise InputError(f"checkpoint {path} is damaged ({why}): {wanted}") from None
     if not isinstance(kept, dict):
         raise InputError(f"checkpoint {path} holds {type(kept).__name__}: {wanted}")
     return kept
+
+
+@contextmanager
+def of_this_training(path: Path) -> Iterator[None]:
+    """Around what puts a checkpoint's content into a learner.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        why = _short(str(error))
+        raise InputError(
+            f"checkpoint {path} is of another learner ({why}): expected one of this training; delete it to begin anew"
+        ) from None
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:100]
 
 
 def _env(model: BaseAlgorithm) -> BatchedVecEnv:

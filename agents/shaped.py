@@ -46,18 +46,24 @@ def device_step_s(scenario: Scenario) -> list[float]:
     return [d.step_overhead_s + (flops + d.half_rows * row) / (1e9 * d.throughput_gflops) for d in devices]
 
 
-def _keep_pace(scenario: Scenario, joined: Path, told: Path) -> None:
-    """Train until whoever reads is gone, and tell processor seconds of a step."""
-    single_threaded()
+def whole_steps(scenario: Scenario, steps: int) -> Callable[[], None]:
+    """What makes so many local steps of a scenario's whole model on its first machine's samples, the same every time."""
     data = prepare_data(scenario)
     training, samples = build_training(scenario, data, None, 0), data.samples()[0]
     model, recipe, method = training.model, recipe_of(scenario.workload), method_of(scenario.workload)
-    task = LocalTask(0, whole_block(model.neuron_map), STEPS, (0,))
-    seconds: deque[float] = deque(maxlen=REMEMBERED)
+    task = LocalTask(0, whole_block(model.neuron_map), steps, (0,))
 
     def train() -> None:
         train_task(method, model, training.state, training.target, task, samples, recipe)
 
+    return train
+
+
+def _keep_pace(scenario: Scenario, joined: Path, told: Path) -> None:
+    """Train until whoever reads is gone, and tell processor seconds of a step."""
+    single_threaded()
+    train = whole_steps(scenario, STEPS)
+    seconds: deque[float] = deque(maxlen=REMEMBERED)
     train()  # the first step is slow, and would be slower still under the quota
     joined.write_text("0")
     while told.parent.is_dir():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from agents.worlds import random_world
-from fedcore.world import compile_world
+from fedcore.world import compile_world, room_for
 from scenarios import InputError, Scenario, load, names, parse
 from scenarios.generate import RANGES, Split, random_scenario
 from scenarios.loader import refuse_namesakes
@@ -139,8 +139,7 @@ def brought(path: Path) -> list[Case]:
     cases = []
     for file in files:
         scenario = load(file)
-        machines = len(scenario.fleet.machine_names)
-        cases.append(Case("own", scenario, 16 if machines <= 16 else machines))
+        cases.append(Case("own", scenario, room_for(scenario)))
     return cases
 
 

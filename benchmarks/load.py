@@ -14,12 +14,9 @@ from statistics import median
 
 import torch
 
-from fedcore.blocks import whole_block
-from fedcore.engines.inprocess import train_task
+from agents.shaped import whole_steps
 from fedcore.flower.namespaces import Quota, need_namespaces
-from fedcore.local import LocalTask
 from fedcore.remote.load import enough_pieces, work
-from fedcore.workload import build_training, method_of, prepare_data, recipe_of
 from scenarios import load
 from scenarios.errors import told
 
@@ -33,15 +30,11 @@ def main() -> None:
     """Command line."""
     need_namespaces()
     torch.set_num_threads(1)
-    scenario = load("benchmarks/four-hosts.yaml")
-    data = prepare_data(scenario)
-    training, samples = build_training(scenario, data, None, 0), data.samples()[0]
-    recipe, method = recipe_of(scenario.workload), method_of(scenario.workload)
-    task = LocalTask(0, whole_block(training.model.neuron_map), 10, (0,))
+    train = whole_steps(load("benchmarks/four-hosts.yaml"), 10)
 
     def steps_s() -> float:
         began = time.perf_counter()
-        train_task(method, training.model, training.state, training.target, task, samples, recipe)
+        train()
         return time.perf_counter() - began
 
     steps_s()

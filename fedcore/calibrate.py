@@ -19,9 +19,10 @@ from fedcore.fit_dynamics import as_rounds, draw_unseen, fit_report, split_runs
 from fedcore.parallel import Job, run_kept
 from fedcore.recorded import keep_records, recorded_path, unpack_records
 from fedcore.reference import REFERENCE_MACHINES, TARGET_ROUNDS, bare_scenario, play_reference, target_between
-from scenarios import InputError, load
-from scenarios.errors import told
+from scenarios import load
+from scenarios.errors import need_at_least, told
 from scenarios.schema import Workload
+from scenarios.sources import data_of
 
 VERSION = 3
 """Part of every record's name: raise it when a change of the code changes what a run records."""
@@ -140,12 +141,10 @@ def calibrate(options: CalibrateOptions) -> Calibration:
         InputError: unknown scenario, or numbers out of range.
     """
     # Every fourth run is held out, so there must be another.
-    for name, least in (("runs", 2), ("steps", 1), ("switches", 0), ("turns", 0), ("workers", 1)):
-        if getattr(options, name) < least:
-            raise InputError(f"--{name} is {getattr(options, name)}, expected at least {least}")
+    need_at_least(options, runs=2, steps=1, switches=0, turns=0, workers=1)
     # What the scenario says of calibrations is not part of what is trained.
     workload = load(options.scenario).workload.model_copy(update={"calibration": ""})
-    folder = cache_folder("calibrate", VERSION, workload.model_dump_json(exclude_none=True), options.steps)
+    folder = cache_folder("calibrate", VERSION, workload.model_dump_json(exclude_none=True), options.steps, *data_of(workload))
     jobs: dict[Path, Job] = {folder / f"target{TARGET_ROUNDS}-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
     # The longest jobs first, so that the processes end together.
     first = options.runs

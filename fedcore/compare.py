@@ -14,11 +14,11 @@ from fedcore.comparison.entries import chosen, entry_of
 from fedcore.comparison.probe_table import probe_table
 from fedcore.comparison.runs import REFERENCE, RunSpec, play
 from fedcore.comparison.tables import cells, csv_text, foretold, markdown, row_of, target_of
-from fedcore.files import cache_folder, content_key, need_writable, write_bytes, write_text
+from fedcore.files import cache_folder, content_key, need_writable, slug, write_bytes, write_text
 from fedcore.parallel import Job, run_kept
 from scenarios import Scenario, load
-from scenarios.errors import InputError, told
-from scenarios.sources import file_state, sources_of
+from scenarios.errors import InputError, need_at_least, told
+from scenarios.sources import sources_of
 
 VERSION = 4
 """Part of every kept run's name: raise it when a change of the code changes what a run gives."""
@@ -63,9 +63,7 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
     Raises:
         InputError: unknown scenario, method or split, or numbers out of range.
     """
-    for name, least in (("seeds", 1), ("rounds", 2), ("steps", 1), ("every", 1), ("workers", 1)):
-        if getattr(options, name) < least:
-            raise InputError(f"--{name} is {getattr(options, name)}, expected at least {least}")
+    need_at_least(options, seeds=1, rounds=2, steps=1, every=1, workers=1)
     if not 1 <= options.longest < float("inf"):
         raise InputError(f"--longest is {options.longest}, expected at least 1")
     scenario = load(options.scenario)
@@ -91,16 +89,8 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
 
 def key_of(spec: RunSpec) -> str:
     """Names a run by content: entry with its parameters, scenario with the traces that it reads, data by sizes and dates."""
-    parts: list[object] = [VERSION, repr(asdict(spec)), repr(entry_of(spec.entry))]
-    parts += sources_of(Scenario.model_validate(spec.scenario))
-    if spec.data is not None:
-        parts.append(file_state(spec.data))
-    return content_key(*parts)
-
-
-def slug(name: str) -> str:
-    """An entry's name as part of a file's name."""
-    return "".join(c if c.isalnum() else "-" for c in name)
+    sources = sources_of(Scenario.model_validate(spec.scenario), spec.data)
+    return content_key(VERSION, repr(asdict(spec)), repr(entry_of(spec.entry)), *sources)
 
 
 def compare(options: CompareOptions) -> dict[str, list[dict[str, Any]]]:

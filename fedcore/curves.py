@@ -15,7 +15,7 @@ import numpy as np
 
 from fedcore.files import cache_folder, write_bytes, write_text
 from fedcore.parallel import Job, run_kept
-from scenarios.errors import InputError, told
+from scenarios.errors import need_at_least, told
 from scenarios.schema import Device, Fleet, Group, Link, Scenario, Workload
 
 MACHINES, IMAGES, STEPS = 6, 525, 10
@@ -138,9 +138,7 @@ def main() -> None:
     import tyro
 
     options = tyro.cli(CurvesOptions)
-    for name in ("seeds", "rounds", "every", "workers"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name} is {getattr(options, name)}, expected at least 1")
+    need_at_least(options, seeds=1, rounds=1, every=1, workers=1)
     folder = cache_folder("curves", options.rounds, options.every, IMAGES, repr(MODES), Workload().model_dump_json())
     jobs: dict[Path, Job] = {
         folder / f"{name}-{seed}.json": (record, (name, seed, options.rounds, options.every))

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fedcore.files import write_bytes
@@ -17,11 +16,13 @@ from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.parallel import one_thread
 from fedcore.probes.features import extract_features
+from fedcore.tensor_file import read_tensors
 from fedcore.workload import model_for, reads_text
 from scenarios.errors import InputError
 from scenarios.schema import Workload
 
 FORMAT = 1
+CARD = "intrafed-encoder"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def save_encoder(path: Path, state: State, workload: Workload, channels: int) ->
     """
     card = {"format": FORMAT, "channels": channels, "workload": workload.model_dump(mode="json")}
     weights = {name: value.contiguous() for name, value in state.items()}
-    write_bytes(path, save(weights, {"intrafed-encoder": json.dumps(card)}))
+    write_bytes(path, save(weights, {CARD: json.dumps(card)}))
 
 
 def load_encoder(path: str | Path) -> TrainedEncoder:
@@ -89,13 +90,11 @@ def load_encoder(path: str | Path) -> TrainedEncoder:
     if not path.is_file():
         raise InputError(f"encoder file {path} does not exist: {wanted}")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            text = (file.metadata() or {}).get("intrafed-encoder", "null")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
+        metadata, state = read_tensors(path)
+    except ValueError as error:
         raise InputError(f"encoder file {path} is damaged or cut short ({error}): {wanted}") from None
     try:
-        card = json.loads(text)
+        card = json.loads(metadata.get(CARD, "null"))
         if card["format"] != FORMAT:
             raise InputError(f"encoder file {path} is of format {card['format']}: expected format {FORMAT}")
         workload, channels = Workload.model_validate(card["workload"]), int(card["channels"])

@@ -65,6 +65,11 @@ def read_kept(path: Path) -> Any:
         return None
 
 
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
 def content_key(*parts: object) -> str:
     """Sixteen hex digits that name a content."""
     return hashlib.sha256("\x00".join(str(part) for part in parts).encode()).hexdigest()[:16]

@@ -13,6 +13,21 @@ class InputError(ValueError):
     """Bad input, told in one sentence that names the file, the field, the value and what was expected."""
 
 
+def need_at_least(options: object, **least: int) -> None:
+    """Refuse a command's numbers that are too small.
+
+    Args:
+        options: of the command.
+        least: field -> the least that it takes.
+
+    Raises:
+        InputError: one is less.
+    """
+    for name, wanted in least.items():
+        if getattr(options, name) < wanted:
+            raise InputError(f"--{name} is {getattr(options, name)}, expected at least {wanted}")
+
+
 @contextmanager
 def told(interrupted: str) -> Iterator[None]:
     """End a command as all of ours do: bad input prints its one sentence and exits with 2, Ctrl-C exits with 130.

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from scenarios.errors import InputError
-from scenarios.schema import Scenario
-
-
-def traces_of(scenario: Scenario) -> list[Path]:
-    """Its recorded links and presences, group by group."""
-    sections = [section for group in scenario.fleet.groups for section in (group.link, group.availability)]
-    return [Path(section.trace) for section in sections if section is not None and section.trace is not None]
+from scenarios.schema import Scenario, Workload
 
 
 def file_state(path: str | Path) -> str:
@@ -29,25 +22,30 @@ def file_state(path: str | Path) -> str:
         known = [(str(file), (state := file.stat()).st_size, state.st_mtime_ns) for file in files]
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); expected a file or a folder") from None
-    return _digest(map(repr, [str(root), *known]))
+    return hashlib.sha256("\0".join(map(repr, [str(root), *known])).encode()).hexdigest()[:16]
 
 
-def sources_of(scenario: Scenario) -> list[str]:
+def data_of(workload: Workload) -> list[str]:
+    """State of the files that a workload's data are read from; empty where the program makes them."""
+    # A name too long for the file system, for one, is no file.
+    return [file_state(workload.data)] if os.path.exists(workload.data) else []
+
+
+def sources_of(scenario: Scenario, brought: str | Path | None = None) -> list[str]:
     """Digests of everything that a scenario reads beside itself; empty where all of it is made by the program.
+
+    Args:
+        scenario: which.
+        brought: path of data that are brought along in place of its own.
 
     Raises:
         InputError: a file does not exist.
     """
+    sections = [section for group in scenario.fleet.groups for section in (group.link, group.availability)]
     found = []
-    for trace in traces_of(scenario):
+    for trace in (section.trace for section in sections if section is not None and section.trace is not None):
         try:
-            found.append(hashlib.sha256(trace.read_bytes()).hexdigest())
+            found.append(hashlib.sha256(Path(trace).read_bytes()).hexdigest())
         except OSError as error:
             raise InputError(f"trace {trace} cannot be read ({error.strerror or error}); expected a CSV file") from None
-    if os.path.exists(scenario.workload.data):  # a name too long for the file system, for one, is no file
-        found.append(file_state(scenario.workload.data))
-    return found
-
-
-def _digest(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return [*found, *data_of(scenario.workload), *([] if brought is None else [file_state(brought)])]

@@ -115,7 +115,7 @@ class RemoteEngine:
         self.method = method_of(workload)
         self.workload = workload.model_dump_json(exclude_defaults=True)
         self.roll, self.ear = Roll(self.names, self.workload, on_event, ear=ear), ear
-        self._quiet: dict[int, tuple[int, float]] = {}
+        self._quiet: dict[int, float] = {}  # sender at the ear -> since when it should be heard
         self.measured: dict[int, MachineRound] = {}
         self.round_s = 0.0
         self.context_precision = context_precision
@@ -175,11 +175,9 @@ class RemoteEngine:
     def _miss(self, ear: Ear, here: Sequence[bool]) -> None:
         """Say once of every node that nothing of its load is heard, where there should have been."""
         for k, sender in self.roll.heard_as.items():
-            seen, since = self._quiet.setdefault(k, (sender, self._clock()))
-            if seen != sender:
-                self._quiet[k] = sender, self._clock()
-            elif here[k] and ear.silent(sender) and self._clock() - since > SILENT_S:
-                self._quiet[k] = sender, math.inf
+            since = self._quiet.setdefault(sender, self._clock())
+            if here[k] and ear.silent(sender) and self._clock() - since > SILENT_S:
+                self._quiet[sender] = math.inf
                 self.on_event(
                     f"machine {self.names[k]} is not heard of its load: UDP port {ear.port} of the server may be out of its "
                     "reach; its own steps stand"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +128,12 @@ class Node:
         model = _model(text, samples.x.shape[1] if samples.x.dim() == 4 else 1)
         state = model.init_state(torch.Generator().manual_seed(0))
         task = LocalTask(0, whole_block(model.neuron_map), 1, (0,))
-        shortest = math.inf
+        clock = [time.perf_counter()]
         with one_thread():
-            for turn in range(1 + TIMED):
-                began = time.perf_counter()
+            for _ in range(1 + TIMED):
                 train_task(method_of(workload), model, state, model.target_of(state), task, samples, recipe_of(workload))
-                shortest = math.inf if turn == 0 else min(shortest, time.perf_counter() - began)
-        return shortest
+                clock.append(time.perf_counter())
+        return min(after - before for before, after in pairwise(clock[1:]))
 
     def _train(self, packet: Packet) -> Packet:
         text, workload = self._workload(packet)
