@@ -1,8 +1,9 @@
 """Speed of the fast tier: `python benchmarks/simulation.py`. Environment steps per second, medians of repeated runs.
 
 One environment by `gym.make`; batches by `gym.make_vec` against the number of machines and of environments, with links that
-are shared and short (as in farm-lte) and with links of their own; PPO end to end on ours and on a toy of the same spaces
-that does a few NumPy operations per step, which is as fast as the learner can be fed; one decision of a frozen policy.
+are shared and short (as in farm-lte) and with links of their own; PPO end to end, by the default recipe and by
+stable-baselines3's own network, on ours and on a toy of the same spaces that does a few NumPy operations per step, which is as
+fast as the learner can be fed; one decision of a frozen policy.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -20,14 +22,17 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
 
 import envs  # noqa: F401 - registers
 from agents.frozen import FrozenPolicy, PolicyCard
 from agents.network import MenuNetwork
 from agents.recipes import DQNRecipe, PPORecipe, build
+from agents.vecenv import BatchedVecEnv
 from envs.menu import menu_size
 from envs.observation import observation_space
+from envs.spaces import action_space
 from fedcore.world import compile_world
 from scenarios import Scenario, load, parse
 
@@ -114,11 +119,12 @@ def batched(scenario: Scenario, num_envs: int, machines: int, repeats: int) -> f
 class Toy(VecEnv):
     """Our spaces, episodes of 30 steps, and next to nothing to compute."""
 
-    def __init__(self, num_envs: int, max_machines: int = 16) -> None:
+    def __init__(self, num_envs: int, menu: bool, max_machines: int = 16) -> None:
         self.render_mode = None
-        super().__init__(num_envs, observation_space(max_machines), spaces.Discrete(menu_size()))
+        action: gym.Space[Any] = spaces.Discrete(menu_size()) if menu else action_space(max_machines)
+        super().__init__(num_envs, observation_space(max_machines), action)
         self._state = np.zeros((num_envs, *observation_space(max_machines).shape), dtype=np.float32)
-        self._age, self._actions = np.arange(num_envs) % 30, np.zeros(num_envs, dtype=np.int64)
+        self._age, self._actions = np.arange(num_envs) % 30, np.zeros(num_envs)
 
     def reset(self) -> NDArray[np.float32]:
         return self._state.copy()
@@ -134,7 +140,7 @@ class Toy(VecEnv):
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(done):
             infos[i]["terminal_observation"] = self._state[i]
-        return self._state.copy(), -np.square(self._actions / menu_size()), done, infos
+        return self._state.copy(), -np.square(self._actions.reshape(self.num_envs, -1)[:, 0]), done, infos
 
     def close(self) -> None:
         pass
@@ -152,14 +158,25 @@ class Toy(VecEnv):
         return [False] * self.num_envs
 
 
-def ppo(steps: int, toy: bool, threads: int) -> float:
-    """Steps per second of PPO's default recipe, learning included, the warm start left out."""
+LEARNERS = {"the recipe, on the menu": True, "MlpPolicy, on the menu": True, "MlpPolicy, on the Box": False}
+"""Learner -> whether it acts on the menu: the default recipe (the warm start left out), and stable-baselines3's own network
+with its defaults but for the batch."""
+STOCK_ENVS, STOCK = 1024, {"n_steps": 16, "batch_size": 4096, "n_epochs": 2}
+
+
+def ppo(learner: str, steps: int, threads: int, toy: bool) -> float:
+    """Steps per second of PPO end to end, learning included."""
     torch.set_num_threads(threads)
-    recipe = PPORecipe()
-    model = build("ppo", [compile_world(fleet(16, True))], 0, None, recipe)
-    if toy:
-        model.set_env(Toy(recipe.num_envs))
-    model.learn(recipe.num_envs * recipe.rollout)  # compiles, and warms up
+    world, recipe, menu = compile_world(fleet(16, True)), PPORecipe(), LEARNERS[learner]
+    model: PPO
+    if learner == "the recipe, on the menu":
+        model, num_envs = build("ppo", [world], 0, None, recipe), recipe.num_envs
+        if toy:
+            model.set_env(Toy(num_envs, menu))
+    else:
+        env, num_envs = Toy(STOCK_ENVS, menu) if toy else BatchedVecEnv([world], STOCK_ENVS, 0, menu=menu), STOCK_ENVS
+        model = PPO("MlpPolicy", env, seed=0, device="cpu", **STOCK)  # type: ignore[arg-type]
+    model.learn(num_envs * model.n_steps)  # compiles, and warms up
     start = time.perf_counter()
     model.learn(steps, reset_num_timesteps=True)
     return model.num_timesteps / (time.perf_counter() - start)
@@ -196,11 +213,14 @@ def main() -> None:
             table.add_row(f"{num_envs:,}", *cells)
         console.print(table)
     if options.ppo_steps:
-        columns = ("intrafed", "toy of the same spaces", "ratio")
-        table = Table("threads of the learner", *columns, title="PPO end to end, 16 machines, steps/s")
-        for threads in (1, 2):
-            ours, toy = ppo(options.ppo_steps, False, threads), ppo(options.ppo_steps, True, threads)
-            table.add_row(str(threads), f"{ours:,.0f}", f"{toy:,.0f}", f"{ours / toy:.2f}")
+        columns = ("learner's threads", "intrafed", "toy of the same spaces", "ratio")
+        table = Table("learner", *columns, title="PPO end to end, 16 machines, steps/s: medians of turns")
+        for learner in LEARNERS:
+            for threads in (1, 2):
+                play = partial(ppo, learner, options.ppo_steps, threads)
+                ours, toys = np.array([[play(False), play(True)] for _ in range(options.repeats)]).T
+                cells = (f"{np.median(ours):,.0f}", f"{np.median(toys):,.0f}", f"{np.median(ours / toys):.2f}")
+                table.add_row(learner, str(threads), *cells)
         console.print(table)
     table = Table("frozen policy, 16 machines", "ms", title="one decision")
     for algorithm, recipe in (("ppo", PPORecipe()), ("dqn", DQNRecipe())):

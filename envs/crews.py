@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.observation import TEACHES_ALL, View
-from envs.patterns import Floats, finish_time, ready, round_energy
+from envs.patterns import Floats, ready, round_energy, round_parts
 
 TURNS = 3
 """A machine that comes in every so manyth round still counts nearly in full for what the fleet learns from."""
@@ -50,13 +50,15 @@ def prospect(view: View, steps: Floats | float, usual_share: float = 0.5) -> tup
         Seconds in the reference's mean rounds, cost (energy and bytes, weighted) in the same, and how much of the round's
         work is expected to come back, by how often it has been seen to leave; (..., K_max) each.
     """
-    m, f = view.machine, {name: np.asarray(value)[..., None] for name, value in view.fleet.items()}
-    share, steps = m["max_share"], np.asarray(steps)
-    time = finish_time(view, share, steps)
-    idle = 10.0 ** m["idle_energy"] * finish_time(view, share, np.zeros(steps.shape))
+    m, share = view.machine, view.machine["max_share"]
+    names = ("energy_weight", "time_vs_reference", "reference_rounds")
+    energy_weight, time_used, rounds = (np.asarray(view.fleet[name])[..., None] for name in names)
+    download, per_step, upload = round_parts(view, share)
+    time = download + np.asarray(steps)[..., None] * per_step + upload
+    idle = 10.0 ** m["idle_energy"] * (np.asarray(download, dtype=np.float64) + upload)
     energy, traffic = round_energy(view, share, steps) + idle, (1.0 + share) / (1.0 + usual_share)
-    cost = f["energy_weight"] * energy + (1.0 - f["energy_weight"]) * traffic
-    elapsed = np.maximum(f["time_vs_reference"] * 10.0 ** (2.0 * f["reference_rounds"]), 1.0)
+    cost = energy_weight * energy + (1.0 - energy_weight) * traffic
+    elapsed = np.maximum(time_used * 10.0 ** (2.0 * rounds), 1.0)
     losses = 2.0 * np.arctanh(np.minimum(m["leaves"], 0.999))
     return time, cost, share * np.exp(-np.minimum(losses / elapsed * time, 5.0))
 

@@ -42,9 +42,9 @@ def listen(fleets: Fleets, w: int, conditions: Floats, elapsed_s: float, heard: 
         heard: (B, K, N_HEARD), changed.
         b: the episode.
     """
-    p, start_s = fleets.parameters, fleets.fleet[w, c.START_S]
+    p, start_s, windows = fleets.parameters, fleets.fleet[w, c.START_S], fleets.windows
     for k in range(int(fleets.fleet[w, c.MACHINES])):
-        if is_present(p, w, k, conditions, b, fleets.windows, start_s, elapsed_s):
+        if is_present(p, w, k, conditions, b, windows, start_s, elapsed_s):
             heard[b, k, SLOW] = slowdown(p, w, k, conditions, b)
             if p[w, k, c.BATTERY_J] > 0.0:
                 heard[b, k, CHARGE] = conditions[b, k, c.CHARGE_J] / p[w, k, c.BATTERY_J]

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.crews import ALL, SURE, TURNS, WEIGHTS, crew, in_turn, thriftiest
-from envs.observation import View, machines_of, split
+from envs.observation import FLEET_FEATURES, N_FLEET, View, machines_of, split
 from envs.patterns import Floats, balanced, by_speed, fastest_half, ready, thriftiest_half, uniform
 from envs.single import single
 from envs.spaces import share_entries
@@ -55,8 +55,7 @@ def menu_size() -> int:
 
 def interval_at(observation: NDArray[np.floating], level: NDArray[np.int64] | int) -> NDArray[np.float64]:
     """H that a level stands for, interpolated between the menu's ends on a log scale; patterns predict times with it."""
-    fleet = split(observation).fleet
-    short, long = fleet["shortest_interval"], fleet["longest_interval"]
+    short, long = (observation[..., FLEET_FEATURES.index(name) - N_FLEET] for name in ("shortest_interval", "longest_interval"))
     return np.asarray(10.0 ** (short + (long - short) * np.asarray(level) / (LEVELS - 1)), dtype=np.float64)
 
 
@@ -73,11 +72,10 @@ def menu_actions(moves: NDArray[np.int64], observations: NDArray[np.floating]) -
     which, level = np.divmod(np.asarray(moves), LEVELS)
     machines = machines_of(observations.shape[-1])
     actions = np.full((len(observations), machines + 1), -1.0, dtype=np.float32)
-    patterns = tuple(PATTERNS.values())
+    patterns, steps = tuple(PATTERNS.values()), interval_at(observations, level)
     for index in np.unique(which):
         chosen = which == index
-        part = observations[chosen]
-        actions[chosen, :-1] = share_entries(patterns[index](split(part), interval_at(part, level[chosen])))
+        actions[chosen, :-1] = share_entries(patterns[index](split(observations[chosen]), steps[chosen]))
     actions[:, -1] = 2.0 * (level + 0.5) / LEVELS - 1.0
     return actions
 

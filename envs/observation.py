@@ -203,14 +203,14 @@ def write_machines(
         out: (B, K_max x N_MACHINE + N_FLEET), row b overwritten but for the fleet's part.
         b: the episode.
     """
-    p, start_s = fleets.parameters, fleets.fleet[w, c.START_S]
+    p, start_s, windows = fleets.parameters, fleets.fleet[w, c.START_S], fleets.windows
     round_s = max(totals[b, c.ROUND_S], 1e-9)
     n = int(fleets.fleet[w, c.MACHINES])
     for k in range(n):
         at = k * N_MACHINE
         for i in range(N_MACHINE):
             out[b, at + i] = constants[w, k, i]
-        here = is_present(p, w, k, conditions, b, fleets.windows, start_s, elapsed_s)
+        here = is_present(p, w, k, conditions, b, windows, start_s, elapsed_s)
         out[b, at + _AVAILABLE] = 1.0 if here else 0.0
         slow = np.log10(heard[b, k, SLOW]) if heard[b, k, SLOW] != 1.0 else 0.0
         out[b, at + _SLOWDOWN] = _clip(slow)

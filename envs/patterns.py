@@ -25,11 +25,16 @@ def finish_time(view: View, shares: Floats, steps: Floats | float) -> Floats:
 
     download + H x step time (share-dependent) + upload x share.
     """
+    download, per_step, upload = round_parts(view, shares)
+    return download + np.asarray(steps)[..., None] * per_step + upload
+
+
+def round_parts(view: View, shares: Floats) -> tuple[Floats, Floats, Floats]:
+    """Download, one step and upload of a machine's round, as `finish_time`."""
     m = view.machine
     step = 10.0 ** m["step_time"] / 10.0
     saving = m["step_saving"]
-    per_step = step * (saving + (1.0 - saving) * shares)
-    return 10.0 ** m["download_time"] + np.asarray(steps)[..., None] * per_step + 10.0 ** m["upload_time"] * shares
+    return 10.0 ** m["download_time"], step * (saving + (1.0 - saving) * shares), 10.0 ** m["upload_time"] * shares
 
 
 def round_energy(view: View, shares: Floats, steps: Floats | float) -> Floats:
@@ -54,25 +59,34 @@ def by_speed(view: View) -> Floats:
 
 def within(view: View, time: Floats, steps: Floats | float) -> Floats:
     """Largest shares that finish within a time (reference rounds); machines that cannot finish any block rest."""
+    return _within(view, ready(view), *_span(view, steps), time)
+
+
+def _span(view: View, steps: Floats | float) -> tuple[Floats, Floats]:
+    """When a machine would be back with nothing to train, and with everything."""
     zero, one = np.zeros_like(view.machine["exists"]), np.ones_like(view.machine["exists"])
-    start, end = finish_time(view, zero, steps), finish_time(view, one, steps)
+    return finish_time(view, zero, steps), finish_time(view, one, steps)
+
+
+def _within(view: View, able: NDArray[np.bool_], start: Floats, end: Floats, time: Floats) -> Floats:
+    """`within`, of machines that are `able`, given their `_span`."""
     time = np.asarray(time)[..., None]
     # Where products are small, a layer cut in two can take longer than a whole one: all of it, then, or nothing.
     share = np.where(end > start, (time - start) / np.maximum(end - start, 1e-9), time >= end)
     share = np.where(share < SMALLEST, 0.0, np.minimum(share, 1.0))
-    return ready(view) * np.minimum(share, view.machine["max_share"])
+    return able * np.minimum(share, view.machine["max_share"])
 
 
 def balanced(view: View, mean_share: float, steps: Floats | float) -> Floats:
     """Equal finish times: the smallest common deadline whose shares sum to a mean share of the ready machines."""
-    wanted = mean_share * ready(view).sum(axis=-1)
-    low = np.zeros(wanted.shape)
-    high = np.where(ready(view), finish_time(view, np.ones_like(view.machine["exists"]), steps), 0.0).max(axis=-1)
+    able, (start, end) = ready(view), _span(view, steps)
+    wanted = mean_share * able.sum(axis=-1)
+    low, high = np.zeros(wanted.shape), np.where(able, end, 0.0).max(axis=-1)
     for _ in range(20):
         middle = 0.5 * (low + high)
-        enough = within(view, middle, steps).sum(axis=-1) >= wanted
+        enough = _within(view, able, start, end, middle).sum(axis=-1) >= wanted
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    return within(view, high, steps)
+    return _within(view, able, start, end, high)
 
 
 def best_half(view: View, cost: Floats, share: float) -> Floats:

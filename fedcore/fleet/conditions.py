@@ -1,7 +1,8 @@
 """How a fleet's hidden conditions move with time: link rates, load, heat, presence, batteries and clouds.
 
 Array code: machines are addressed as `parameters[w, k]` (of fleet w) and `conditions[b, k]` (of episode b) without making
-views of them, which would cost as much as the arithmetic.
+views of them, which would cost as much as the arithmetic. What is called for every machine is put in its caller's place
+(`inline`): a call copies the description of every array that it is given, which costs twice as much.
 """
 
 from __future__ import annotations
@@ -76,19 +77,19 @@ def begin_rows(
         begin(fleets, world[b], key[b], conditions, b)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def link_factor(x: float, sigma: float) -> float:
     """Rate over its mean: log-normal with mean 1."""
     return np.exp(sigma * x - 0.5 * sigma * sigma) if sigma > 0.0 else 1.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def rate_factor(parameters: Floats, w: int, k: int, conditions: Floats, b: int) -> float:
     """Rate of a machine's link now over what the scenario says, without traces and outages."""
     return conditions[b, k, c.LINK_MEAN] * link_factor(conditions[b, k, c.LINK_X], parameters[w, k, c.LINK_SIGMA])
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def slowdown(parameters: Floats, w: int, k: int, conditions: Floats, b: int) -> float:
     """By how much background load and heat slow a machine's steps down now, at least 1."""
     busy = parameters[w, k, c.SLOWDOWN] if conditions[b, k, c.BUSY] > 0.5 else 1.0
@@ -104,7 +105,7 @@ def daylight(seconds: float) -> float:
     return max(0.0, np.sin(2.0 * np.pi * (seconds / DAY_S - 0.25)))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def stays_s(parameters: Floats, w: int, k: int, windows: Floats, start_s: float, elapsed_s: float) -> float:
     """How long a machine is yet there by its timetable: 0 where it is not there now, infinite where nothing ends it.
 
@@ -132,7 +133,7 @@ def stays_s(parameters: Floats, w: int, k: int, windows: Floats, start_s: float,
     return longest
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def is_present(
     parameters: Floats, w: int, k: int, conditions: Floats, b: int, windows: Floats, start_s: float, elapsed_s: float
 ) -> bool:
@@ -146,14 +147,14 @@ def is_present(
     return stays_s(parameters, w, k, windows, start_s, elapsed_s) > 0.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def _switch(state: float, to_one_s: float, to_zero_s: float, forgotten: float, u: float) -> float:
     """Two-state Markov chain, given the mean times spent in 0 (before going to one) and in 1, and what `_forgets` says."""
     stationary = to_zero_s / (to_one_s + to_zero_s)
     return 1.0 if u < stationary + (state - stationary) * forgotten else 0.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def _forgets(to_one_s: float, to_zero_s: float, dt_s: float) -> float:
     """How much of its state a two-state chain remembers after dt."""
     return np.exp(-(1.0 / to_one_s + 1.0 / to_zero_s) * dt_s)

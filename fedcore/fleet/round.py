@@ -60,9 +60,9 @@ def play_round(
         b: the episode.
         scratch: from `scratch_memory`.
     """
-    p, t, s = fleets.parameters, telemetry, scratch
-    n = int(fleets.fleet[w, c.MACHINES])
-    windows, start_s = fleets.windows, fleets.fleet[w, c.START_S]
+    # Taken out of `fleets` once: every look into it from a loop costs as much as the arithmetic.
+    p, t, s, fleet, windows = fleets.parameters, telemetry, scratch, fleets.fleet[w], fleets.windows
+    n, start_s = int(fleet[c.MACHINES]), fleet[c.START_S]
     for k in range(n):
         for i in range(c.N_TELEMETRY):
             t[b, k, i] = 0.0
@@ -79,9 +79,10 @@ def play_round(
             s[UP_BITS, k], s[DOWN_BITS, k] = 8.0 * costs[w, index, 1], 8.0 * costs[w, index, 2]
             factor = rate_factor(p, w, k, conditions, b)
             s[UP_BPS, k], s[DOWN_BPS, k] = p[w, k, c.UP_BPS] * factor, p[w, k, c.DOWN_BPS] * factor
-            s[DOWN_BPS, k] = _mean_bps(
-                fleets, w, k, conditions, b, 1, s[DOWN_BPS, k], factor, s[DOWN_BITS, k], elapsed_s + s[START, k], round_hash
-            )
+            if _moves(p, w, k):
+                s[DOWN_BPS, k] = _mean_bps(
+                    fleets, w, k, conditions, b, 1, s[DOWN_BPS, k], factor, s[DOWN_BITS, k], elapsed_s + s[START, k], round_hash
+                )
             jitter = np.exp(p[w, k, c.STEP_JITTER] * normal(round_hash, JITTER, k)) if p[w, k, c.STEP_JITTER] > 0.0 else 1.0
             flops = costs[w, index, 0] + p[w, k, c.HALF_ROWS] * costs[w, index, 4]
             step_s = p[w, k, c.STEP_OVERHEAD_S] + flops / p[w, k, c.FLOPS_PER_S]
@@ -91,14 +92,14 @@ def play_round(
             if p[w, k, c.OFF_S] > 0.0:
                 s[LEAVE_S, k] = min(s[LEAVE_S, k], -p[w, k, c.ON_S] * np.log(uniform(round_hash, LEAVE, k)))
 
-    via, links, work = fleets.via[w], int(fleets.fleet[w, c.LINKS]), s[N_SCRATCH:]
+    via, links, work = fleets.via[w], int(fleet[c.LINKS]), s[N_SCRATCH:]
     transfer(
         s[START, :n], s[DOWN_BITS, :n], s[INVITED, :n], s[DOWN_BPS, :n], fleets.link_down_bps[w], via, links,
         s[DOWN_END, :n], work,
     )  # fmt: skip
     for k in range(n):
         s[READY, k] = s[DOWN_END, k] + s[COMPUTE, k] + p[w, k, c.LATENCY_S]
-        if s[INVITED, k] > 0.0:
+        if s[INVITED, k] > 0.0 and _moves(p, w, k):
             factor = s[UP_BPS, k] / p[w, k, c.UP_BPS]
             s[UP_BPS, k] = _mean_bps(
                 fleets, w, k, conditions, b, 0, s[UP_BPS, k], factor, s[UP_BITS, k], elapsed_s + s[READY, k], round_hash
@@ -107,7 +108,7 @@ def play_round(
         s[READY, :n], s[UP_BITS, :n], s[INVITED, :n], s[UP_BPS, :n], fleets.link_up_bps[w], via, links, s[UP_END, :n], work
     )
 
-    deadline_s = fleets.fleet[w, c.DEADLINE_S] if fleets.fleet[w, c.DEADLINE_S] > 0.0 else np.inf
+    deadline_s = fleet[c.DEADLINE_S] if fleet[c.DEADLINE_S] > 0.0 else np.inf
     length = -1.0
     for k in range(n):
         if s[INVITED, k] <= 0.0:
@@ -132,7 +133,7 @@ def play_round(
         t[b, k, c.MEASURED_DOWN_BPS] = s[DOWN_BITS, k] / download_s
         t[b, k, c.MEASURED_UP_BPS] = s[UP_BITS, k] / upload_s if upload_s > 0.0 else s[UP_BPS, k]
         length = max(length, finish)
-    length = fleets.fleet[w, c.OVERHEAD_S] + (length if length >= 0.0 else fleets.fleet[w, c.WAIT_S])
+    length = fleet[c.OVERHEAD_S] + (length if length >= 0.0 else fleet[c.WAIT_S])
 
     energy_j, moved_bytes = 0.0, 0.0
     for k in range(n):
@@ -150,11 +151,17 @@ def play_round(
                 t[b, k, c.STATUS] = c.FLAT
         t[b, k, c.ENERGY_J] = own_j
         moved_bytes += sent + received
-        energy_j += own_j + 8.0 * (sent + received) * fleets.fleet[w, c.SERVER_J_PER_BIT]
+        energy_j += own_j + 8.0 * (sent + received) * fleet[c.SERVER_J_PER_BIT]
     hour = min(int((start_s + elapsed_s + 0.5 * length) % DAY_S / HOUR_S), 23)
     totals[b, c.ROUND_S], totals[b, c.TOTAL_ENERGY_J], totals[b, c.TOTAL_BYTES] = length, energy_j, moved_bytes
-    totals[b, c.TOTAL_CO2E_KG] = energy_j * fleets.fleet[w, c.KG_CO2E_PER_J + hour]
+    totals[b, c.TOTAL_CO2E_KG] = energy_j * fleet[c.KG_CO2E_PER_J + hour]
     advance(fleets, w, conditions, b, telemetry, elapsed_s, length, round_hash)
+
+
+@numba.njit(cache=True, error_model="numpy", inline="always")
+def _moves(parameters: Floats, w: int, k: int) -> bool:
+    """Whether a machine's link changes within a round: it is replayed, or fails now and then."""
+    return parameters[w, k, c.TRACE] >= 0.0 or parameters[w, k, c.OUTAGE_FACTOR] < 1.0
 
 
 @numba.njit(cache=True, error_model="numpy")
