@@ -83,7 +83,7 @@ class Node:
                 answer = self._hello(packet) if packet.values.get("kind") == HELLO else self._train(packet)
             except InputError as error:
                 answer = Packet({"kind": FAILED, "why": str(error)}, {})
-        answer.values.update(name=self.machine, node_s=time.monotonic() - began)
+        answer.values.update(name=self.machine, node_s=round(time.monotonic() - began, 6))
         return answer.to_bytes()
 
     def _workload(self, packet: Packet) -> tuple[str, Workload]:

@@ -77,11 +77,12 @@ def read_int8(content: Tensor, scales: Tensor, shape: torch.Size | tuple[int, ..
 
 
 def pack_rounded(name: str, changes: Sequence[Rounded], precision: str) -> dict[str, Tensor]:
-    """Rounded changes as flat arrays of a message, one behind the other; precision "bf16" or "int8"."""
-    arrays = {name: torch.cat([change.content for change in changes] or [torch.zeros(0, dtype=DTYPES[precision])])}
+    """Rounded changes as one flat array of a message, one behind the other, the scales of all before them; precision "bf16" or
+    "int8"."""
+    parts = [change.content for change in changes] or [torch.zeros(0, dtype=DTYPES[precision])]
     if precision == "int8":
-        arrays[f"{name}_scales"] = torch.cat([change.scales for change in changes] or [torch.zeros(0)])
-    return arrays
+        parts = [change.scales.view(torch.int8) for change in changes] + parts
+    return {name: torch.cat(parts)}
 
 
 def read_rounded(
@@ -90,12 +91,13 @@ def read_rounded(
     """The changes of `pack_rounded`, float32, of these shapes.
 
     Raises:
-        InputError: an array is missing, or of another type or length.
+        InputError: the array is missing, or of another type or length.
     """
     sizes = [torch.Size(shape).numel() for shape in shapes]
-    contents = packet.array(name, DTYPES[precision], sum(sizes), sender).split(sizes)
+    counts = [scale_count(shape) for shape in shapes] if precision == "int8" else []
+    flat = packet.array(name, DTYPES[precision], 4 * sum(counts) + sum(sizes), sender)
+    contents = flat[4 * sum(counts) :].split(sizes)
     if precision == "bf16":
         return [content.float().reshape(shape) for content, shape in zip(contents, shapes, strict=True)]
-    counts = [scale_count(shape) for shape in shapes]
-    scales = packet.array(f"{name}_scales", torch.float32, sum(counts), sender).split(counts)
+    scales = flat[: 4 * sum(counts)].clone().view(torch.float32).split(counts)  # a copy lies where numbers may begin
     return [read_int8(*one) for one in zip(contents, scales, shapes, strict=True)]

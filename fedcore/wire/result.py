@@ -65,7 +65,7 @@ def encode_result(model: Model, sent: Sent, result: LocalResult, residual: State
         # JSON has no NaN; a diverged loss is told as none, and its weights are what gets it refused.
         "loss": result.loss if torch.isfinite(torch.tensor(result.loss)) else None,
         "precision": sent.precision,
-        "compute_s": compute_s,
+        "compute_s": round(compute_s, 6),
     }
     return Packet(values, arrays)
 

@@ -150,7 +150,7 @@ def test_int8_is_read_as_it_was_rounded(values):
 
 
 @pytest.mark.parametrize("scenario", ["farm-lte", "phones"])
-@pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 1.0])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_bytes_are_within_five_percent_of_the_accounting(scenario, share, precision):
     workload = load(scenario).workload

@@ -115,7 +115,7 @@ def test_a_message_that_does_not_read_leaves_no_half_mirror():
     packet = encode_task(model, weights(model, 1), None, LocalTask(0, block, 3, (1,)), "fp32", "int8", server)
     for arrays, words in (
         ({"context": packet.arrays["context"][1:]}, "array context is"),
-        ({"context_scales": packet.arrays["context_scales"].double()}, "array context_scales is"),
+        ({"context": packet.arrays["context"].float()}, "array context is"),
     ):
         known = node.known
         with pytest.raises(InputError, match=rf"^the server: {words}"):
