@@ -217,6 +217,7 @@ def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResu
             "round", round=info["round"], progress=info["progress"], seconds=info["round_time_s"], bytes=info["round_bytes"],
             joules=info["round_energy_j"], meter=info["meter"], steps=info["sync_interval"],
             status=dict(zip(names, info["status"], strict=True)), machines=info["measured"], slowness=info["slowness"],
+            charge=info["charge"],
         )  # fmt: skip
         try:
             save_checkpoint(checkpoint, env, shown, {"curve": curve, "decisions": decisions}, job.identity())

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.core import Core, Decisions
-from envs.memory import SLOW, remember
+from envs.memory import CHARGE, SLOW, remember
 from envs.observation import write_machines
 from envs.single import ScenarioLike, SingleEnv, compile_scenarios
 from envs.training import RealLearner, TrainingEnv
@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 PRESENT_S = 0.2
 """Between two looks for machines while none is there."""
-SIMULATED = (c.ON_S, c.OFF_S, c.JOIN_S, c.N_WINDOWS, c.BATTERY_J, c.LINK_SIGMA, c.LINK_SPREAD)
+SIMULATED = (c.ON_S, c.OFF_S, c.JOIN_S, c.N_WINDOWS, c.LINK_SIGMA, c.LINK_SPREAD)
 """Parameters of what is drawn in simulation and happens by itself on real machines."""
 
 
@@ -45,11 +45,12 @@ class MeasuredCore(Core):
 
     began_s: float = 0.0
     meters: set[str] = set()  # noqa: RUF012 - replaced at every reset
+    low: set[int] = set()  # noqa: RUF012 - likewise: machines whose battery is at its reserve or below
 
     def reset(self, which: NDArray[np.int64], generators: Any) -> None:
         """See `Core.reset`; the machines that there are now are the ones that the first observation shows."""
         super().reset(which, generators)
-        self.meters = set()
+        self.meters, self.low = set(), set()
         self._look({})
         self.began_s = time.monotonic()
 
@@ -73,8 +74,10 @@ class MeasuredCore(Core):
             slow: what its load, heat or age make of a machine's steps, by machine that has just trained: what they take
                 over what the scenario says of them. A node that has just come has timed some of its own.
         """
-        here = self.engine.available()
+        here, charge = self._present()
         self.conditions[0, : len(here), c.ON] = here
+        self.conditions[0, : len(here), c.CHARGE_J] = charge * self.parameters[0, : len(here), c.BATTERY_J]
+        self.heard[0, : len(here), CHARGE] = charge
         w = int(self.world_index[0])
         whole = self._said_step_s(np.full(len(here), self.costs.shape[1] - 1))
         slow = {k: step_s / whole[k] for k, step_s in self.engine.roll.timed().items()} | slow
@@ -84,6 +87,19 @@ class MeasuredCore(Core):
             self.fleets, self.machine_constants, w, self.conditions, self.spent[0, 0], self.telemetry, self.totals, self.shares,
             self.heard, self.observed, 0,
         )  # fmt: skip
+
+    def _present(self) -> tuple[list[bool], Floats]:
+        """Who is connected, free and above its battery's reserve, and the charge of each battery, 0 to 1; it is 1, as on mains,
+        for machines that tell none."""
+        here, told, p = self.engine.available(), self.engine.charges(), self.parameters[0]
+        charge = np.array([told.get(k, 1.0) for k in range(len(here))])
+        low = (p[: len(here), c.BATTERY_J] > 0.0) & (charge <= p[: len(here), c.BATTERY_RESERVE])
+        for k in sorted({int(k) for k in np.flatnonzero(low)} ^ self.low):
+            name, reserve = self.engine.names[k], f"its reserve of {p[k, c.BATTERY_RESERVE]:.0%}"
+            beside = f"not asked at or below {reserve}" if low[k] else f"asked again above {reserve}"
+            self.engine.on_event(f"machine {name}: battery at {charge[k]:.0%}, {beside}")
+            self.low ^= {k}
+        return [bool(there and not empty) for there, empty in zip(here, low, strict=True)], charge
 
     def play(self, decisions: Decisions) -> Floats:
         """See `Core.play`."""
@@ -108,7 +124,7 @@ class MeasuredCore(Core):
         until = time.monotonic() + self.world().scenario.fleet.server.wait_s
         while not here.any() and time.monotonic() < until:
             time.sleep(PRESENT_S)
-            here = np.array(self.engine.available())
+            here = np.array(self._present()[0])
         return here
 
     def _write_telemetry(self, status: NDArray[np.int64], decisions: Decisions) -> None:
@@ -153,7 +169,8 @@ class MeasuredEnv(TrainingEnv):
 
     Args:
         scenario: exactly one; its fleet says who the machines are, and its figures are what is advertised of them. What it
-            says of presence, load, batteries and links is for simulation.
+            says of presence, load and links is for simulation; of batteries it says which machines have one and its reserve,
+            below which they are not asked. Their charge is what nodes tell, full where they tell none.
         engine: connected to all machines.
         data: what the server holds: images that progress is measured on.
         scale: of progress; None takes the target of the scenario's calibration.
@@ -176,7 +193,8 @@ class MeasuredEnv(TrainingEnv):
 
     def step(self, action: NDArray[np.floating]):  # type: ignore[no-untyped-def]
         """See `TrainingEnv.step`; `info` adds `lost`, `meter`, and by machine `measured` (`MachineRound`'s figures) and
-        `slowness` (what its steps take over what the scenario says, as last heard)."""
+        `slowness` (what its steps take over what the scenario says, as last heard) and `charge` (of its battery, 0 to 1, of
+        those that tell it)."""
         observation, reward, terminated, truncated, info = super().step(action)
         report, core = self.learner.report, self.core
         assert report is not None
@@ -184,5 +202,6 @@ class MeasuredEnv(TrainingEnv):
         measured = {core.engine.names[k]: asdict(m) for k, m in core.engine.measured.items()}
         slowness = {name: float(core.heard[0, k, SLOW]) for k, name in enumerate(core.engine.names)}
         meter = " and ".join(sorted(core.meters)) or "none"
-        info.update(lost=list(report.lost), meter=meter, measured=measured, slowness=slowness)
+        charge = {core.engine.names[k]: value for k, value in sorted(core.engine.charges().items())}
+        info.update(lost=list(report.lost), meter=meter, measured=measured, slowness=slowness, charge=charge)
         return observation, reward, terminated, truncated, info

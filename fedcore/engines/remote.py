@@ -15,7 +15,7 @@ from fedcore.neurons import State
 from fedcore.remote.ear import Ear
 from fedcore.remote.meter import KINDS, MODEL
 from fedcore.remote.node import FAILED, TRAIN
-from fedcore.remote.roll import Roll
+from fedcore.remote.roll import Roll, charge_in
 from fedcore.remote.transport import Transport
 from fedcore.wire import PRECISIONS, Packet, decode_result, encode_task
 from fedcore.wire.mirror import Mirror
@@ -172,6 +172,14 @@ class RemoteEngine:
         self._miss(self.ear, here)
         return {k: factor for k, factor in told.items() if factor is not None}
 
+    def charges(self) -> dict[int, float]:
+        """By machine, the charge of its battery, 0 to 1, as it last said; those without one have said nothing."""
+        if self.ear is not None:
+            self.ear.hear()
+            for k, sender in self.roll.heard_as.items():
+                self.roll.note_charge(k, self.ear.take_charge(sender))
+        return dict(self.roll.charge)
+
     def _miss(self, ear: Ear, here: Sequence[bool]) -> None:
         """Say once of every node that nothing of its load is heard, where there should have been."""
         for k, sender in self.roll.heard_as.items():
@@ -292,10 +300,11 @@ class RemoteEngine:
             if meter not in KINDS or (joules is None) != (meter == MODEL):
                 raise InputError(f"{sender}: says its meter is {str(meter)[:40]!r}, expected {', '.join(KINDS)}")
             compute_s = packet.number("compute_s", sender, 0.0)
-            node_s = packet.number("node_s", sender, 0.0)
+            node_s, charge = packet.number("node_s", sender, 0.0), charge_in(packet, sender)
         except InputError as error:
             why = str(error).removeprefix(f"{sender}: ")
             return self._lose(k, REFUSED, why, elapsed_s, down, len(content))
+        self.roll.note_charge(k, charge)
         self.measured[k] = MachineRound(DONE, elapsed_s, compute_s, node_s, down, len(content), joules, meter)
         return result
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fedcore.flower.processes import Processes, flower_environment, free_ports
 from fedcore.parallel import WORKER_ENVIRONMENT
+from fedcore.remote.battery import read_charge
 from fedcore.remote.meter import read_joules
 from scenarios.errors import InputError, told
 
@@ -30,13 +31,12 @@ def host_of(address: str) -> str:
     return address.rpartition(":")[0].strip("[]")
 
 
-def worker_command(
-    machine: str, data: Path, socket: Path, folder: Path, server: str, meter: Path | None = None
-) -> list[str]:
-    """The process that trains, and tells the server's host its load."""
+def worker_command(machine: str, data: Path, socket: Path, folder: Path, server: str, **files: Path | None) -> list[str]:
+    """The process that trains, and tells the server's host its load; `files` are its `--meter` and its `--battery`."""
     return [
         sys.executable, "-m", "fedcore.flower.worker", "--machine", machine, "--data", str(data), "--socket", str(socket),
-        "--folder", str(folder), "--server", server, *([] if meter is None else ["--meter", str(meter)]),
+        "--folder", str(folder), "--server", server,
+        *(part for name, file in files.items() if file is not None for part in (f"--{name}", str(file.resolve()))),
     ]  # fmt: skip
 
 
@@ -71,12 +71,15 @@ def main() -> None:
     parser.add_argument("--key", type=Path, help="this node's private key; its public key is registered at the SuperLink")
     parser.add_argument("--insecure", action="store_true", help="no TLS, no keys: trials only")
     parser.add_argument("--meter", type=Path, help="file that a meter keeps writing this machine's joules to")
+    parser.add_argument("--battery", type=Path, help="file that holds its battery's charge in percent, kept up to date")
     parser.add_argument("--folder", type=Path, default=Path("node"), help="of its log and what it remembers")
     options = parser.parse_args()
     if not options.data.exists():
         raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")
     if options.meter is not None:
         read_joules(options.meter)
+    if options.battery is not None:
+        read_charge(options.battery)
     if options.insecure == (options.root_certificates is not None):
         raise InputError("give --root-certificates FILE, or --insecure for a trial without TLS: expected one of them")
     safety = ["--insecure"]
@@ -94,8 +97,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="intrafed-") as short, Processes() as processes:
         socket = Path(short) / SOCKET
         environment = flower_environment(folder / "flower")
-        meter = None if options.meter is None else options.meter.resolve()
-        command = worker_command(options.machine, options.data.resolve(), socket, folder, host_of(options.superlink), meter)
+        command = worker_command(
+            options.machine, options.data.resolve(), socket, folder, host_of(options.superlink), meter=options.meter,
+            battery=options.battery,
+        )  # fmt: skip
         worker = processes.start(command, log, WORKER_ENVIRONMENT | environment)
         wait_for_socket(socket, worker, log)
         [port] = free_ports(1)

@@ -63,13 +63,15 @@ def main() -> None:
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("--folder", type=Path, help="where it keeps what it remembers; the socket's by default")
     parser.add_argument("--meter", type=Path, help="file that a meter keeps writing this machine's joules to")
+    parser.add_argument("--battery", type=Path, help="file that holds its battery's charge in percent")
     parser.add_argument("--server", help="host that is told this machine's load, where it listens")
     options = parser.parse_args()
     end_with_parent()
     folder = options.folder or options.socket.parent
     node = Node(
-        options.machine, lambda workload: load_samples(options.data, workload), folder, options.meter, options.server
-    )
+        options.machine, lambda workload: load_samples(options.data, workload), folder, options.meter, options.server,
+        battery=options.battery,
+    )  # fmt: skip
     serve(node, options.socket)
 
 

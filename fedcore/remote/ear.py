@@ -21,11 +21,12 @@ AT_ONCE = 10_000
 
 @dataclass
 class _Sender:
-    """What one machine's words say; `slow` of its last steps waits for the pace that goes with it."""
+    """What one machine's words say; `slow` of its last steps waits for the pace that goes with it, `charge` to be taken."""
 
     key: bytes
     count: int = 0
     slow: float | None = None
+    charge: float | None = None
     paces: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=PAIRS))
 
@@ -78,6 +79,7 @@ class Ear:
             if word.count <= known.count:
                 continue
             known.count = word.count
+            known.charge = word.charge if word.charge is not None else known.charge
             if not known.paces and known.slow is not None:
                 known.ratios.append(known.slow / word.pace_s)
             known.paces.append(word.pace_s)
@@ -86,6 +88,12 @@ class Ear:
         """By what factor its steps would now be slower than the scenario says; None where its last steps are the last word."""
         known = self._senders[sender]
         return median(known.ratios) * median(known.paces) if known.paces and known.ratios else None
+
+    def take_charge(self, sender: int) -> float | None:
+        """Of its battery, as it has told since this was last asked; None where it has not."""
+        known = self._senders[sender]
+        charge, known.charge = known.charge, None
+        return charge
 
     def silent(self, sender: int) -> bool:
         """Whether it has told nothing yet."""

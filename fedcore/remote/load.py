@@ -1,4 +1,5 @@
-"""A machine's load while it rests: how long a fixed piece of work takes on it now, told in one small datagram at a time.
+"""A machine's load while it rests: how long a fixed piece of work takes on it now, told in one small datagram at a time, with
+the charge of its battery.
 
 A message over Flower starts a process on the machine, which on a weak one takes longer than a round; what is told here takes
 a twentieth of its time at most. Datagrams are signed by a key that came with the server's first message, numbered, and not
@@ -57,15 +58,17 @@ class Word:
         sender: its number at the server that listens.
         count: of its words, from 1.
         pace_s: of the piece of work.
+        charge: of its battery, 0 to 1; None where it has none, or cannot read it now.
     """
 
     sender: int
     count: int
     pace_s: float
+    charge: float | None = None
 
     def to_bytes(self, key: bytes) -> bytes:
         """Signed."""
-        text = f"{self.sender} {self.count} {self.pace_s!r}".encode()
+        text = f"{self.sender} {self.count} {self.pace_s!r} {self.charge!r}".encode()
         return text + b" " + hmac.new(key, text, "sha256").hexdigest().encode()
 
     @staticmethod
@@ -76,10 +79,11 @@ class Word:
             ValueError: it is no word, or not signed by that key.
         """
         text, _, signature = content.rpartition(b" ")
-        sender, count, pace_s = text.split(b" ")
-        word = Word(int(sender), int(count), float(pace_s))
+        sender, count, pace_s, charge = text.split(b" ")
+        word = Word(int(sender), int(count), float(pace_s), None if charge == b"None" else float(charge))
         signed = hmac.new(key_of(word.sender), text, "sha256").hexdigest().encode()
-        if not hmac.compare_digest(signature, signed) or word.sender < 0 or not 0.0 < word.pace_s < 1e6:
+        sound = word.sender >= 0 and 0.0 < word.pace_s < 1e6 and (word.charge is None or 0.0 <= word.charge <= 1.0)
+        if not hmac.compare_digest(signature, signed) or not sound:
             raise ValueError(f"no word: {content!r}")
         return word
 
@@ -94,14 +98,22 @@ class Teller(threading.Thread):
         key: that came with it.
         free: held while the machine works, when nothing is told: its steps tell.
         every_s: between two words, or longer where a piece takes long.
+        charge: of its battery now, None where it has none.
     """
 
     def __init__(
-        self, host: str, port: int, sender: int, key: bytes, free: threading.Lock, every_s: float = TELL_EVERY_S
+        self,
+        host: str,
+        port: int,
+        sender: int,
+        key: bytes,
+        free: threading.Lock,
+        every_s: float = TELL_EVERY_S,
+        charge: Callable[[], float | None] = lambda: None,
     ) -> None:
         super().__init__(daemon=True)
         self._host, self._port, self._sender, self._key = host, port, sender, key
-        self._free, self._every_s, self._ended = free, every_s, threading.Event()
+        self._free, self._every_s, self._charge, self._ended = free, every_s, charge, threading.Event()
         self._asked_at = time.monotonic()
 
     def asked(self) -> None:
@@ -126,7 +138,7 @@ class Teller(threading.Thread):
             finally:
                 self._free.release()
             count += 1
-            self._send(Word(self._sender, count, pace_s))
+            self._send(Word(self._sender, count, pace_s, self._charge()))
             next_at = time.monotonic() + max(self._every_s, pace_s / PART)
 
     def _send(self, word: Word) -> None:

@@ -21,6 +21,7 @@ from fedcore.local import LocalTask
 from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.parallel import one_thread
+from fedcore.remote.battery import read_charge
 from fedcore.remote.load import TELL_EVERY_S, Teller
 from fedcore.remote.meter import Meter
 from fedcore.samples import Samples
@@ -62,11 +63,12 @@ class Node:
         meter: Path | None = None,
         server: str | None = None,
         tell_every_s: float = TELL_EVERY_S,
+        battery: Path | None = None,
     ) -> None:
         self._server, self._tell_every_s = server, tell_every_s
         self._teller: Teller | None = None
         self._free = threading.Lock()
-        self.machine, self.folder, self._meter = machine, folder, meter
+        self.machine, self.folder, self._meter, self._battery = machine, folder, meter, battery
         self._samples_of = samples
         self._samples: dict[str, Samples] = {}
         self._residual: State = {}
@@ -84,7 +86,17 @@ class Node:
             except InputError as error:
                 answer = Packet({"kind": FAILED, "why": str(error)}, {})
         answer.values.update(name=self.machine, node_s=round(time.monotonic() - began, 6))
+        charge = self._charge()
+        if charge is not None:
+            answer.values["charge"] = charge
         return answer.to_bytes()
+
+    def _charge(self) -> float | None:
+        """Of the battery now; a file that does not read for a moment must not cost a round."""
+        try:
+            return None if self._battery is None else read_charge(self._battery)
+        except InputError:
+            return None
 
     def _workload(self, packet: Packet) -> tuple[str, Workload]:
         text = packet.values.get("workload")
@@ -116,7 +128,7 @@ class Node:
             port, sender, key = int(ear["port"]), int(ear["sender"]), bytes.fromhex(ear["key"])
         except (TypeError, KeyError, ValueError):
             raise InputError(f"the server: ear is {str(ear)[:40]!r}, expected its port, sender and key") from None
-        self._teller = Teller(self._server, port, sender, key, self._free, self._tell_every_s)
+        self._teller = Teller(self._server, port, sender, key, self._free, self._tell_every_s, self._charge)
         self._teller.start()
 
     def _warm_up(self, text: str, workload: Workload, samples: Samples) -> float:

@@ -15,6 +15,20 @@ from scenarios.errors import InputError
 HELLO_LIFETIME_S = 600.0
 
 
+def charge_in(packet: Packet, sender: str) -> float | None:
+    """Charge of a battery that an answer tells, 0 to 1; None where it tells none.
+
+    Raises:
+        InputError: it is none.
+    """
+    if packet.values.get("charge") is None:
+        return None
+    charge = packet.number("charge", sender, 0.0)
+    if charge > 1.0:
+        raise InputError(f"{sender}: charge is {charge:g}, expected a number from 0 to 1")
+    return charge
+
+
 @dataclass
 class Roll:
     """The list of machines, and the node that each of them is.
@@ -28,6 +42,7 @@ class Roll:
         shape: machine -> of one sample.
         ear: that nodes are told to tell their load to; None tells them of none.
         heard_as: machine -> its number at the ear.
+        charge: machine -> of its battery, 0 to 1, as it last said; none of those that have not.
     """
 
     names: Sequence[str]
@@ -38,6 +53,7 @@ class Roll:
     shape: dict[int, tuple[int, ...]] = field(default_factory=dict)
     ear: Ear | None = None
     heard_as: dict[int, int] = field(default_factory=dict)
+    charge: dict[int, float] = field(default_factory=dict)
     _asked: dict[str, int] = field(default_factory=dict)
     _greeted: dict[int, int] = field(default_factory=dict)
     _step_s: dict[int, float] = field(default_factory=dict)
@@ -66,6 +82,11 @@ class Roll:
             if arrival.content is not None:
                 self._admit(node, arrival.content)
 
+    def note_charge(self, machine: int, charge: float | None) -> None:
+        """Take over what a machine says of its battery; None says nothing of it."""
+        if charge is not None:
+            self.charge[machine] = charge
+
     def timed(self) -> dict[int, float]:
         """Seconds of a local step of the whole model, of machines whose nodes have come since the last call, as these have
         just timed it."""
@@ -85,7 +106,7 @@ class Roll:
             shape = packet.values.get("shape")
             if not isinstance(shape, list) or not all(isinstance(side, int) for side in shape):
                 raise InputError(f"{sender}: shape of samples is {str(shape)[:40]!r}, expected whole numbers")
-            step_s = packet.number("step_s", sender, 0.0)
+            step_s, charge = packet.number("step_s", sender, 0.0), charge_in(packet, sender)
         except InputError as error:
             self._turned_away[node] = None
             self.on_event(f"turned away: {error}")
@@ -100,6 +121,8 @@ class Roll:
         back = machine in self.samples
         self.node_of[machine] = node
         self.samples[machine], self.shape[machine], self._step_s[machine] = samples, tuple(shape), step_s
+        self.charge.pop(machine, None)  # another node's, it may be
+        self.note_charge(machine, charge)
         if node in self._greeted:
             self.heard_as[machine] = self._greeted[node]
         self.on_event(f"machine {name} is {'back' if back else 'here'} (node {node}, {samples} samples)")

@@ -327,6 +327,37 @@ def test_load_of_a_machine_that_rests_is_observed(scenario: dict[str, Any], thre
     engine.close()
 
 
+def test_a_battery_is_observed_and_rests_at_its_reserve(scenario: dict[str, Any], threads: Any, tmp_path: Path) -> None:
+    """The first of two machines has a battery of which a fifth is kept, the second is on mains and tells one all the same."""
+    scenario["fleet"]["groups"][0]["battery"] = {"capacity_j": 72000.0, "reserve_fraction": 0.2}
+    file = tmp_path / "capacity"
+    file.write_text("60")
+    join(threads, scenario, battery=file)
+    tiny, lines = parse(scenario, "tiny"), list[str]()
+    engine = RemoteEngine(threads, tiny.workload, tiny.fleet.machine_names, on_event=lines.append)
+    engine.gather(20.0)
+    env = MeasuredEnv(tiny, engine)
+    observation, _ = env.reset(seed=SEED)
+    assert split(observation).machine["charge"][:2].tolist() == pytest.approx([0.5, 1.0])
+    assert split(observation).machine["available"][:2].tolist() == [1, 1]
+    everyone = np.full(17, 0.4, dtype=np.float32)
+    file.write_text("20")
+    observation, _, _, _, info = env.step(everyone)
+    first = tiny.fleet.machine_names[0]
+    assert info["status"] == ["done", "done"]  # it was above when it was asked
+    assert info["charge"] == dict.fromkeys(tiny.fleet.machine_names, 0.2)
+    assert split(observation).machine["charge"][:2].tolist() == pytest.approx([0.0, 1.0])
+    assert split(observation).machine["available"][:2].tolist() == [0, 1]
+    assert lines[-1] == f"machine {first}: battery at 20%, not asked at or below its reserve of 20%"
+    _, _, _, _, info = env.step(everyone)
+    assert info["status"] == ["away", "done"]
+    engine.roll.note_charge(0, 0.9)  # as a word would
+    observation, *_ = env.step(everyone)
+    assert split(observation).machine["available"][0] == 1
+    assert lines[-1] == f"machine {first}: battery at 90%, asked again above its reserve of 20%"
+    engine.close()
+
+
 def test_a_lost_machine_is_observed_as_lost_and_away(scenario: dict[str, Any], threads: Any) -> None:
     join(threads, scenario)
     tiny: Scenario = parse(scenario, "tiny")

@@ -27,9 +27,9 @@ def tell(ear: Ear, content: bytes) -> None:
     ear.hear()
 
 
-@given(st.integers(0, 10**6), st.integers(1, 10**9), st.floats(1e-6, 1e5))
-def test_a_word_comes_back_as_it_was_and_no_other_key_makes_it(sender, count, pace_s):
-    word = Word(sender, count, pace_s)
+@given(st.integers(0, 10**6), st.integers(1, 10**9), st.floats(1e-6, 1e5), st.none() | st.floats(0.0, 1.0))
+def test_a_word_comes_back_as_it_was_and_no_other_key_makes_it(sender, count, pace_s, charge):
+    word = Word(sender, count, pace_s, charge)
     content = word.to_bytes(KEY)
     assert len(content) <= load.LONGEST
     assert Word.from_bytes(content, lambda s: KEY) == word
@@ -62,6 +62,17 @@ def test_paces_say_how_slow_steps_would_be(ear):
     assert ear.slow(sender) == pytest.approx(0.3 * (15 + 14) / 2)  # median of both trainings
 
 
+def test_a_batterys_charge_is_told_once_and_by_words_that_have_one(ear):
+    key = bytes.fromhex(ear.admit()["key"])
+    tell(ear, Word(0, 1, 0.1).to_bytes(key))
+    assert ear.take_charge(0) is None
+    tell(ear, Word(0, 2, 0.1, 0.4).to_bytes(key))
+    tell(ear, Word(0, 3, 0.1, 0.3).to_bytes(key))
+    tell(ear, Word(0, 4, 0.1).to_bytes(key))  # its file did not read just then
+    assert ear.take_charge(0) == 0.3
+    assert ear.take_charge(0) is None
+
+
 def test_words_that_are_old_forged_or_no_words_change_nothing(ear):
     first, second = ear.admit(), ear.admit()
     keys = [bytes.fromhex(each["key"]) for each in (first, second)]
@@ -76,6 +87,8 @@ def test_words_that_are_old_forged_or_no_words_change_nothing(ear):
         Word(7, 3, 9.0).to_bytes(keys[0]),  # nobody's number
         Word(0, 3, float("nan")).to_bytes(keys[0]),
         Word(0, 3, -1.0).to_bytes(keys[0]),
+        Word(0, 3, 9.0, 1.5).to_bytes(keys[0]),
+        Word(0, 3, 9.0, float("nan")).to_bytes(keys[0]),
         b"", b"\xff" * 300, b"1 2 3", Word(0, 3, 9.0).to_bytes(keys[0]) + b"0",
     ):  # fmt: skip
         tell(ear, content)
