@@ -1,6 +1,6 @@
 """Compare federated methods at equal cost: `python -m fedcore.compare --scenario farm-lte --methods all --seeds 3`.
 
-Every method trains the same encoder on the same images over the same simulated fleet, until it has spent what FedAvg
+Every method trains the same encoder on the same images or text over the same simulated fleet, until it has spent what FedAvg
 spends in `--rounds` rounds, in time, energy and bytes. Finished runs are kept, so an interrupted comparison resumes.
 """
 
@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.comparison.entries import chosen, entry_of
+from fedcore.comparison.measures import INFONCE, SIGNALS, signal_of
 from fedcore.comparison.probe_table import probe_table
 from fedcore.comparison.runs import REFERENCE, RunSpec, play
 from fedcore.comparison.tables import cells, csv_text, foretold, markdown, row_of, target_of
 from fedcore.files import cache_folder, content_key, need_writable, slug, write_bytes, write_text
 from fedcore.parallel import Job, run_kept
-from scenarios import Scenario, load
+from fedcore.workload import reads_text
+from scenarios import Scenario, load, parse
 from scenarios.errors import InputError, need_at_least, told
 from scenarios.sources import sources_of
 
@@ -30,7 +32,8 @@ class CompareOptions:
 
     Attributes:
         scenario: name or file.
-        data: folder, zip or npz of images to train on instead of the scenario's.
+        data: folder, zip or npz of images to train on instead of the scenario's, or a .txt file or a folder of them where its
+            encoder reads text.
         methods: all, study (intra-layer parallelism against its own knobs), or names of `fedcore/comparison/entries.py`.
         seeds: runs per method.
         rounds: that the reference, FedAvg, plays; its time, energy and bytes are everyone's budgets.
@@ -67,17 +70,18 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
     if not 1 <= options.longest < float("inf"):
         raise InputError(f"--longest is {options.longest}, expected at least 1")
     scenario = load(options.scenario)
+    text, content = reads_text(scenario.workload), scenario.model_dump(mode="json")
     if options.split is not None:
-        content = scenario.model_dump(mode="json")
         content["workload"]["split"] = options.split
-        from scenarios import parse
-
-        scenario = parse(content, options.scenario)
     if options.data is not None and not options.data.exists():
-        raise InputError(f"--data is {options.data}, which does not exist; expected a folder, a zip or an npz of images")
+        kind = "a .txt file or a folder of them" if text else "a folder, a zip or an npz of images"
+        raise InputError(f"--data is {options.data}, which does not exist; expected {kind}")
+    if options.data is not None and text:
+        content["workload"]["data"] = str(options.data)
+    scenario = parse(content, options.scenario)
     chosen(options.plot)
     need_writable(options.output)
-    data = None if options.data is None else str(options.data)
+    data = None if options.data is None or text else str(options.data)
     return [
         RunSpec(
             name, scenario.model_dump(mode="json"), data, seed, options.rounds, options.steps, options.every, options.longest
@@ -119,8 +123,12 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
     target = target_of(played[REFERENCE])
     rows = [row_of(name, group, target) for name, group in played.items()]
     text = markdown(cells(rows, quality))
-    text += f"\nUntrained encoder: {sum(rows[0].untrained) / len(rows[0].untrained):.3f}; "
-    text += f"raw pixels: {played[REFERENCE][0]['raw']:.3f}. Target: InfoNCE {target:.3f}.\n"
+    first = played[REFERENCE][0]
+    beside = "" if first["raw"] is None else f"; raw pixels: {first['raw']:.3f}"
+    floor = first["report"].get("floor")
+    least = "" if floor is None else f"; the text's own source: {floor:.3f}"
+    text += f"\nUntrained encoder: {sum(rows[0].untrained) / len(rows[0].untrained):.3f}{beside}. "
+    text += f"Target: {SIGNALS[signal_of(first)]} {target:.3f}{least}.\n"
     for name, group in played.items():
         own = [quality for run in group for quality in run["personal"]]
         if own:
@@ -131,18 +139,20 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
             text += f"\n{name}: too little memory for its blocks, so resting in all or some rounds: {', '.join(lacking)}.\n"
     for name, sentences in refused.items():
         text += f"\n{name} was not played: {sentences[0]}\n"
-    text += "\n" + markdown(foretold(played))
+    if signal_of(first) == INFONCE:
+        text += "\n" + markdown(foretold(played))
     probes = probe_table(played)
     if len(probes[0]) > 1:
         text += "\nThe encoders that runs end with, NOT at equal cost: runs go on until all three budgets are spent or are cut "
-        text += "short at the longest length (in brackets 95 % intervals over test images, means over seeds):\n\n"
+        items = "images" if signal_of(first) == INFONCE else "windows"
+        text += f"short at the longest length (in brackets 95 % intervals over test {items}, means over seeds):\n\n"
         text += markdown(probes)
     best = sorted(rows[1:], key=lambda row: -sum(row.quality["time_s"]))
     names = options.plot or tuple(row.name for row in best[:9])
     shown = {name: played[name] for name in dict.fromkeys((REFERENCE, *names)) if name in played}
     write_text(options.output / "table.md", text)
     write_text(options.output / "curves.csv", csv_text(played))
-    write_bytes(options.output / "curves.png", draw(shown, quality, f"{options.scenario}, {options.data or 'embedded set'}"))
+    write_bytes(options.output / "curves.png", draw(shown, quality, f"{options.scenario}, {options.data or 'its own data'}"))
     return text
 
 

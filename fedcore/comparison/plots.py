@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fedcore.comparison.measures import SIGNALS, signal_of
 from fedcore.comparison.tables import BUDGETS, column
 
 LABELS = {
@@ -37,7 +38,8 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], quality: str, title: s
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     panels = figure.subplots(2, 3, sharex=True)
-    for quantity, axis_label, line in (("quality", quality, panels[0]), ("infonce", "held-out InfoNCE", panels[1])):
+    signal = signal_of(next(iter(runs.values()))[0])
+    for quantity, axis_label, line in (("quality", quality, panels[0]), (signal, f"held-out {SIGNALS[signal]}", panels[1])):
         for axes, budget in zip(line, BUDGETS, strict=True):
             for (name, group), colour in zip(list(runs.items())[: len(COLOURS)], COLOURS, strict=False):
                 costs = [column(run, budget) / run["budgets"][budget] for run in group]
@@ -47,7 +49,7 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], quality: str, title: s
                 axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.10, lw=0)
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
-            if quantity == "infonce":
+            if quantity == signal:
                 axes.set_xlabel(LABELS[budget])
         line[0].set_ylabel(axis_label)
     panels[0][0].legend(frameon=False, fontsize=8, ncols=2)

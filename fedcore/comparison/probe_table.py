@@ -1,4 +1,5 @@
-"""All that the probes tell of the encoders that runs end with, as a table: linear and few-shot accuracy, counts per kind."""
+"""All that the probes tell of the models that runs end with, as a table: linear and few-shot accuracy, counts per kind; of text
+how well tokens are foretold."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from fedcore.comparison.measures import NATS, signal_of
 from fedcore.probes.intervals import Estimate
 from fedcore.probes.report import ProbeReport
+from fedcore.probes.text_report import TextReport
 
 
 def figures(report: ProbeReport, kinds: Sequence[str]) -> dict[str, Estimate]:
@@ -33,15 +36,26 @@ def figures(report: ProbeReport, kinds: Sequence[str]) -> dict[str, Estimate]:
     return told
 
 
+def text_figures(report: TextReport) -> dict[str, Estimate]:
+    """Every figure of a text's report by its column's name."""
+    e = report.nats
+    perplexity = Estimate(*(float(np.exp(value)) for value in (e.value, e.low, e.high)))
+    return {"next-token accuracy": report.accuracy, "nats per token": e, "perplexity": perplexity}
+
+
+def _told(run: Mapping[str, Any]) -> dict[str, Estimate]:
+    if signal_of(run) == NATS:
+        return text_figures(TextReport.from_dict(run["report"]))
+    return figures(ProbeReport.from_dict(run["report"]), run["kinds"])
+
+
 def probe_table(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
     """One line per method, header first; means over seeds of the figures and of the ends of their 95 % intervals.
 
     Args:
         runs: entry -> records of `runs.play`, all on one set. Without labels there is nothing but the header.
     """
-    lines = {
-        name: [figures(ProbeReport.from_dict(run["report"]), run["kinds"]) for run in group] for name, group in runs.items()
-    }
+    lines = {name: [_told(run) for run in group] for name, group in runs.items()}
     columns = list(next(iter(lines.values()))[0])
     table = [["method", *columns]]
     for name, told in lines.items():

@@ -13,16 +13,14 @@ from numpy.typing import NDArray
 
 from fedcore.comparison.capacity import capacity_shares, level_costs, memory_bytes
 from fedcore.comparison.entries import entry_of
+from fedcore.comparison.measures import measure_of
 from fedcore.costs import BlockCost
 from fedcore.data.dataset import Dataset
 from fedcore.data.loading import load_images
-from fedcore.encoders import ENCODERS
 from fedcore.fleet.player import FleetPlayer
 from fedcore.methods import Method, RoundCost
-from fedcore.probes import HeldOutInfoNCE
-from fedcore.probes.report import ProbeReport, probe_report
 from fedcore.training import FederatedTraining
-from fedcore.workload import build_training, model_for, prepare_images, recipe_of
+from fedcore.workload import build_training, model_for, prepare_data, recipe_of
 from scenarios import parse
 from scenarios.errors import InputError
 from scenarios.schema import Scenario
@@ -131,24 +129,19 @@ def play(spec: RunSpec) -> dict[str, Any]:
     Returns:
         A JSON record: `budgets`, `shares`, `checkpoints` (cost so far and quality), `memory_bytes` per machine (peak
         working memory of what it was given), `lacking` names of the machines that had to rest in some round because their
-        memory did not hold what the method gave them, `report` of the final encoder, `kinds` that it counts, `personal`
-        qualities of the machines' own models where the method has any, `raw` quality of raw pixels (the reference's runs
-        only); or `refused` with the sentence that says why this method cannot train this model on this fleet.
+        memory did not hold what the method gave them, `signal` of progress in the checkpoints, `report` of the final model,
+        `kinds` that it counts, `personal` qualities of the machines' own models where the method has any, `raw` quality of raw
+        pixels (the reference's runs on images only); or `refused` with the sentence that says why this method cannot train this
+        model on this fleet.
 
     Raises:
-        InputError: the encoder reads text, or nobody's memory holds the whole model.
+        InputError: nobody's memory holds the whole model.
     """
     scenario = parse(spec.scenario, "scenario")
     entry = entry_of(spec.entry)
     steps = entry.steps or spec.steps
-    if ENCODERS[scenario.workload.encoder].reads != "images":
-        raise InputError(
-            f"scenario {scenario.name}: workload.encoder {scenario.workload.encoder} reads text, expected one for images: the "
-            "comparison's probes are for image features"
-        )
-    data = prepare_images(scenario, _dataset(spec, scenario), spec.seed)
-    channels = data.dataset.images.shape[3]
-    reference = model_for(scenario.workload, channels, scenario.name)
+    data = prepare_data(scenario, _dataset(spec, scenario), spec.seed)
+    reference = model_for(scenario.workload, data.channels, scenario.name)
     levels = level_costs(reference, scenario.workload.batch_size)
     holds_bytes = memory_bytes(scenario)
     holds_whole = holds_bytes >= levels[1.0].memory_bytes
@@ -163,8 +156,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
         training = build_training(own, data, None, spec.seed, method, entry.recipe(recipe_of(own.workload)))
     except InputError as error:
         return {"refused": str(error), "budgets": budgets}
-    progress = training.probe
-    assert isinstance(progress, HeldOutInfoNCE)
+    measure = measure_of(data, training.probe, spec.seed)
     player = FleetPlayer(scenario, spec.seed)
     spent = {"time_s": 0.0, "energy_j": 0.0, "bytes": 0.0, "upload_bytes": 0.0, "server_flops": 0.0}
     memory, longest_steps = np.zeros(len(shares)), spec.longest * spec.rounds * spec.steps * int(holds_whole.sum())
@@ -173,10 +165,9 @@ def play(spec: RunSpec) -> dict[str, Any]:
     checkpoints: list[dict[str, float]] = []
     started = time.perf_counter()
 
-    def check() -> ProbeReport:
-        report = probe_report(training.model, training.state, data.dataset, progress, spec.seed, quick=True)
-        checkpoints.append({"round": training.round_index, **spent, **report.numbers()})
-        return report
+    def check() -> None:
+        told = measure.numbers(training.model, training.state)
+        checkpoints.append({"round": training.round_index, **spent, **told})
 
     check()
     stalled, machine_steps = 0, 0
@@ -212,14 +203,10 @@ def play(spec: RunSpec) -> dict[str, Any]:
     if checkpoints[-1]["round"] != training.round_index:
         check()
     personal = [
-        probe_report(training.model, state, data.dataset, progress, spec.seed, quick=True).quality
+        measure.numbers(training.model, state)["quality"]
         for state in method.personal_states(training.server)
         if state is not None
     ]
-    full = probe_report(training.model, training.state, data.dataset, progress, spec.seed)
-    raw = None
-    if spec.entry == REFERENCE:
-        raw = probe_report(training.model, training.state, data.dataset, progress, spec.seed, raw=True, quick=True).quality
     return {
         "budgets": budgets,
         "shares": shares,
@@ -227,10 +214,11 @@ def play(spec: RunSpec) -> dict[str, Any]:
         "memory_bytes": memory.tolist(),
         "lacking": [name for name, lacking in zip(scenario.fleet.machine_names, lacks, strict=True) if lacking],
         "weakest": int(np.argmin(capacity * 1e6 + speed)),
-        "report": full.to_dict(),
-        "kinds": list(data.dataset.kinds),
+        "signal": measure.signal,
+        "report": measure.report(training.model, training.state),
+        "kinds": list(measure.kinds),
         "personal": personal,
-        "raw": raw,
+        "raw": measure.raw(training.model, training.state) if spec.entry == REFERENCE else None,
         "seconds": time.perf_counter() - started,
     }
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.comparison.measures import signal_of
 from fedcore.probes.prediction import Run, predict_quality
 
 BUDGETS = ("time_s", "energy_j", "bytes")
 TARGET_PART = 0.75
-"""The target is the held-out InfoNCE that FedAvg reaches after this part of its rounds, mean over seeds."""
+"""The target is what FedAvg's progress signal (held-out InfoNCE, or nats per token) is after this part of its rounds, mean over
+seeds."""
 
 
 def column(run: Mapping[str, Any], name: str) -> NDArray[np.float64]:
@@ -33,9 +35,9 @@ def spent_part(run: Mapping[str, Any], budget: str) -> float:
     return float(min(1.0, column(run, budget)[-1] / run["budgets"][budget]))
 
 
-def cost_to(run: Mapping[str, Any], target: float, cost: str, quantity: str = "infonce") -> float:
-    """What it had cost when a falling quantity first reached the target, linear between checkpoints; infinite if never."""
-    values, costs = column(run, quantity), column(run, cost)
+def cost_to(run: Mapping[str, Any], target: float, cost: str) -> float:
+    """What it had cost when its signal had first fallen to the target, linear between checkpoints; infinite if never."""
+    values, costs = column(run, signal_of(run)), column(run, cost)
     below = np.flatnonzero(values <= target)
     if len(below) == 0:
         return float("inf")
@@ -51,7 +53,7 @@ def target_of(runs: Sequence[Mapping[str, Any]]) -> float:
     reached = []
     for run in runs:
         rounds = column(run, "round")
-        reached.append(np.interp(TARGET_PART * rounds[-1], rounds, column(run, "infonce")))
+        reached.append(np.interp(TARGET_PART * rounds[-1], rounds, column(run, signal_of(run))))
     return float(np.mean(reached))
 
 

@@ -61,5 +61,9 @@ class NextToken(Objective):
     def loss(self, features: Features, weights: Weights, target: Weights | None, batch: Batch) -> Tensor:
         """See `Objective.loss`."""
         (tokens,) = batch.views
-        logits = weights.linear(features(weights, tokens[:, :-1]), f"{LAYER}.weight") + weights.vector(f"{LAYER}.bias")
-        return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        scores = self.scores(features, weights, tokens[:, :-1])
+        return F.cross_entropy(scores.flatten(0, 1), tokens[:, 1:].flatten())
+
+    def scores(self, features: Features, weights: Weights, tokens: Tensor) -> Tensor:
+        """(N, T, vocabulary) logits of what follows every token, given those before it; from (N, T)."""
+        return weights.linear(features(weights, tokens), f"{LAYER}.weight") + weights.vector(f"{LAYER}.bias")

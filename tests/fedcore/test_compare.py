@@ -34,6 +34,13 @@ SMALL = {
 }  # fmt: skip
 
 
+TEXT = SMALL["workload"] | {
+    "data": "grammar", "window": 6, "encoder": "gpt", "encoder_options": {"dim": 8, "depth": 1, "heads": 2},
+    "objective": "next-token", "objective_options": {},
+}  # fmt: skip
+del TEXT["image_px"]
+
+
 def spec(entry: str, **changes) -> RunSpec:
     scenario = parse(SMALL, "small").model_dump(mode="json")
     return replace(RunSpec(entry, scenario, None, 0, rounds=4, steps=2, every=2, longest=1.5), **changes)
@@ -197,3 +204,42 @@ def test_a_comparison_is_kept_and_written(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert len((tmp_path / "out" / "curves.csv").read_text().splitlines()) > 9
     assert key_of(spec("ist")) != key_of(spec("ist", seed=1)) != key_of(spec("heterofl", seed=1))
+
+
+def test_text_is_compared_by_the_tokens_foretold(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "cache"))
+    scenario, book = tmp_path / "small.yaml", tmp_path / "book.txt"
+    scenario.write_text(json.dumps(SMALL | {"workload": TEXT}))
+    book.write_text("the spores lie in the soil and wait for rain. " * 60)
+    options = CompareOptions(
+        scenario=str(scenario), methods=("heterofl", "cooperative-1/2", "fedbyol", "splitnn"), seeds=1, rounds=3, steps=2,
+        every=1, workers=1, output=tmp_path / "out",
+    )  # fmt: skip
+    runs = compare(options)
+    record = runs["fedavg"][0]
+    assert record["signal"] == "nats"
+    assert record["report"]["floor"] > 0
+    first, last = record["checkpoints"][0], record["checkpoints"][-1]
+    assert last["nats"] < first["nats"]
+    assert 0 <= last["quality"] <= 1
+    text = write(options, runs)
+    assert "| method | next-token accuracy at equal time |" in text
+    assert "| method | next-token accuracy | nats per token | perplexity |" in text
+    assert "Target: nats per token " in text
+    assert f"the text's own source: {record['report']['floor']:.3f}" in text
+    assert "fedbyol was not played: " in text  # it needs views of images
+    assert (tmp_path / "out" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert "nats" in (tmp_path / "out" / "curves.csv").read_text().splitlines()[0].split(",")
+
+    own = replace(options, data=book, methods=("fedavg",))
+    [mine] = specs_of(own)
+    assert mine.scenario["workload"]["data"] == str(book)
+    key = key_of(mine)
+    told = write(own, compare(own))
+    assert "source" not in told
+    book.write_text("and the rain comes. " * 200)
+    assert key_of(mine) != key
+    with pytest.raises(InputError, match="split is 'iid', but text is dealt by site"):
+        compare(replace(options, split="iid", methods=("fedavg",)))
+    with pytest.raises(InputError, match=r"does not exist; expected a \.txt file or a folder of them"):
+        specs_of(replace(options, data=tmp_path / "nowhere.txt"))
