@@ -71,7 +71,9 @@ def _moments(samples: Sequence[_Sample]) -> tuple[float, float, float]:
         x = np.where(s.up, s.rate / s.mean - 1.0, 0.0)
         products.append((x[1:] * x[:-1])[s.up[1:] & s.up[:-1]])
         squares.append(x[s.up] ** 2)
-    variance, covariance = (float(np.concatenate(parts).mean()) for parts in (squares, products))
+    variance = float(np.concatenate(squares).mean())
+    neighbours = np.concatenate(products)
+    covariance = float(neighbours.mean()) if len(neighbours) else 0.0  # never up in two bins in a row
     n = float(np.mean([s.up.sum() for s in samples]))
     cv2, r = variance, covariance / variance if variance > 0 else 0.0
     for _ in range(50):
@@ -157,6 +159,12 @@ def fit_files(paths: Sequence[Path], bin_s: int = 1) -> str:
             raise InputError(
                 f"{path}: has {len(trace.up_bps)} seconds, expected at least {MIN_BINS} bins of --bin-s {bin_s}"
             )
+        for bps in (trace.up_bps, trace.down_bps) if bin_s >= 1 else ():
+            up = int(_sample(bps, bin_s).up.sum())
+            if up < MIN_BINS:
+                raise InputError(
+                    f"{path}: its link is up in {up} bins of --bin-s {bin_s} one way, expected at least {MIN_BINS}"
+                )
         traces.append(trace)
     link = fit_links(traces, bin_s)
     shown = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")

@@ -134,11 +134,14 @@ def parse(content: Any, source: str) -> Scenario:
         # A faulty field of a group leaves no whole group, which is told too and is no fault of its own.
         inner = {p["loc"][:n] for p in found for n in range(len(p["loc"]))}
         problems = [p for p in found if p["loc"] not in inner] or found
+        # A misspelt field is told before the one that is missing for it.
+        problems.sort(key=lambda p: p["type"] != "extra_forbidden")
         raise InputError(f"{source}: {_sentence(problems[0], len(problems))}") from None
 
 
 def _sentence(problem: Any, total: int) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "scenario"
+    # Where a field may be of several types, pydantic names the type too.
+    where = ".".join(part for part in map(str, problem["loc"]) if not part.startswith(("constrained-", "tuple["))) or "scenario"
     more = f" (and {total - 1} more)" if total > 1 else ""
     if problem["type"] == "extra_forbidden":
         parent = problem["loc"][:-1]

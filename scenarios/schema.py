@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Annotated, Any, Literal
 
 import networkx as nx
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from scenarios.presets import expand
 
@@ -19,12 +19,23 @@ Spread = Annotated[float, Field(ge=0, le=3)]
 """Standard deviation of a logarithm: at 3, one draw in twenty is 360 times as large, or as small, as the typical one."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=40)]
+HOURS = 24
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, no unknown fields."""
+    """Base of all sections: immutable, no unknown fields, numbers that are numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        wanted = cls.model_fields[info.field_name].annotation
+        # pydantic would take true for 1, and '2' for 2.
+        if isinstance(value, bool | str) and wanted in (int, float, int | None, float | None):
+            raise ValueError("input should be a number")
+        return value
 
 
 class Thermal(Section):
@@ -207,7 +218,7 @@ class Fleet(Section):
     groups: Annotated[tuple[Group, ...], Field(min_length=1)]
     links: tuple[SharedLink, ...] = ()
     server: Server = Server()
-    grid_gco2e_per_kwh: NonNegative | Annotated[tuple[NonNegative, ...], Field(min_length=24, max_length=24)] = Field(
+    grid_gco2e_per_kwh: NonNegative | Annotated[tuple[NonNegative, ...], Field(min_length=HOURS, max_length=HOURS)] = Field(
         369.0, description="one figure, or one for every hour of the day; default: USA, codecarbon / Our World in Data"
     )
     pue: Annotated[float, Field(ge=1, le=5)] = 1.0
@@ -228,6 +239,9 @@ class Fleet(Section):
             raise ValueError(f"link names must be unique, got {[link.name for link in self.links]}")
         links = {link.name: link for link in self.links}
         for group in self.groups:
+            twice = [name for name, times in Counter(group.link.via).items() if times > 1]
+            if twice:
+                raise ValueError(f"group {group.name!r} goes via {twice} twice, expected every link once")
             unknown = [name for name in group.link.via if name not in links]
             if unknown:
                 raise ValueError(f"group {group.name!r} goes via {unknown}, expected one of {sorted(links)}")
@@ -237,6 +251,13 @@ class Fleet(Section):
                     f"group {group.name!r} goes via {joined}, which joins nodes of a mesh: expected link.at, one of its nodes"
                 )
         return self
+
+    @field_validator("grid_gco2e_per_kwh", mode="before")
+    @classmethod
+    def _one_or_every_hour(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) != HOURS:
+            raise ValueError(f"{len(value)} figures, expected one number, or a list of {HOURS}, one for every hour of the day")
+        return value
 
     @model_validator(mode="after")
     def _mesh_leads_to_the_server(self) -> Fleet:
@@ -291,7 +312,7 @@ class Privacy(Section):
 class Workload(Section):
     """What is trained."""
 
-    data: str = Field("soil-micrographs-mixed", description="an embedded set, or a path to images or text")
+    data: str = Field("soil-micrographs-mixed", min_length=1, description="an embedded set, or a path to images or text")
     image_px: Annotated[int, Field(ge=8, le=256)] = 32
     window: Annotated[int, Field(ge=4, le=1024)] = Field(64, description="tokens per sample, where text is trained on")
     split: Literal["auto", "group", "site", "class", "dirichlet", "iid"] = Field(

@@ -15,6 +15,8 @@ from scenarios.errors import InputError
 
 MAX_BYTES = 64_000_000
 MAX_SECONDS = 2_000_000
+MAX_MBPS = 1e9
+"""A thousand times the fastest port: beyond, sums of bits lose seconds."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,15 @@ class LinkTrace:
 
 
 def read_link_trace(path: str | Path) -> LinkTrace:
-    """Read a capacity trace; a row holds until the next one's second, the last one for a second.
+    """Read a capacity trace; a row holds until the next one's second, the last one to the end of its own. Rows may lie between
+    seconds: each second has the mean of what they say.
 
     Args:
         path: of the CSV file, with a header.
 
     Raises:
-        InputError: unreadable, wrong columns, not a number, negative, seconds that do not ascend, or no capacity at all.
+        InputError: unreadable, wrong columns, not a number, negative, seconds that do not ascend, no capacity at all, or more
+            than any link has.
     """
     return _link_trace(str(path), _changed(path))
 
@@ -51,12 +55,12 @@ def read_presence(path: str | Path) -> NDArray[np.float64]:
     Raises:
         InputError: unreadable, wrong columns, not a number, or rows that do not ascend.
     """
-    rows = _rows(Path(path), ("on_s", "off_s"))
+    rows, lines = _rows(Path(path), ("on_s", "off_s"))
     flat = rows.ravel()
     bad = np.flatnonzero(np.diff(flat) <= 0)
     if len(bad):
-        line = int(bad[0] + 1) // 2 + 2
-        raise InputError(f"{path}: line {line}: {_text(rows[line - 2])} does not follow, expected times that ascend")
+        row = int(bad[0] + 1) // 2
+        raise InputError(f"{path}: line {lines[row]}: {_text(rows[row])} does not follow, expected times that ascend")
     return rows
 
 
@@ -73,23 +77,35 @@ def _changed(path: str | Path) -> int:
 
 @lru_cache(maxsize=256)
 def _link_trace(path: str, changed_ns: int) -> LinkTrace:
-    rows = _rows(Path(path), ("second", "uplink_mbps", "downlink_mbps"))
+    rows, lines = _rows(Path(path), ("second", "uplink_mbps", "downlink_mbps"))
     seconds, rates = rows[:, 0], rows[:, 1:] * 1e6
     bad = np.flatnonzero(np.diff(seconds) <= 0)
     if len(bad):
-        raise InputError(f"{path}: line {bad[0] + 3}: second {seconds[bad[0] + 1]:g} does not follow {seconds[bad[0]]:g}, "
-                         "expected seconds that ascend")  # fmt: skip
-    length = math.ceil(seconds[-1] - seconds[0]) + 1
+        i = int(bad[0])
+        raise InputError(f"{path}: line {lines[i + 1]}: second {seconds[i + 1]:g} does not follow {seconds[i]:g}, expected "
+                         "seconds that ascend")  # fmt: skip
+    fast = np.flatnonzero((rows[:, 1:] > MAX_MBPS).any(axis=1))
+    if len(fast):
+        i = int(fast[0])
+        raise InputError(f"{path}: line {lines[i]}: {_text(rows[i])} has a rate above {MAX_MBPS:g} Mbit/s, expected one "
+                         "that some link has")  # fmt: skip
+    since = seconds - seconds[0]
+    length = math.floor(since[-1]) + 1
     if length > MAX_SECONDS:
         raise InputError(f"{path}: spans {length} seconds, expected at most {MAX_SECONDS}")
-    held = np.searchsorted(seconds - seconds[0], np.arange(length), side="right") - 1
     if not (rates > 0).any(axis=0).all():
         raise InputError(f"{path}: a direction has no capacity at all, expected some rate above 0 in both")
-    return LinkTrace(rates[held, 0].copy(), rates[held, 1].copy())
+    if (since % 1.0 == 0.0).all():
+        held = np.searchsorted(since, np.arange(length), side="right") - 1
+        return LinkTrace(rates[held, 0].copy(), rates[held, 1].copy())
+    knots = np.append(since, float(length))
+    carried = np.vstack([np.zeros(2), np.cumsum(rates * np.diff(knots)[:, None], axis=0)])
+    up, down = (np.diff(np.interp(np.arange(length + 1), knots, bits)) for bits in carried.T)
+    return LinkTrace(up, down)
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
-    """Named columns of a CSV file as numbers, (N, len(columns)), all finite and at least 0."""
+def _rows(path: Path, columns: tuple[str, ...]) -> tuple[NDArray[np.float64], list[int]]:
+    """Named columns of a CSV file as numbers, (N, len(columns)), all finite and at least 0, and the line of each row."""
     _changed(path)
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: {path.stat().st_size} bytes, expected a trace of at most {MAX_BYTES}")
@@ -99,9 +115,15 @@ def _rows(path: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
             missing = [name for name in columns if name not in (reader.fieldnames or [])]
             if missing:
                 raise InputError(f"{path}: column {missing[0]} is missing, expected a header with {','.join(columns)}")
-            rows = []
-            for line, row in enumerate(reader, start=2):
-                values = []
+            names = list(reader.fieldnames or [])
+            twice = [name for name in columns if names.count(name) > 1]
+            if twice:
+                raise InputError(f"{path}: column {twice[0]} is there twice, expected a header with {','.join(columns)}")
+            rows, lines = [], []
+            for row in reader:
+                values, line = [], reader.line_num
+                if None in row:
+                    raise InputError(f"{path}: line {line}: has more values than the header has columns ({len(names)})")
                 for name in columns:
                     try:
                         value = float(row[name])
@@ -111,8 +133,9 @@ def _rows(path: Path, columns: tuple[str, ...]) -> NDArray[np.float64]:
                         raise InputError(f"{path}: line {line}: {name} is {value:g}, expected a finite number of at least 0")
                     values.append(value)
                 rows.append(values)
+                lines.append(line)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"trace {path} cannot be read: {error}") from None
     if not rows:
         raise InputError(f"{path}: has no rows, expected at least one below its header")
-    return np.array(rows, dtype=np.float64)
+    return np.array(rows, dtype=np.float64), lines

@@ -105,9 +105,32 @@ def _windows(availability: Availability | None) -> tuple[list[tuple[float, float
         return [], 0.0, False
     if availability.trace is not None:
         rows = read_presence(availability.trace)
-        return [(float(a), float(b)) for a, b in rows], float(rows[-1, 1]), False
-    hours = sorted(availability.daily_hours)
-    return [(a * HOUR_S, (b if b > a else b + 24.0) * HOUR_S) for a, b in hours], DAY_S, True
+        windows, period_s = [(float(a), float(b)) for a, b in rows], float(rows[-1, 1])
+    else:
+        hours = sorted(availability.daily_hours)
+        windows, period_s = [(a * HOUR_S, (b if b > a else b + 24.0) * HOUR_S) for a, b in hours], DAY_S
+    joined = _joined(windows, period_s)
+    return joined, period_s if joined else 0.0, bool(joined) and availability.trace is None
+
+
+def _joined(windows: list[tuple[float, float]], period_s: float) -> list[tuple[float, float]]:
+    """Stretches without those that touch or overlap another, also around the period's end; none where nothing is left out, as
+    of a machine that is always there.
+
+    Args:
+        windows: (start, end) ascending by start, in [0, period), ends up to a period later.
+        period_s: after which they repeat.
+    """
+    joined: list[tuple[float, float]] = []
+    for start, end in windows:
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((start, end))
+    while len(joined) > 1 and joined[-1][1] >= joined[0][0] + period_s:
+        start, end = joined.pop(0)
+        joined[-1] = joined[-1][0], max(joined[-1][1], end + period_s)
+    return [] if joined[-1][1] - joined[-1][0] >= period_s else joined
 
 
 def _machine_row(group: Group) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.fleet import columns as c
-from fedcore.fleet.compile import DAY_S, Fleets
+from fedcore.fleet.compile import DAY_S, HOUR_S, Fleets
 from fedcore.fleet.draws import (
     BUSY_SWITCH,
     CLOUD,
@@ -105,6 +105,20 @@ def daylight(seconds: float) -> float:
     return max(0.0, np.sin(2.0 * np.pi * (seconds / DAY_S - 0.25)))
 
 
+@numba.njit(cache=True, error_model="numpy")
+def mean_daylight(start_s: float, dt_s: float) -> float:
+    """Mean of `daylight` over a stretch that may be longer than a day."""
+    return (_light_until(start_s + dt_s) - _light_until(start_s)) / dt_s
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _light_until(seconds: float) -> float:
+    """Integral of `daylight` from the first midnight: DAY_S / pi a day."""
+    days = np.floor(seconds / DAY_S)
+    hour = min(max((seconds - days * DAY_S) / DAY_S, 0.25), 0.75)
+    return DAY_S / np.pi * (days + 0.5 * (1.0 - np.cos(2.0 * np.pi * (hour - 0.25))))
+
+
 @numba.njit(cache=True, error_model="numpy", inline="always")
 def stays_s(parameters: Floats, w: int, k: int, windows: Floats, start_s: float, elapsed_s: float) -> float:
     """How long a machine is yet there by its timetable: 0 where it is not there now, infinite where nothing ends it.
@@ -185,7 +199,9 @@ def advance(
         round_hash: from `draws.of_round`.
     """
     p, x, t, start_s = fleets.parameters, conditions, telemetry, fleets.fleet[w, c.START_S]
-    sun = daylight((start_s + elapsed_s) % DAY_S + 0.5 * dt_s)
+    # The middle of a short round is its mean to a third of a per cent.
+    now = (start_s + elapsed_s) % DAY_S
+    sun = daylight(now + 0.5 * dt_s) if dt_s <= HOUR_S else mean_daylight(now, dt_s)
     # Machines of one group have the same time constants: exponentials are taken once for each.
     tau_s, rho, fresh = -1.0, 0.0, 0.0
     busy_s, free_s, forgotten = -1.0, -1.0, 0.0

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from scenarios import InputError, load, parse
 from scenarios.schema import Decision, Fleet, Scenario, Workload
 
 
@@ -159,3 +160,35 @@ def test_splits_are_named_and_their_skew_is_limited() -> None:
     for bad in ({"split": "plate"}, {"dirichlet_alpha": 0.0}, {"dirichlet_alpha": float("nan")}):
         with pytest.raises(ValidationError):
             Workload.model_validate(bad)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"count": True}, r"field fleet\.groups\.0\.count has value True: input should be a number"),
+        ({"count": "2"}, r"field fleet\.groups\.0\.count has value '2': input should be a number"),
+        ({"link": {"uplink_mpbs": 1, "downlink_mbps": 1}}, r"uplink_mpbs is unknown, did you mean 'uplink_mbps'\?"),
+        ({"link": {"uplink_mbps": "1", "downlink_mbps": 1}}, r"uplink_mbps has value '1': input should be a number"),
+        ({"link": {"uplink_mbps": 1, "downlink_mbps": 1, "via": ["a", "a"]}}, r"via \['a'\] twice, expected every link once"),
+    ],
+)
+def test_numbers_are_numbers_and_a_misspelt_field_is_told_first(change: dict[str, Any], says: str) -> None:
+    content = load("farm-lte").model_dump(mode="json")
+    content["fleet"]["links"] = [{"name": "a", "uplink_mbps": 5, "downlink_mbps": 5}]
+    for group in content["fleet"]["groups"]:
+        group["link"]["via"] = []
+    content["fleet"]["groups"][0] |= change
+    with pytest.raises(InputError, match=says):
+        parse(content, "own")
+
+
+def test_carbon_is_one_figure_or_one_for_every_hour() -> None:
+    content = load("farm-lte").model_dump(mode="json")
+    content["fleet"]["grid_gco2e_per_kwh"] = [1, 2, 3]
+    with pytest.raises(InputError, match=r"field fleet\.grid_gco2e_per_kwh has value .*3 figures, expected one number"):
+        parse(content, "own")
+    content["fleet"]["grid_gco2e_per_kwh"] = ["much"] * 24
+    with pytest.raises(InputError, match=r"field fleet\.grid_gco2e_per_kwh(\.0)? has value"):
+        parse(content, "own")
+    content["fleet"]["grid_gco2e_per_kwh"] = list(range(24))
+    assert parse(content, "own").fleet.grid_gco2e_per_kwh == tuple(float(h) for h in range(24))

@@ -23,6 +23,16 @@ def test_a_row_holds_until_the_next(tmp_path: Path) -> None:
     assert got.down_bps.tolist() == [6e6, 6e6, 3e6, 1e6]
 
 
+def test_a_second_has_the_mean_of_the_rows_within_it(tmp_path: Path) -> None:
+    head = "second,uplink_mbps,downlink_mbps\n"
+    quarters = "".join(f"{5 + i / 4},{10 if i % 4 == 0 else 0.01},4\n" for i in range(12))
+    got = read_link_trace(write(tmp_path / "t.csv", head + quarters))
+    assert got.up_bps == pytest.approx([2.5075e6] * 3)
+    assert got.down_bps == pytest.approx([4e6] * 3)
+    got = read_link_trace(write(tmp_path / "u.csv", head + "0,1,1\n0.5,3,1\n2.25,8,1\n"))
+    assert got.up_bps == pytest.approx([2e6, 3e6, (0.25 * 3 + 0.75 * 8) * 1e6])
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -35,6 +45,11 @@ def test_a_row_holds_until_the_next(tmp_path: Path) -> None:
         ("second,uplink_mbps,downlink_mbps\n0,1,nan\n", "line 2: downlink_mbps is nan"),
         ("second,uplink_mbps,downlink_mbps\n3,1,2\n3,1,2\n", "line 3: second 3 does not follow 3"),
         ("second,uplink_mbps,downlink_mbps\n0,1,2\n1e9,1,2\n", "spans 1000000001 seconds, expected at most"),
+        ("second,uplink_mbps,downlink_mbps\n0,1,2\n\n\n1,1,x\n", "line 5: downlink_mbps is 'x'"),
+        ("second,uplink_mbps,downlink_mbps\n\n3,1,2\n\n3,1,2\n", "line 5: second 3 does not follow 3"),
+        ("second,uplink_mbps,uplink_mbps,downlink_mbps\n0,1,2,3\n", "column uplink_mbps is there twice"),
+        ("second,uplink_mbps,downlink_mbps\n0,1,2,3\n", "line 2: has more values than the header has columns \\(3\\)"),
+        ("second,uplink_mbps,downlink_mbps\n0,1,2\n1,1,1e300\n", "line 3: 1,1,1e\\+300 has a rate above 1e\\+09 Mbit/s"),
         ("second,uplink_mbps,downlink_mbps\n0,0,2\n1,0,2\n", "a direction has no capacity at all"),
     ],
 )

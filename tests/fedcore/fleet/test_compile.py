@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fedcore.fleet import columns as c
-from fedcore.fleet.compile import MAX_LINKS, compile_fleet, stack_fleets
+from fedcore.fleet.compile import MAX_LINKS, _windows, compile_fleet, stack_fleets
 from scenarios import InputError
-from scenarios.schema import Fleet
+from scenarios.schema import Availability, Fleet
 
 
 def group(name: str = "a", **changes: Any) -> dict[str, Any]:
@@ -120,3 +120,28 @@ def test_carbon_by_the_hour() -> None:
     hourly = [float(h) for h in range(24)]
     got = compiled(group(), grid_gco2e_per_kwh=hourly).fleet[c.KG_CO2E_PER_J :]
     assert got * 3.6e9 == pytest.approx(hourly)
+
+
+@pytest.mark.parametrize(
+    ("hours", "windows"),
+    [
+        ([[0, 24]], []),
+        ([[12, 24], [0, 12]], []),
+        ([[22, 24], [0, 6]], [[22, 30]]),
+        ([[8, 12], [12, 18]], [[8, 18]]),
+        ([[8, 12.5], [12, 18], [20, 21]], [[8, 18], [20, 21]]),
+        ([[22, 6], [5, 7], [1, 2]], [[22, 31]]),
+        ([[8, 12], [13, 18]], [[8, 12], [13, 18]]),
+    ],
+)
+def test_equal_timetables_are_equal(hours, windows) -> None:  # type: ignore[no-untyped-def]
+    joined, period_s, by_clock = _windows(Availability(daily_hours=hours))
+    assert np.array(joined).reshape(-1, 2) / 3600.0 == pytest.approx(np.array(windows).reshape(-1, 2))
+    assert (period_s, by_clock) == ((86400.0, True) if windows else (0.0, False))
+
+
+def test_a_presence_trace_goes_on_over_its_seam(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "p.csv"
+    for rows, windows in (("0,20", []), ("0,10\n15,20", [(15.0, 30.0)]), ("1,10\n15,20", [(1.0, 10.0), (15.0, 20.0)])):
+        file.write_text(f"on_s,off_s\n{rows}\n")
+        assert _windows(Availability(trace=str(file)))[0] == windows

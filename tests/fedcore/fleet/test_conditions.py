@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import MAX_LINKS, Fleets
-from fedcore.fleet.conditions import advance, begin, daylight, is_present, link_factor, rate_factor, slowdown, stays_s
+from fedcore.fleet.conditions import (
+    advance,
+    begin,
+    daylight,
+    is_present,
+    link_factor,
+    mean_daylight,
+    rate_factor,
+    slowdown,
+    stays_s,
+)
 from fedcore.fleet.draws import of_round
 
 Floats = NDArray[np.float64]
@@ -241,3 +251,20 @@ def test_who_leaves_by_its_timetable_is_not_off_by_chance() -> None:
         x[:, c.ON] = 1.0
         move(p, x, 20.0, 0, windows=[(0.0, 10.0)], FINISH_S=finish, STATUS=c.LEFT)
         assert (x[:, c.ON] == expected).all()
+
+
+@pytest.mark.parametrize(("start_h", "hours"), [(12, 12), (3, 1), (5, 14), (22, 100), (7.3, 0.01)])
+def test_mean_daylight_is_the_mean_of_daylight(start_h: float, hours: float) -> None:
+    seconds = np.linspace(start_h, start_h + hours, 200_001) * 3600.0
+    mean = np.mean([daylight(t % 86400.0) for t in seconds[::20]])
+    assert mean_daylight(start_h * 3600.0, hours * 3600.0) == pytest.approx(mean, abs=2e-3)
+
+
+def test_a_long_round_harvests_what_short_ones_do() -> None:
+    p = machines(1, BATTERY_J=1e9, CLOUD_TAU_S=900.0, SOLAR_W=10.0, CLOUDINESS=0.0)
+    long, short = np.zeros((1, c.N_CONDITIONS)), np.zeros((1, c.N_CONDITIONS))
+    move(p, long, 43200.0, 0, clock=12 * 3600.0)
+    for i in range(720):
+        move(p, short, 60.0, i, clock=12 * 3600.0 + 60.0 * i)
+    assert long[0, c.CHARGE_J] == pytest.approx(short[0, c.CHARGE_J], rel=1e-3)
+    assert long[0, c.CHARGE_J] == pytest.approx(10.0 * 86400.0 / np.pi / 2, rel=1e-3)
