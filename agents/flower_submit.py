@@ -8,12 +8,14 @@ The same command goes on from the last checkpoint where a run was interrupted. d
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from agents.benchmark import HELD_OUT_SEED, orchestrator
 from agents.judge import cell_scenario, own_target
 from agents.real_run import EVENTS, FAILED, RESULT, Job
+from fedcore.claim import claimed
 from fedcore.flower.app import write_connection
 from fedcore.flower.processes import flower_environment
 from fedcore.flower.superlink import need_flower, submit
@@ -57,7 +59,7 @@ def main() -> None:
             raise InputError(f"{path} does not exist, expected a file")
     # Here, so that --help and bad input need no Flower.
     from agents.flower_server import PROCESS
-    from agents.flower_trial import SERVER_APP, news_of, watch
+    from agents.flower_trial import SERVER_APP, goes_on, news_of, watch
 
     folder: Path = options.out.resolve()
     agent = str(Path(options.agent).resolve()) if Path(options.agent).is_file() else options.agent
@@ -68,13 +70,24 @@ def main() -> None:
         options.context_precision, options.deadline_s, options.wait_s,
         options.load_port or None,
     )  # fmt: skip
-    for stale in (FAILED, PROCESS, RESULT):
-        (folder / stale).unlink(missing_ok=True)
-    job.write(folder / "job.json")
-    write_connection(folder / "flower", options.superlink, options.root_certificates)
-    news = news_of(folder / EVENTS)
-    submit(folder, flower_environment(folder / "flower"), SERVER_APP, folder / "job.json")
-    watch(folder, news, _show, lambda: True)
+    with claimed(folder, "flower_submit"):
+        news = news_of(folder / EVENTS)
+        if goes_on(folder):
+            if Job.read(folder / "job.json").identity() != job.identity():
+                raise InputError(f"another run goes on in {folder}; expected a folder of its own, or its end (flwr stop)")
+            print(f"the run in {folder} goes on; its news from here:", flush=True)
+        else:
+            for stale in (FAILED, PROCESS, RESULT):
+                (folder / stale).unlink(missing_ok=True)
+            job.write(folder / "job.json")
+            write_connection(folder / "flower", options.superlink, options.root_certificates)
+            run = submit(folder, flower_environment(folder / "flower"), SERVER_APP, folder / "job.json")
+            print(f"the SuperLink has taken the run{f' {run}' if run else ''}", flush=True)
+        try:
+            watch(folder, news, _show, lambda: True)
+        except KeyboardInterrupt:
+            print("the run goes on at the SuperLink: the same command shows it again, flwr stop ends it", file=sys.stderr)
+            raise
     print(f"done: {folder / RESULT}")
 
 
@@ -91,5 +104,5 @@ def _show(event: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    with told("interrupted: the run itself goes on at the SuperLink; flwr stop ends it"):
+    with told("interrupted"):
         main()

@@ -13,6 +13,7 @@ from typing import Any
 
 from agents.flower_server import PROCESS
 from agents.real_run import EVENTS, FAILED, RESULT, Job, own_samples, result_of
+from fedcore.claim import claimed
 from fedcore.flower.hosts import Hosts, Loopback
 from fedcore.flower.processes import Processes
 from fedcore.flower.superlink import Superlink, submit
@@ -51,6 +52,13 @@ def play_trial(
     Raises:
         InputError: something does not start, or the run ended without a result.
     """
+    with claimed(Path(job.folder), "run"):
+        return _play(job, on_event, surroundings)
+
+
+def _play(
+    job: Job, on_event: Callable[[dict[str, Any]], None], surroundings: AbstractContextManager[Hosts] | None
+) -> dict[str, Any]:
     folder = Path(job.folder)
     if (folder / RESULT).is_file():
         return result_of(folder)
@@ -114,17 +122,27 @@ def watch(
             raise InputError(text)
         started = (folder / PROCESS).is_file()
         if (started and ended) or (not started and (not link_lives() or time.monotonic() > quiet_until)):
+            log = folder / "superlink.log"
+            see = f"; see {log}" if log.is_file() else "; the SuperLink's log says more"
             raise InputError(
-                f"the run's server has ended without a result; see {folder / 'superlink.log'}: the same command goes on from "
-                "the last checkpoint"
+                f"the run's server has ended without a result{see}: the same command goes on from the last checkpoint"
             )
         time.sleep(LOOKS_S)
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether a run's server is at work in a folder now."""
+    return (folder / PROCESS).is_file() and not (folder / RESULT).is_file() and _lives(folder / PROCESS)
 
 
 def _lives(path: Path) -> bool:
     """Whether the process that wrote its number to a file is there; so it counts until it has."""
     try:
-        os.kill(int(path.read_text(encoding="utf-8")), 0)
+        number = int(path.read_text(encoding="utf-8"))
+        os.kill(number, 0)
+        command = Path(f"/proc/{number}/cmdline")
+        # After a restart of the machine the number may be another's.
+        return not command.is_file() or b"flwr" in command.read_bytes()
     except FileNotFoundError:
         return True
     except ProcessLookupError:

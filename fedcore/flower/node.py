@@ -14,9 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from fedcore.claim import claimed
+from fedcore.files import slug
 from fedcore.flower.processes import Processes, flower_environment, free_ports
+from fedcore.flower.words import LONGEST, plain_lines
 from fedcore.parallel import WORKER_ENVIRONMENT
 from fedcore.remote.battery import read_charge
 from fedcore.remote.meter import read_joules
@@ -24,6 +28,13 @@ from scenarios.errors import InputError, told
 
 SOCKET = "socket"
 STARTS_S = 120.0
+REFUSED = "Failed to activate SuperNode"
+"""What a SuperNode says that the SuperLink does not let in: its key is not registered, or its last node, which may have been
+killed, still counts as connected."""
+TOLD = "intrafed: "
+"""How a line of the log begins that is for the machine's operator."""
+PATIENCE_S, AGAIN_S = 150.0, 5.0
+"""A killed node counts as connected until the SuperLink misses its heartbeats, a minute or two; between two tries."""
 
 
 def host_of(address: str) -> str:
@@ -59,6 +70,71 @@ def wait_for_socket(path: Path, process: subprocess.Popen[bytes], log: Path) -> 
         time.sleep(0.05)
 
 
+class Log:
+    """What a node's processes print, as it comes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = self._begun = path.stat().st_size if path.is_file() else 0
+
+    def begin(self) -> None:
+        """What was said so far is another process's."""
+        self._begun = self.path.stat().st_size if self.path.is_file() else 0
+
+    def said(self) -> str:
+        """Everything since."""
+        return self._from(self._begun)
+
+    def news(self) -> list[str]:
+        """What the worker has had to say to this machine's operator since the last call."""
+        whole, _, _ = self._from(self._read).rpartition("\n")
+        self._read += len(whole.encode()) + 1 if whole else 0
+        return [line.removeprefix(TOLD) for line in whole.splitlines() if line.startswith(TOLD)]
+
+    def _from(self, at: int) -> str:
+        with self.path.open("rb") as file:
+            file.seek(at)
+            return file.read().decode("utf-8", "replace")
+
+
+def keep_connected(start: Callable[[], subprocess.Popen[bytes]], worker: subprocess.Popen[bytes], log: Log) -> None:
+    """Keep a SuperNode running for as long as the SuperLink lets it in, and pass on what the worker says.
+
+    Args:
+        start: starts the SuperNode.
+        worker: that trains.
+        log: of both.
+
+    Raises:
+        InputError: either has ended for good.
+    """
+    log.begin()
+    node, began, refused_at = start(), time.monotonic(), 0.0
+    while True:
+        for line in log.news():
+            print(line, flush=True)
+        if worker.poll() is not None:
+            raise InputError(f"the worker has ended; see {log.path}")
+        if node.poll() is not None:
+            now = time.monotonic()
+            if now - began > PATIENCE_S:
+                refused_at = 0.0  # it was in for long
+            refused_at = refused_at or now
+            if REFUSED not in log.said() or now - refused_at > PATIENCE_S:
+                last = plain_lines(log.said())
+                why = next((line for line in reversed(last) if "rror" in line or "xit" in line or "ailed" in line), "")
+                raise InputError(f"the SuperNode has ended{f' ({why[:LONGEST]})' if why else ''}; see {log.path}")
+            if refused_at == now:
+                print(
+                    "the SuperLink does not let this machine in yet: its last node may still count as connected there, for a "
+                    f"minute or two, or its key is not registered; trying again for {PATIENCE_S:.0f} s", flush=True,
+                )  # fmt: skip
+            time.sleep(AGAIN_S)
+            log.begin()
+            node, began = start(), time.monotonic()
+        time.sleep(0.5)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -72,8 +148,13 @@ def main() -> None:
     parser.add_argument("--insecure", action="store_true", help="no TLS, no keys: trials only")
     parser.add_argument("--meter", type=Path, help="file that a meter keeps writing this machine's joules to")
     parser.add_argument("--battery", type=Path, help="file that holds its battery's charge in percent, kept up to date")
-    parser.add_argument("--folder", type=Path, default=Path("node"), help="of its log and what it remembers")
+    parser.add_argument("--folder", type=Path, help="of its log and what it remembers; node-NAME by default")
     options = parser.parse_args()
+    if not options.machine:
+        raise InputError("--machine is empty, expected this machine's name in the scenario")
+    host, _, port_text = options.superlink.rpartition(":")
+    if not host or not port_text.isdigit():
+        raise InputError(f"--superlink is {options.superlink!r}, expected host:port, such as server.example:8000")
     if not options.data.exists():
         raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")
     if options.meter is not None:
@@ -90,11 +171,14 @@ def main() -> None:
     for path in (options.root_certificates, options.key):
         if path is not None and not path.is_file():
             raise InputError(f"{path} does not exist, expected a file; docs/deploy.md says how it is made")
-    folder: Path = options.folder.resolve()
+    if options.data.is_dir() and not any(options.data.iterdir()):
+        raise InputError(f"--data {options.data} is empty, expected a folder, a zip or an npz of images")
+    folder: Path = (options.folder or Path(f"node-{slug(options.machine)}")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "node.log"
+    log.touch()
     # A socket's path may have some hundred characters at most, which a lab's folders easily have more of.
-    with tempfile.TemporaryDirectory(prefix="intrafed-") as short, Processes() as processes:
+    with claimed(folder, "node"), tempfile.TemporaryDirectory(prefix="intrafed-") as short, Processes() as processes:
         socket = Path(short) / SOCKET
         environment = flower_environment(folder / "flower")
         command = worker_command(
@@ -103,12 +187,15 @@ def main() -> None:
         )  # fmt: skip
         worker = processes.start(command, log, WORKER_ENVIRONMENT | environment)
         wait_for_socket(socket, worker, log)
-        [port] = free_ports(1)
-        node = processes.start(supernode_command(options.superlink, options.machine, socket, port, safety), log, environment)
-        print(f"machine {options.machine} takes part at {options.superlink}; Ctrl-C ends it; log: {log}", flush=True)
-        while node.poll() is None and worker.poll() is None:
-            time.sleep(0.5)
-        raise InputError(f"the {'SuperNode' if worker.poll() is None else 'worker'} has ended; see {log}")
+
+        def start() -> subprocess.Popen[bytes]:
+            [port] = free_ports(1)
+            return processes.start(
+                supernode_command(options.superlink, options.machine, socket, port, safety), log, environment
+            )
+
+        print(f"machine {options.machine} goes to {options.superlink}; Ctrl-C ends it; log: {log}", flush=True)
+        keep_connected(start, worker, Log(log))
 
 
 if __name__ == "__main__":

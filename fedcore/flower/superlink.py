@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from fedcore.flower.app import CONNECTION, write_app, write_connection
 from fedcore.flower.hosts import Hosts
 from fedcore.flower.node import SOCKET, supernode_command, wait_for_socket, worker_command
 from fedcore.flower.processes import Processes, flower_environment, free_ports, wait_for_port
+from fedcore.flower.words import reason
 from fedcore.parallel import WORKER_ENVIRONMENT
 from scenarios.errors import InputError
 
@@ -82,7 +84,7 @@ class Superlink:
         return self.folder / machine / "node.log"
 
 
-def submit(folder: Path, environment: Mapping[str, str], server_app: str, job: Path) -> None:
+def submit(folder: Path, environment: Mapping[str, str], server_app: str, job: Path) -> str:
     """Start a run at the SuperLink that `app.write_connection` named.
 
     Args:
@@ -90,6 +92,9 @@ def submit(folder: Path, environment: Mapping[str, str], server_app: str, job: P
         environment: with the FLWR_HOME that has the connection.
         server_app: "module:attribute" of the ServerApp.
         job: file that it reads, on the SuperLink's machine.
+
+    Returns:
+        The run's number, by which `flwr stop` ends it; empty where Flower does not say it.
 
     Raises:
         InputError: the SuperLink does not take it.
@@ -102,5 +107,7 @@ def submit(folder: Path, environment: Mapping[str, str], server_app: str, job: P
         command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=STARTS_S
     )
     if done.returncode != 0:
-        last = (done.stderr or done.stdout).strip().splitlines()
-        raise InputError(f"the SuperLink has not taken the run: {last[-1] if last else 'no reason given'}")
+        why = reason(f"{done.stdout}\n{done.stderr}") or "no reason given"
+        raise InputError(f"the SuperLink has not taken the run: {why}")
+    found = re.search(r"run\D{0,20}(\d{6,})", done.stdout + done.stderr)
+    return found.group(1) if found else ""

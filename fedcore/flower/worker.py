@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 
 from fedcore.flower.frames import receive_frame, send_frame
+from fedcore.flower.node import TOLD
 from fedcore.flower.processes import end_with_parent
 from fedcore.remote.data import load_samples
 from fedcore.remote.node import Node
@@ -70,7 +71,7 @@ def main() -> None:
     folder = options.folder or options.socket.parent
     node = Node(
         options.machine, lambda workload: load_samples(options.data, workload), folder, options.meter, options.server,
-        battery=options.battery,
+        battery=options.battery, tell_operator=lambda text: print(f"{TOLD}{text}", flush=True),
     )  # fmt: skip
     serve(node, options.socket)
 

@@ -53,6 +53,8 @@ class Node:
         server: host that listens for its load while it rests, where the server's first message asks for that; None tells
             nothing.
         tell_every_s: between two words about it.
+        battery: file of its charge, as `battery.read_charge`; None on mains.
+        tell_operator: told what whoever runs this node should know.
     """
 
     def __init__(
@@ -64,12 +66,13 @@ class Node:
         server: str | None = None,
         tell_every_s: float = TELL_EVERY_S,
         battery: Path | None = None,
+        tell_operator: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._server, self._tell_every_s = server, tell_every_s
         self._teller: Teller | None = None
         self._free = threading.Lock()
         self.machine, self.folder, self._meter, self._battery = machine, folder, meter, battery
-        self._samples_of = samples
+        self._samples_of, self._tell_operator, self._said = samples, tell_operator, ""
         self._samples: dict[str, Samples] = {}
         self._residual: State = {}
         self._mirrors: dict[str, Mirror] = {}
@@ -85,11 +88,18 @@ class Node:
                 answer = self._hello(packet) if packet.values.get("kind") == HELLO else self._train(packet)
             except InputError as error:
                 answer = Packet({"kind": FAILED, "why": str(error)}, {})
+                self._say(f"cannot take part: {error}")
         answer.values.update(name=self.machine, node_s=round(time.monotonic() - began, 6))
         charge = self._charge()
         if charge is not None:
             answer.values["charge"] = charge
         return answer.to_bytes()
+
+    def _say(self, text: str) -> None:
+        """A line for whoever runs this node, unless it is the last one again."""
+        if text != self._said:
+            self._said = text
+            self._tell_operator(text)
 
     def _charge(self) -> float | None:
         """Of the battery now; a file that does not read for a moment must not cost a round."""
@@ -115,6 +125,7 @@ class Node:
         samples = self._own(text, workload)
         step_s = self._warm_up(text, workload, samples)
         self._tell(packet.values.get("ear"))
+        self._say(f"greeted by the server; {len(samples)} samples here")
         return Packet({"kind": HELLO, "samples": len(samples), "shape": list(samples.x.shape[1:]), "step_s": step_s}, {})
 
     def _tell(self, ear: Any) -> None:

@@ -34,6 +34,17 @@ ON_ROUND = {
 }
 
 
+def every_process() -> dict[int, str]:
+    """Number of every process -> its command line."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found[int(path.parent.name)] = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+    return found
+
+
 class OneHostile(Loopback):
     """server-1 runs hostile.py in place of its worker."""
 
@@ -88,7 +99,7 @@ def nodes() -> Iterator[Callable[[list[str], Path], subprocess.Popen[bytes]]]:
             for node in started:
                 node.send_signal(signal.SIGINT)
             for node in started:
-                assert node.wait(30) in (2, 130)
+                assert node.wait(30) in (2, 130, -signal.SIGKILL)  # the last by a test
 
 
 def test_a_killed_node_that_is_started_again_takes_part_again(trial: Callable[..., Any], tmp_path: Path) -> None:
@@ -179,14 +190,37 @@ def test_registered_keys_are_let_in_over_tls_and_an_unregistered_one_is_not(tria
             command_ = node_command(f"localhost:{port}", machine, two.folder / machine, tmp_path / name, *safe)
             start(command_, tmp_path / f"{name}.log")
         (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(two.content))
-        run = subprocess.run(
-            [sys.executable, "-m", "agents.flower_submit", "--scenario", str(tmp_path / "tiny.yaml"), "--agent", "equal",
-             "--superlink", f"localhost:{port}", *safety, "--out", str(tmp_path / "out")],
-            capture_output=True, text=True, check=False, timeout=300,
-        )  # fmt: skip
-        assert run.returncode == 0, run.stderr + run.stdout
-        assert "round 2:" in run.stdout
-        assert "server-0 done, server-1 done" in run.stdout
-        assert "turned away" not in run.stdout  # the stranger did not even come to say who it is
+
+        def submitted(out: str, *options: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-m", "agents.flower_submit", "--scenario", str(tmp_path / "tiny.yaml"), "--agent", "equal",
+                 "--superlink", f"localhost:{port}", *(options or safety), "--out", str(tmp_path / out)],
+                capture_output=True, text=True, check=False, timeout=400,
+            )  # fmt: skip
+
+        def plays(out: str) -> str:
+            run = submitted(out)
+            assert run.returncode == 0, run.stderr + run.stdout
+            assert "round 2:" in run.stdout
+            assert "server-0 done, server-1 done" in run.stdout
+            return run.stdout
+
+        assert "turned away" not in plays("out")  # the stranger did not even come to say who it is
         assert "Failed to activate SuperNode" in (tmp_path / "stranger" / "node.log").read_text()
-        assert "the SuperNode has ended" in (tmp_path / "stranger.log").read_text()
+        assert "does not let this machine in yet" in (tmp_path / "stranger.log").read_text()
+        assert "greeted by the server; " in (tmp_path / "server-1.log").read_text()
+        without_tls = submitted("none", "--load-port", "0")
+        assert without_tls.returncode == 2
+        assert "has not taken the run: " in without_tls.stderr
+        assert "onnection" in without_tls.stderr
+
+        # Killed, and started again at once, while the SuperLink still counts it as connected; then the SuperLink itself.
+        mine = f"{tmp_path / 'server-1'}"
+        for number, told in every_process().items():
+            if "server-1-key" in told or mine in told:
+                os.kill(number, signal.SIGKILL)
+        start(command_, tmp_path / "server-1-again.log")
+        processes.stop(link, signal.SIGKILL)
+        link = processes.start(["bash", "-ec", f"cd {tmp_path} && exec {command}"], tmp_path / "superlink.log", environment)
+        assert wait_for_port("127.0.0.1", port, 60.0, link), (tmp_path / "superlink.log").read_text()
+        plays("again")
