@@ -130,10 +130,14 @@ def main() -> None:
         from agents.judge import bring, images_for
         from fedcore.files import content_key
         from fedcore.workload import check_workload
+        from fedcore.world import calibration_note
 
     chosen = [bring(scenario, options.data) for scenario in chosen]
     for scenario in chosen:
         check_workload(scenario.workload, scenario.name, images=images_for(scenario, options.data) is not None)
+        note = calibration_note(scenario)
+        if note is not None and options.data is None:
+            console.print(f"[yellow]note:[/yellow] {note}", highlight=False)
     if options.shaped and options.engine != "flower":
         raise InputError("--shaped shapes real machines; expected it with --engine flower")
     if options.engine != "inprocess":

@@ -81,14 +81,15 @@ def main() -> None:
         from agents.worlds import LIBRARY, RANDOM, contents, described, training_worlds, trial_worlds
         from envs.snapshot import snapshot
         from fedcore.files import content_key, need_writable, read_kept, write_text
-        from fedcore.world import compile_world
+        from fedcore.world import calibration_note, compile_world
         from scenarios import InputError
 
         need_writable(options.out)
         several = options.scenario in (RANDOM, LIBRARY)
         scenario = scenarios.load(Options.scenario if several else options.scenario)
         world = compile_world(scenario)
-        worlds = training_worlds(options.scenario, options.seed, workers=options.workers) if several else [world]
+        worlds = training_worlds(options.scenario, options.seed, workers=options.workers)
+        note = calibration_note(scenario)
     start = load_policy(options.start) if options.tier == "training" else None
     if start is not None and (several or options.algo != "ppo"):
         raise InputError("--tier training is PPO on one scenario; expected it without --algo dqn, random and library")
@@ -100,6 +101,8 @@ def main() -> None:
     folder = run_folder(options, options.scenario if several else scenario.name, steps, content)
     path = folder / "policy.safetensors"
     console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), {world.arrays.machines} machines -> {folder}")
+    if note is not None:
+        console.print(f"[yellow]note:[/yellow] {note}", highlight=False)
     if several:
         console.print(f"trained on {len(worlds)} scenarios ({options.scenario}), judged on this one")
 

@@ -18,24 +18,31 @@ from agents.outside import file_of, is_outside
 from agents.tuned import TUNED, found, tunable
 from fedcore.files import content_key
 
-LOADED = frozenset({
-    ".bin", ".ckpt", ".h5", ".joblib", ".json", ".msgpack", ".npy", ".npz", ".onnx", ".pickle", ".pkl", ".pt", ".pth", ".py",
-    ".safetensors", ".yaml", ".yml", ".zip",
+RUNS, WEIGHTS = "runs", frozenset({
+    ".bin", ".ckpt", ".cleanrl_model", ".h5", ".keras", ".model", ".msgpack", ".onnx", ".pickle", ".pkl", ".pt", ".pth", ".tar",
+    ".zip",
 })  # fmt: skip
-"""Endings of the files beside a person's agent that it may load or import."""
+"""The folder where ours writes, as CleanRL does, and endings of the files in it that a person's agent may load."""
+LOGS = frozenset({".log", ".jsonl", ".pyc"})
+OURS = "report.html"
+"""In a folder that an evaluation has written, which changes with every one of them."""
 MOST_FILES = 5000
-"""Of them that are looked at."""
+"""That are looked at."""
 
 
 def beside(file: Path) -> str:
-    """Digest of what a person's agent may load from its folder and those below, by path, size and time: weights, modules that
-    it imports; not from `runs`, where ours writes. Of a folder too large to be looked through it is another every time, so that
-    nothing is kept of it."""
-    found = []
-    for folder, below, files in os.walk(file.resolve().parent):
-        below[:] = sorted(name for name in below if name not in ("runs", "__pycache__") and not name.startswith("."))
-        for place in (Path(folder, name) for name in sorted(files)):
-            if place.suffix in LOADED and place.is_file():
+    """Digest of what a person's agent may load from its folder and those below, by path, size and time: weights, settings,
+    modules, whatever they are called; of `RUNS` what has an ending of `WEIGHTS`, and nothing that is hidden, a log or where an
+    evaluation has written. Of a folder too large to look through it is another every time, so that nothing is kept of it."""
+    found, own = [], file.resolve().parent
+    for folder, below, files in os.walk(own):
+        if OURS in files and Path(folder) != own:
+            below.clear()
+            continue
+        below[:] = sorted(name for name in below if name != "__pycache__" and not name.startswith("."))
+        in_runs = RUNS in Path(folder).relative_to(own).parts
+        for place in (Path(folder, name) for name in sorted(files) if not name.startswith(".")):
+            if place.is_file() and (place.suffix.lower() in WEIGHTS if in_runs else place.suffix not in LOGS):
                 found.append((str(place), place.stat().st_size, place.stat().st_mtime_ns))
         if len(found) > MOST_FILES:
             return secrets.token_hex()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,11 @@ from numpy.typing import NDArray
 from agents.base import Orchestrator
 from agents.frozen import policy_path
 from envs.observation import machines_of
+from fedcore.files import content_key
 from scenarios import InputError, Scenario
+
+_beside: set[str] = set()
+"""Folders of the files that were loaded."""
 
 
 class Outside(Orchestrator):
@@ -34,7 +41,13 @@ class Outside(Orchestrator):
         Raises:
             InputError: the function returned something else than an action.
         """
-        return checked(self._decide(observation), observation, self.name)
+        try:
+            action = self._decide(observation)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"agent {self.name} raises {_what(error)} in decide") from error
+        return checked(action, observation, self.name)
 
 
 class OutsideClass(Outside):
@@ -51,10 +64,24 @@ class OutsideClass(Outside):
 
     def begin(self, scenario: Scenario) -> None:
         """Make the object for a new episode."""
-        player = self._make()
+        try:
+            player = self._make()
+            if hasattr(player, "begin"):
+                player.begin(scenario)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"agent {self.name} raises {_what(error)} as its episode begins") from error
+        if not callable(getattr(player, "decide", None)):
+            raise InputError(f"agent {self.name}: a {type(player).__name__} has no decide(observation), expected one")
         self._decide = player.decide
-        if hasattr(player, "begin"):
-            player.begin(scenario)
+
+
+def _what(error: BaseException) -> str:
+    """What was raised, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {str(error)[:200]}{where}"
 
 
 def checked(action: Any, observation: NDArray[np.floating], name: str) -> NDArray[np.float32]:
@@ -65,8 +92,11 @@ def checked(action: Any, observation: NDArray[np.floating], name: str) -> NDArra
     """
     wanted = machines_of(observation.shape[-1]) + 1
     try:
-        out = np.asarray(action, dtype=np.float32)
-    except (TypeError, ValueError):
+        plain = action.detach().cpu() if hasattr(action, "detach") else action
+        if np.iscomplexobj(plain):
+            raise TypeError("complex")
+        out = np.asarray(plain, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError):
         raise InputError(f"agent {name} returned {str(action)[:60]!r}, expected {wanted} numbers in [-1, 1]") from None
     if out.shape != (wanted,) or not np.isfinite(out).all():
         what = f"shape {out.shape}" if out.shape != (wanted,) else "NaN or infinity"
@@ -84,6 +114,30 @@ def file_of(name: str) -> Path:
     return policy_path(name.rpartition(":")[0] if is_outside(name) else name)
 
 
+def _module(name: str, path: Path) -> ModuleType:
+    """A person's file, run as a module that may import what lies beside it."""
+    beside = str(path.resolve().parent)
+    # Behind everything else: what lies there must not stand for a package of ours or of the library.
+    sys.path[:] = [p for p in sys.path if p not in _beside] + [beside]
+    for other, loaded in list(sys.modules.items()):
+        at = getattr(loaded, "__file__", None)
+        if at is not None and str(Path(at).parent) in _beside - {beside}:
+            del sys.modules[other]  # of another agent's folder, and perhaps of the same name
+    _beside.add(beside)
+    own = f"outside_{path.stem}_{content_key(beside)}"
+    spec = importlib.util.spec_from_file_location(own, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[own] = module  # dataclasses and pickle look it up
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[own]
+        raise InputError(f"agent {name!r}: {path} raises {_what(error)}") from error
+    return module
+
+
 def load_outside(name: str) -> Orchestrator:
     """An orchestrator from FILE.py:NAME, where NAME is a function `observation -> action`, a class with `decide(observation)`
     (and `begin(scenario)`, if it likes) that is made anew for every episode, or an `agents.base.Orchestrator`.
@@ -95,14 +149,7 @@ def load_outside(name: str) -> Orchestrator:
     path = Path(file)
     if not path.is_file():
         raise InputError(f"agent {name!r}: file {file} does not exist, expected FILE.py:NAME")
-    spec = importlib.util.spec_from_file_location(f"outside_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"agent {name!r}: {file} raises {type(error).__name__}: {str(error)[:200]}") from error
+    module = _module(name, path)
     if not hasattr(module, wanted):
         here = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise InputError(f"agent {name!r}: {file} has no {wanted!r}, expected one of {', '.join(here)[:200]}")

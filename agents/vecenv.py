@@ -27,11 +27,14 @@ class BatchedVecEnv(VecEnv):
         num_envs: B.
         seed: of all episodes.
         menu: offer the Discrete menu instead of the Box.
-        reward: a name in `envs.rewards.REWARDS`.
+        reward: a name in `envs.rewards.REWARDS`; None for the scenarios' own kind.
+
+    Raises:
+        ValueError: no world, no episode, or an unknown reward.
     """
 
     def __init__(
-        self, worlds: Sequence[World], num_envs: int, seed: int, menu: bool = False, reward: str = "efficiency"
+        self, worlds: Sequence[World], num_envs: int, seed: int, menu: bool = False, reward: str | None = None
     ) -> None:
         self.core = Core(worlds, num_envs, SimulatedLearner(), reward)
         self.menu = menu

@@ -73,11 +73,18 @@ def training_worlds(name: str, seed: int, draws: int = DRAWS, workers: int = 1) 
         workers: processes; the result does not depend on it.
 
     Raises:
-        InputError: unknown scenario, or one that does not compile.
+        InputError: unknown scenario, one that does not compile, or one that pays by something else than efficiency.
     """
     if name == RANDOM:
         return random_worlds(draws, seed, workers=workers)
-    return [compile_world(load(one)) for one in (names() if name == LIBRARY else [name])]
+    scenarios = [load(one) for one in (names() if name == LIBRARY else [name])]
+    for scenario in scenarios:
+        if scenario.reward.kind != "efficiency":
+            raise InputError(
+                f"scenario {scenario.name}: reward.kind is {scenario.reward.kind!r}, but policies are trained by the score "
+                "that they are judged by; expected efficiency, or gym.make and a learner of your own"
+            )
+    return [compile_world(scenario) for scenario in scenarios]
 
 
 def trial_worlds(name: str, seed: int, worlds: Sequence[World], workers: int = 1) -> Sequence[World]:

@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from envs.appraisal import appraise
@@ -109,13 +110,16 @@ class Core:
         reward: a name in `envs.rewards.REWARDS`, or None for each scenario's own kind.
 
     Raises:
-        ValueError: unknown reward, or worlds of different K_max.
+        ValueError: unknown reward, no episode, no world, or worlds of different K_max.
     """
 
     def __init__(self, worlds: Sequence[World], num_envs: int, learner: Learner, reward: str | None = None) -> None:
-        kinds = {reward} if reward is not None else {w.scenario.reward.kind for w in worlds}
-        for kind in sorted(kinds - set(REWARDS)):
-            asking = [w.scenario.name for w in worlds if reward is None and w.scenario.reward.kind == kind]
+        if num_envs < 1 or not worlds:
+            raise ValueError(f"got {num_envs} episodes of {len(worlds)} scenarios, expected at least one of each")
+        asked = {w.scenario.reward.kind for w in worlds}
+        kinds = asked if reward is None else {reward}
+        for kind in sorted((kinds | asked) - set(REWARDS)):
+            asking = [w.scenario.name for w in worlds if w.scenario.reward.kind == kind]
             field = f"scenario {asking[0]}: reward.kind" if asking else "reward"
             raise InputError(f"{field} {kind!r} is unknown, expected one of {', '.join(REWARDS)}")
         if len(kinds) > 1:
@@ -161,6 +165,7 @@ class Core:
         self.heard = np.zeros((b, k, N_HEARD))
         self.standing, self.surplus = np.zeros(b), np.zeros((b, k))
         self.ledgers: tuple[Ledger, Ledger] | None = None  # before and after the last round
+        self.began = False
         # Two, in turns: what a step gave is still there after the next one, for learners that store transitions.
         self.observed, self._other = (np.zeros((b, k * N_MACHINE + N_FLEET), dtype=np.float32) for _ in range(2))
 
@@ -182,7 +187,7 @@ class Core:
             which: indices of the episodes.
             generators: one per index; the world and the episode's key are drawn from it.
         """
-        several = len(self.worlds)
+        several, self.began = len(self.worlds), True
         for b, rng in zip(which, generators, strict=True):
             self.world_index[b] = rng.integers(several) if several > 1 else 0
             self.key[b] = rng.integers(2**63, dtype=np.int64)
@@ -276,7 +281,10 @@ class Core:
 
         Raises:
             ValueError: actions of a wrong shape, or not finite.
+            ResetNeeded: no episode began yet.
         """
+        if not self.began:
+            raise ResetNeeded("no episode began yet: call reset() first")
         decisions = self.decisions(actions)
         before = self.ledger()
         self.shares, self.steps = decisions.shares, decisions.steps

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from envs.menu import LEVELS
 from envs.observation import View, split
 from envs.patterns import ready
-from envs.single import single
+from envs.single import over_box
 from envs.spaces import share_entries
 from fedcore.costs import GRID
 
@@ -60,13 +60,13 @@ class LevelAction(gym.utils.RecordConstructorArgs, gym.ActionWrapper[NDArray[np.
         env: `IntraFed/Orchestration-v0`, `IntraFed/Orchestration-MO-v0` or `IntraFed/Training-v0`, wrapped or not.
 
     Raises:
-        TypeError: another environment.
+        TypeError: another environment, or a wrapper in between takes other actions.
     """
 
     def __init__(self, env: gym.Env[NDArray[np.float32], NDArray[np.float32]]) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)
-        self.bare = single(env)
+        self.bare = over_box(env)
         self.action_space = spaces.MultiDiscrete([len(SHARES)] * self.bare.core.max_machines + [LEVELS])
 
     def action(self, action: NDArray[np.integer]) -> NDArray[np.float32]:

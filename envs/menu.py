@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from envs.crews import ALL, SURE, TURNS, WEIGHTS, crew, in_turn, thriftiest
 from envs.observation import FLEET_FEATURES, N_FLEET, View, machines_of, split
 from envs.patterns import Floats, balanced, by_speed, fastest_half, ready, thriftiest_half, uniform
-from envs.single import single
+from envs.single import over_box
 from envs.spaces import share_entries
 
 LEVELS = 5
@@ -68,8 +68,14 @@ def menu_actions(moves: NDArray[np.int64], observations: NDArray[np.floating]) -
 
     Returns:
         (B, K_max + 1) float32.
+
+    Raises:
+        ValueError: no moves of the menu, or not one for each observation.
     """
-    which, level = np.divmod(np.asarray(moves), LEVELS)
+    moves = np.asarray(moves)
+    if moves.shape != (len(observations),) or moves.dtype.kind not in "iu" or ((moves < 0) | (moves >= menu_size())).any():
+        raise ValueError(f"moves are {moves!r:.80}, expected {len(observations)} whole numbers from 0 to {menu_size() - 1}")
+    which, level = np.divmod(moves, LEVELS)
     machines = machines_of(observations.shape[-1])
     actions = np.full((len(observations), machines + 1), -1.0, dtype=np.float32)
     patterns, steps = tuple(PATTERNS.values()), interval_at(observations, level)
@@ -92,7 +98,7 @@ class MenuAction(gym.utils.RecordConstructorArgs, gym.ActionWrapper[NDArray[np.f
     def __init__(self, env: gym.Env[NDArray[np.float32], NDArray[np.float32]]) -> None:
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)
-        self.bare = single(env)
+        self.bare = over_box(env)
         self.action_space = spaces.Discrete(menu_size())
 
     def action(self, action: int) -> NDArray[np.float32]:

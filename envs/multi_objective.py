@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from envs.orchestration import OrchestrationEnv
-from envs.single import ScenarioLike, vector_reward_space
+from envs.single import VECTOR_REWARD, ScenarioLike, vector_reward_space
 from envs.vector import OrchestrationVectorEnv
 
 
@@ -51,7 +51,7 @@ class MultiObjectiveEnv(OrchestrationEnv):
 
     ## Episode End
 
-    As `IntraFed/Orchestration-v0`; the last `info` has its `efficiency` too.
+    As `IntraFed/Orchestration-v0`; the last `info` has its `efficiency` too (a batch's has `log_efficiency`).
 
     ## Arguments
 
@@ -74,6 +74,11 @@ class MultiObjectiveEnv(OrchestrationEnv):
     ) -> None:
         # Scenarios may ask for different scalar rewards: here none of them is paid.
         super().__init__(scenario, "efficiency", max_machines, render_mode)
+
+    @property
+    def reward_dim(self) -> int:
+        """How many objectives there are, as some of mo-gymnasium's wrappers ask."""
+        return len(VECTOR_REWARD)
 
     def step(  # type: ignore[override]
         self, action: NDArray[np.floating]

@@ -33,7 +33,7 @@ MACHINE_FEATURES = (
     "charge",  # battery above its reserve as last reported with the heartbeat, 1 = full or mains
     "data",  # images over the fleet's mean, halved
     "max_share",  # largest share that fits its memory
-    "last_share",  # what it trained last round
+    "last_share",  # what it was given to train last round; 0 where it was away or its block did not fit
     "last_outcome",  # 1 its block came back, -1 it was lost, 0 it was not asked
     "last_idle",  # fraction of the last round that it waited
     "step_saving",  # step FLOPs at the smallest over those at the full share: what a small share saves here
@@ -223,9 +223,9 @@ def write_machines(
         battery, reserve = p[w, k, c.BATTERY_J], p[w, k, c.BATTERY_RESERVE]
         if battery > 0.0:
             out[b, at + _CHARGE] = _clip((heard[b, k, CHARGE] - reserve) / max(1.0 - reserve, 1e-9))
-        out[b, at + _LAST_SHARE] = shares[b, k]
         out[b, at + _LAST_IDLE] = _clip(telemetry[b, k, c.IDLE_S] / round_s)
         status = telemetry[b, k, c.STATUS]
+        out[b, at + _LAST_SHARE] = 0.0 if status == c.AWAY or status == c.INFEASIBLE else shares[b, k]
         if status == c.DONE:
             out[b, at + _OUTCOME] = 1.0
         elif status == c.LEFT or status == c.LATE or status == c.INFEASIBLE or status == c.FLAT:

@@ -23,7 +23,8 @@ class Restorable:
         """Restore what `get_state` gave, here or in an environment made alike; the state can be restored again.
 
         Raises:
-            ValueError: it is of another number of episodes or another max_machines.
+            ValueError: it is of another number of episodes or another max_machines, of other scenarios, another reward or the
+                other tier.
         """
         there, here = state["core"], self.core
         if (there["num_envs"], there["max_machines"]) != (here.num_envs, here.max_machines):
@@ -31,6 +32,11 @@ class Restorable:
                 f"the state is of {there['num_envs']} episodes with max_machines={there['max_machines']}, "
                 f"expected {here.num_envs} with max_machines={here.max_machines}"
             )
+        same = len(there["worlds"]) == len(here.worlds) and all(
+            a is b or a.scenario == b.scenario for a, b in zip(there["worlds"], here.worlds, strict=True)
+        )
+        if not same or there["reward"] is not here.reward or type(there["learner"]) is not type(here.learner):
+            raise ValueError("the state is of other scenarios, another reward or the other tier, expected one made alike")
         for name, value in self._copy(state).items():
             if name == "core":
                 self.core.__dict__.update(value)

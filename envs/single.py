@@ -30,6 +30,8 @@ def compile_scenarios(
     Raises:
         InputError: a scenario does not load or compile, or there is none.
     """
+    if isinstance(max_machines, bool) or not isinstance(max_machines, int | np.integer) or max_machines < 1:
+        raise InputError(f"max_machines is {max_machines!r}, expected a whole number of at least 1")
     if not isinstance(scenario, str | Path | Scenario | Sequence) or not (isinstance(scenario, str) or scenario):
         raise InputError(f"scenario is {scenario!r:.60}, expected a name, a path, a Scenario or a sequence of these")
     many = [scenario] if isinstance(scenario, str | Path | Scenario) else list(scenario)
@@ -116,6 +118,18 @@ class SingleEnv(Restorable, gym.Env[NDArray[np.float32], NDArray[np.float32]]):
     def blocks(self) -> list[list[NDArray[np.int64]]]:
         """Per machine and layer, indices of the neurons it trained last round; empty lists where it rested."""
         raise NotImplementedError
+
+
+def over_box(env: gym.Env[Any, Any]) -> SingleEnv:
+    """As `single`, of an environment that still takes actions of the Box as they are.
+
+    Raises:
+        TypeError: none of ours is in it, or a wrapper in between takes other actions.
+    """
+    bare = single(env)
+    if env.action_space != bare.action_space:
+        raise TypeError(f"the wrapped environment takes {env.action_space}, expected {bare.action_space}, that of ours itself")
+    return bare
 
 
 def single(env: gym.Env[Any, Any]) -> SingleEnv:

@@ -65,20 +65,29 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start every episode; a seed s gives episode i the seed s + i, as gymnasium's vector environments do.
+        """Start every episode; a seed s gives episode i the seed s + i, as gymnasium's vector environments do. With
+        `options={"reset_mask": mask}`, (B,) bool, only those of the mask.
 
         Raises:
-            ValueError: another number of seeds than of episodes.
+            ValueError: another number of seeds than of episodes, or a mask that is none.
+            ResetNeeded: a mask leaves episodes as they are that never began.
         """
+        mask = np.ones(self.num_envs, dtype=np.bool_) if options is None else options.get("reset_mask", True)
+        mask = np.ones(self.num_envs, dtype=np.bool_) if mask is True else mask
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(f"reset_mask is {mask!r:.60}, expected {self.num_envs} values of numpy's bool, not all False")
+        if not self._began and not mask.all():
+            raise gym.error.ResetNeeded("no episode began yet: call reset() of all first")
         seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(
             seed, Sequence) else list(seed)  # fmt: skip
         if len(seeds) != self.num_envs:
             raise ValueError(f"seed has {len(seeds)} entries, expected one for each of the {self.num_envs} environments")
         for i, value in enumerate(seeds):
-            if value is not None:
+            if value is not None and mask[i]:
                 self.generators[i] = gym.utils.seeding.np_random(value)[0]
-        self.core.reset(np.arange(self.num_envs), self.generators)
-        self._ended[:] = False
+        which = np.flatnonzero(mask)
+        self.core.reset(which, [self.generators[i] for i in which])
+        self._ended[which] = False
         self._began = True
         return self._observe(), self._info()
 

@@ -15,12 +15,13 @@ from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
 from fedcore.fleet.conditions import begin_rows
 from fedcore.fleet.round import play_rounds
-from fedcore.workload import model_for, workload_costs
+from fedcore.workload import model_for, reads_text, workload_costs
 from scenarios.errors import InputError
 from scenarios.schema import Scenario
 
 REFERENCE_EPISODES = 128
 REFERENCE_ROUNDS = 3000
+OF_IMAGES = "soil-mixed-convnet-simclr"
 LEAST_ROOM = 16
 """K_max where nothing asks for more."""
 
@@ -104,14 +105,29 @@ def _compile(text: str, max_machines: int, channels: int) -> World:
     scenario = Scenario.model_validate_json(text)
     arrays = compile_fleet(scenario.fleet, scenario.decision.deadline_s, max_machines)
     model_for(scenario.workload, channels, scenario.name)  # a workload that does not build is refused by name
-    draft = World(
-        scenario,
-        arrays,
-        workload_costs(scenario.workload, channels),
-        load_calibration(scenario.workload.calibration),
-        ReferenceCost(1.0, 1.0, 1.0, 1.0),
-    )
+    try:
+        calibration = load_calibration(scenario.workload.calibration)
+    except InputError as error:
+        raise InputError(f"scenario {scenario.name}: {error}") from None
+    if reads_text(scenario.workload) and scenario.workload.calibration == OF_IMAGES:
+        raise InputError(
+            f"scenario {scenario.name}: workload.calibration is {OF_IMAGES!r}, which is of training on images, but its encoder "
+            "reads text; expected grammar-gpt-next-token, or one made by python -m fedcore.calibrate"
+        )
+    costs = workload_costs(scenario.workload, channels)
+    draft = World(scenario, arrays, costs, calibration, ReferenceCost(1.0, 1.0, 1.0, 1.0))
     return replace(draft, reference=_reference_cost(draft))
+
+
+def calibration_note(scenario: Scenario) -> str | None:
+    """What a person should know who simulates training that no calibration was made of; None where one was."""
+    w = scenario.workload
+    if w.calibration.endswith((".json", f"-{w.encoder}-{w.objective}")):
+        return None
+    return (
+        f"scenario {scenario.name}: simulation learns as calibration {w.calibration} says, which was not made of {w.encoder} "
+        f"with {w.objective}: how many rounds the target takes is a guess (python -m fedcore.calibrate makes one)"
+    )
 
 
 class UnreachableError(InputError):

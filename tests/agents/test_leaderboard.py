@@ -116,5 +116,23 @@ def test_what_lies_beside_a_persons_agent_is_part_of_what_names_its_cells(tmp_pa
     now = agent_key(f"{policy}:decide")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "results.json").write_text("{}")
-    (tmp_path / "log.txt").write_text("a line")
+    (tmp_path / "notes.log").write_text("a line")
+    (tmp_path / "out" / "deeper").mkdir(parents=True)
+    for name in ("report.html", "results.json", "deeper/encoder.safetensors"):
+        (tmp_path / "out" / name).write_text("an evaluation's")
     assert agent_key(f"{policy}:decide") == now
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["agent.cleanrl_model", "model.keras", "w.PT", "checkpoint", "settings.toml", "a/b/c.txt", "runs/x/agent.cleanrl_model"],
+)
+def test_whatever_an_agent_may_load_is_noticed(name: str, tmp_path: Path) -> None:
+    policy = tmp_path / "mine.py"
+    policy.write_text("def decide(o): return 0")
+    place = tmp_path / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("1")
+    before = agent_key(f"{policy}:decide")
+    place.write_text("12")
+    assert agent_key(f"{policy}:decide") != before

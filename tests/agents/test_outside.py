@@ -79,3 +79,64 @@ def test_what_does_not_load_is_told(file: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             orchestrator(name, scenario)
+
+
+BESIDE = """
+from __future__ import annotations
+import pickle
+from dataclasses import dataclass
+import numpy as np
+from its_own_helper import LEVEL
+
+@dataclass
+class Args:
+    level: float = LEVEL
+
+def decide(observation):
+    args = pickle.loads(pickle.dumps(Args()))
+    return np.full((len(observation) - 24) // 20 + 1, args.level, dtype=np.float32)
+"""
+
+
+def test_a_file_imports_what_lies_beside_it_and_two_helpers_of_one_name_are_two(tmp_path: Path) -> None:
+    scenario = load("two-servers")
+    observation = np.zeros(16 * 20 + 24, dtype=np.float32)
+    for folder, level in (("one", 0.25), ("two", 0.5), ("one", 0.25)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "its_own_helper.py").write_text(f"LEVEL = {level}")
+        (tmp_path / folder / "policy.py").write_text(BESIDE)
+        agent = orchestrator(f"{tmp_path}/{folder}/policy.py:decide", scenario)
+        assert agent.decide(observation)[0] == np.float32(level)
+
+
+FAULTY = """
+import torch
+def raises(observation):
+    return {}["no such key"]
+class Bare:
+    pass
+class Wants:
+    def __init__(self, weights): pass
+def grad(observation):
+    return torch.zeros(17, requires_grad=True) + 0.5
+def imaginary(observation):
+    return [1j] * 17
+"""
+
+
+def test_an_agent_that_fails_is_named_with_the_line(tmp_path: Path) -> None:
+    scenario = load("two-servers")
+    file = tmp_path / "faulty.py"
+    file.write_text(FAULTY)
+    for name, words in (
+        ("raises", r"agent raises raises KeyError: 'no such key' \(faulty.py, line 4\) in decide"),
+        ("Bare", r"agent Bare: a Bare has no decide\(observation\), expected one"),
+        ("Wants", r"agent Wants raises TypeError: .* as its episode begins"),
+        ("imaginary", "expected 17 numbers"),
+    ):
+        with pytest.raises(InputError, match=words):
+            play_together(orchestrator(f"{file}:{name}", scenario), scenario, [1])
+    assert play_together(orchestrator(f"{file}:grad", scenario), scenario, [1])[0].rounds > 0
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(InputError, match=r"leaves\.py raises SystemExit: 3"):
+        orchestrator(f"{tmp_path}/leaves.py:decide", scenario)

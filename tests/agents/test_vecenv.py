@@ -1,10 +1,13 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 
 import scenarios
 from agents.vecenv import BatchedVecEnv
 from envs.orchestration import OrchestrationEnv
+from envs.rewards import REWARDS
 from fedcore.world import compile_world
+from scenarios import InputError
 
 
 def test_equals_the_single_environment_step_for_step():
@@ -49,3 +52,24 @@ def test_a_seed_given_later_is_the_same_as_one_given_at_the_start():
     assert not np.array_equal(first.reset(), other)
     first.seed(), later.seed()
     assert not np.array_equal(first.reset(), later.reset())
+
+
+def test_a_reset_comes_first_and_there_is_something_to_play():
+    world = compile_world(scenarios.load("phones"))
+    with pytest.raises(gym.error.ResetNeeded):
+        BatchedVecEnv([world], 8, seed=0).step(np.zeros((8, 17), dtype=np.float32))
+    for worlds, episodes in (([], 2), ([world], 0)):
+        with pytest.raises(ValueError, match="expected at least one of each"):
+            BatchedVecEnv(worlds, episodes, seed=0)
+
+
+def test_it_pays_as_the_scenario_says():
+    def paid(kind: str):
+        phones = scenarios.load("phones")
+        return compile_world(phones.model_copy(update={"reward": phones.reward.model_copy(update={"kind": kind})}))
+
+    own = BatchedVecEnv([paid("ratio")], 2, seed=0)
+    assert own.core.reward is REWARDS["ratio"]
+    for reward in (None, "efficiency"):
+        with pytest.raises(InputError, match=r"scenario phones: reward\.kind 'ratioo' is unknown"):
+            BatchedVecEnv([paid("ratioo")], 2, seed=0, reward=reward)

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+import yaml
 
 from agents import worlds as agents_worlds
 from agents.worlds import described, random_world, random_worlds, training_worlds, trial_worlds
 from fedcore.world import UnreachableError
-from scenarios import InputError, random_scenario
+from scenarios import InputError, load, random_scenario
 from scenarios.generate import RANGES
 
 
@@ -61,3 +62,12 @@ def test_a_range_in_which_nothing_can_be_finished_is_told(monkeypatch):
     monkeypatch.setattr("agents.worlds.compile_world", never)
     with pytest.raises(InputError, match=r"split ood: of 100 random scenarios \(seeds \[3, 5\]\) none has"):
         random_world((3, 5), "ood")
+
+
+def test_who_pays_by_something_else_than_the_score_trains_nobody(tmp_path):
+    content = load("two-servers").model_dump(mode="json")
+    content["reward"]["kind"] = "ratio"
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=r"reward\.kind is 'ratio', but policies are trained by the score that they are judged by"):
+        training_worlds(str(file), 0)

@@ -132,3 +132,15 @@ def test_maskable_ppo_learns_on_it(calibrated: Any) -> None:
         observation, _, ended, _, _ = env.step(int(move))
         if ended:
             break
+
+
+def test_it_wraps_the_box_and_nothing_else(calibrated: Any) -> None:
+    env = gym.make("IntraFed/Orchestration-v0", scenario=calibrated())
+    for between in (MenuAction(env), gym.wrappers.RescaleAction(env, np.float32(0), np.float32(1))):
+        with pytest.raises(TypeError, match=r"the wrapped environment takes .* that of ours itself"):
+            MenuAction(between)
+    MenuAction(gym.wrappers.RecordEpisodeStatistics(env))
+    observations = np.zeros((2, 16 * 20 + 24), dtype=np.float32)
+    for moves in (np.array([-1, 0]), np.array([0, menu_size()]), np.array([0.5, 1.0]), np.array([1])):
+        with pytest.raises(ValueError, match=f"expected 2 whole numbers from 0 to {menu_size() - 1}"):
+            menu_actions(moves, observations)

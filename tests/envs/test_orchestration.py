@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 import envs  # noqa: F401 - registers
+from envs.observation import split
 from envs.orchestration import OrchestrationEnv
 from fedcore.fleet import columns as c
 from scenarios import InputError, Scenario, load, parse
@@ -318,3 +319,18 @@ def test_an_unknown_reward_is_told_by_who_asks_for_it() -> None:
         OrchestrationEnv(parse(content, "x"))
     with pytest.raises(InputError, match=r"^reward 'glory' is unknown"):
         OrchestrationEnv("farm-lte", reward="glory")
+
+
+def test_who_was_away_trained_nothing_whatever_was_asked_of_it() -> None:
+    env = OrchestrationEnv("phones")
+    observation, info = env.reset(seed=0)
+    away = [k for k, there in enumerate(split(observation).machine["available"][: len(info["status"])]) if not there]
+    assert away
+    asked, spared = copy.deepcopy(env), copy.deepcopy(env)
+    action = np.full(17, 0.5, dtype=np.float32)
+    one, _, _, _, info = asked.step(action)
+    action[away] = -1.0
+    other, *_ = spared.step(action)
+    assert [info["status"][k] for k in away] == ["away"] * len(away)
+    assert split(one).machine["last_share"][away].tolist() == [0.0] * len(away)
+    assert (one == other).all()

@@ -150,3 +150,16 @@ def test_real_training_goes_on_alike(how: str, tiny: Scenario) -> None:
     states = [e.learner.training.state for e in (env, twin)]  # type: ignore[union-attr]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     assert plain(env.reset()) == plain(twin.reset())
+
+
+def test_a_state_of_another_kind_of_environment_is_refused(several: list[Scenario]) -> None:
+    own = OrchestrationEnv(several[0])
+    own.reset(seed=0)
+    others = (OrchestrationEnv(several[1]), OrchestrationEnv(several), OrchestrationEnv(several[0], reward="ratio"))
+    for other in others:
+        other.reset(seed=0)
+        with pytest.raises(ValueError, match="of other scenarios, another reward or the other tier"):
+            other.set_state(own.get_state())
+    alike = OrchestrationEnv(several[0].model_copy(deep=True))
+    alike.set_state(own.get_state())
+    assert (alike.observation() == own.observation()).all()

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 import envs  # noqa: F401 - registers
 from envs.orchestration import OrchestrationEnv
 from envs.vector import OrchestrationVectorEnv
-from scenarios import Scenario
+from scenarios import InputError, Scenario
 
 EVERY = ("round", "progress", "time_s", "energy_j", "bytes")
 B = 10
@@ -139,3 +139,27 @@ def test_an_action_that_is_ignored_need_not_be_one(calibrated: Any) -> None:
     assert np.isnan(actions[1]).all()
     with pytest.raises(ValueError, match="NaN"):
         env.step(actions)
+
+
+def test_a_mask_restarts_those_that_it_names(calibrated: Any) -> None:
+    env = gym.make_vec("IntraFed/Orchestration-v0", num_envs=3, scenario=calibrated())
+    with pytest.raises(gym.error.ResetNeeded):
+        env.reset(options={"reset_mask": np.array([True, False, False])})
+    env.reset(seed=4)
+    for _ in range(2):
+        before, *_ = env.step(env.action_space.sample())
+    after, info = env.reset(options={"reset_mask": np.array([True, False, False])})
+    assert info["round"].tolist() == [0, 2, 2]
+    assert (after == before).all(axis=1).tolist() == [False, True, True]
+    env.reset(seed=[7, 8, 9], options={"reset_mask": np.array([False, True, False])})
+    assert env.unwrapped.core.round.tolist() == [0, 0, 2]
+    for mask in (np.zeros(3, dtype=bool), np.ones(2, dtype=bool), [True, False, True], np.ones(3)):
+        with pytest.raises(ValueError, match=r"reset_mask is .*, expected 3 values of numpy's bool, not all False"):
+            env.reset(options={"reset_mask": mask})
+
+
+@pytest.mark.parametrize("machines", [0, -1, "16", True, 2.5])
+def test_a_number_of_machines_that_is_none_is_refused(machines: Any, calibrated: Any) -> None:
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(InputError, match=r"max_machines is .*, expected a whole number of at least 1"):
+            make("IntraFed/Orchestration-v0", scenario=calibrated(), max_machines=machines)

@@ -10,7 +10,7 @@ import pytest
 
 from fedcore.costs import GRID
 from fedcore.fleet import columns as c
-from fedcore.world import compile_world, share_indices
+from fedcore.world import calibration_note, compile_world, share_indices
 from scenarios import InputError, Scenario, load, names
 
 DYNAMICS = {
@@ -157,3 +157,21 @@ def test_fleets_larger_than_k_max_are_told(content: dict[str, Any]) -> None:
 
 def test_shares_on_the_grid() -> None:
     assert share_indices(np.array([-1.0, 0.0, 0.5, 1.0, 2.0, 0.5 + 0.49 / GRID])).tolist() == [0, 0, 128, 256, 256, 128]
+
+
+def workload(name: str, **changes: Any) -> Scenario:
+    scenario = load(name)
+    return scenario.model_copy(update={"workload": scenario.workload.model_copy(update=changes)})
+
+
+def test_a_calibration_of_other_training_is_told_and_of_images_is_none_for_text() -> None:
+    assert [calibration_note(load(name)) for name in names()] == [None] * len(names())
+    assert calibration_note(workload("farm-lte", calibration="/somewhere/own.json", encoder="vit")) is None
+    note = calibration_note(workload("farm-lte", objective="byol"))
+    assert note is not None
+    assert "scenario farm-lte: " in note
+    assert "not made of convnet with byol" in note
+    with pytest.raises(InputError, match=r"scenario phones: workload\.calibration is .* of training on images, but its encoder"):
+        compile_world(workload("phones", calibration="soil-mixed-convnet-simclr"))
+    with pytest.raises(InputError, match=r"scenario phones: workload\.calibration 'nowhere' is unknown"):
+        compile_world(workload("phones", calibration="nowhere"))
