@@ -69,5 +69,5 @@ def test_who_pays_by_something_else_than_the_score_trains_nobody(tmp_path):
     content["reward"]["kind"] = "ratio"
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(content))
-    with pytest.raises(InputError, match=r"reward\.kind is 'ratio', but policies are trained by the score that they are judged by"):
+    with pytest.raises(InputError, match=r"reward\.kind is 'ratio', but policies are trained by the score"):
         training_worlds(str(file), 0)

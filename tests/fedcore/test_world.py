@@ -171,7 +171,7 @@ def test_a_calibration_of_other_training_is_told_and_of_images_is_none_for_text(
     assert note is not None
     assert "scenario farm-lte: " in note
     assert "not made of convnet with byol" in note
-    with pytest.raises(InputError, match=r"scenario phones: workload\.calibration is .* of training on images, but its encoder"):
+    with pytest.raises(InputError, match=r"scenario phones: workload\.calibration is .* of training on images"):
         compile_world(workload("phones", calibration="soil-mixed-convnet-simclr"))
     with pytest.raises(InputError, match=r"scenario phones: workload\.calibration 'nowhere' is unknown"):
         compile_world(workload("phones", calibration="nowhere"))
