@@ -77,6 +77,7 @@ def resume(model: BaseAlgorithm, kept: dict[str, Any]) -> None:
         for name, value in arrays.items():
             setattr(owner, name, value.numpy().copy())
     env._returns, env._lengths = kept["episodes"]["returns"].numpy().copy(), kept["episodes"]["lengths"].numpy().copy()
+    env.core.began = True
     env._observation = env.core.observe()
     model._last_obs, model._last_episode_starts = env._observation, kept["starts"].numpy().copy()
     if isinstance(model, DQN):

@@ -9,4 +9,5 @@ import pytest
 @pytest.mark.parametrize("toy", [False, True])
 def test_the_same_learner_takes_ours_and_the_toy(toy: bool) -> None:
     script = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "simulation.py"))
-    assert script["ppo"](1, toy, threads=1) > 0.0
+    for learner in script["LEARNERS"]:
+        assert script["ppo"](learner, 1, 1, toy) > 0.0
