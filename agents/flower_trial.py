@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,8 @@ def _lives(path: Path) -> bool:
     """Whether the process that wrote its number to a file is there; so it counts until it has."""
     try:
         number = int(path.read_text(encoding="utf-8"))
-        os.kill(number, 0)
+        with suppress(PermissionError):  # another user's, which is there
+            os.kill(number, 0)
         command = Path(f"/proc/{number}/cmdline")
         # After a restart of the machine the number may be another's.
         return not command.is_file() or b"flwr" in command.read_bytes()

@@ -21,7 +21,9 @@ from fedcore.files import content_key
 from scenarios import InputError, Scenario
 
 _beside: set[str] = set()
-"""Folders of the files that were loaded."""
+"""Folders of the files that were loaded, as far as they were not importable from before."""
+_introduced: dict[str, str] = {}
+"""Modules that a person's file has imported from its own folder -> that folder."""
 
 
 class Outside(Orchestrator):
@@ -116,15 +118,22 @@ def file_of(name: str) -> Path:
 
 def _module(name: str, path: Path) -> ModuleType:
     """A person's file, run as a module that may import what lies beside it."""
-    beside = str(path.resolve().parent)
+    folder = str(path.resolve().parent)
+    for other, owner in list(_introduced.items()):
+        first = Path(folder, other.partition(".")[0])
+        if owner != folder and (first.is_dir() or first.with_suffix(".py").is_file()):
+            sys.modules.pop(other, None)  # another agent's of the same name
+            del _introduced[other]
     # Behind everything else: what lies there must not stand for a package of ours or of the library.
-    sys.path[:] = [p for p in sys.path if p not in _beside] + [beside]
-    for other, loaded in list(sys.modules.items()):
-        at = getattr(loaded, "__file__", None)
-        if at is not None and str(Path(at).parent) in _beside - {beside}:
-            del sys.modules[other]  # of another agent's folder, and perhaps of the same name
-    _beside.add(beside)
-    own = f"outside_{path.stem}_{content_key(beside)}"
+    if folder in _beside:
+        sys.path.remove(folder)
+    if folder not in sys.path:
+        first_of_ours = min((sys.path.index(p) for p in _beside if p in sys.path), default=len(sys.path))
+        sys.path.insert(first_of_ours, folder)
+        _beside.add(folder)
+    importlib.invalidate_caches()
+    known = set(sys.modules)
+    own = f"outside_{path.stem}_{content_key(folder)}"
     spec = importlib.util.spec_from_file_location(own, path)
     assert spec is not None
     assert spec.loader is not None
@@ -135,6 +144,10 @@ def _module(name: str, path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[own]
         raise InputError(f"agent {name!r}: {path} raises {_what(error)}") from error
+    for other in set(sys.modules) - known - {own}:
+        at = getattr(sys.modules[other], "__file__", None)
+        if at is not None and Path(folder) in Path(at).parents:
+            _introduced[other] = folder
     return module
 
 

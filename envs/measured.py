@@ -23,6 +23,8 @@ from fedcore.world import World, with_samples
 
 Floats = NDArray[np.float64]
 
+ASK_AGAIN_S = 900.0
+"""After which a machine whose battery was low when it was last heard of is asked all the same."""
 PRESENT_S = 0.2
 """Between two looks for machines while none is there."""
 SIMULATED = (c.ON_S, c.OFF_S, c.JOIN_S, c.N_WINDOWS, c.LINK_SIGMA, c.LINK_SPREAD)
@@ -94,9 +96,14 @@ class MeasuredCore(Core):
         here, told, p = self.engine.available(), self.engine.charges(), self.parameters[0]
         charge = np.array([told.get(k, 1.0) for k in range(len(here))])
         low = (p[: len(here), c.BATTERY_J] > 0.0) & (charge <= p[: len(here), c.BATTERY_RESERVE])
+        heard_at = self.engine.roll.charge_at
+        # Who is not asked answers nothing, and its words may not come through: then it is asked once, to hear it.
+        low &= [time.monotonic() - heard_at.get(k, 0.0) < ASK_AGAIN_S for k in range(len(here))]
         for k in sorted({int(k) for k in np.flatnonzero(low)} ^ self.low):
             name, reserve = self.engine.names[k], f"its reserve of {p[k, c.BATTERY_RESERVE]:.0%}"
             beside = f"not asked at or below {reserve}" if low[k] else f"asked again above {reserve}"
+            if not low[k] and charge[k] <= p[k, c.BATTERY_RESERVE]:
+                beside = f"when last heard of {ASK_AGAIN_S / 60:.0f} minutes ago: asked once, at or below {reserve}"
             self.engine.on_event(f"machine {name}: battery at {charge[k]:.0%}, {beside}")
             self.low ^= {k}
         return [bool(there and not empty) for there, empty in zip(here, low, strict=True)], charge

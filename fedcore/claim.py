@@ -22,15 +22,17 @@ def claimed(folder: Path, what: str) -> Iterator[None]:
     Raises:
         InputError: another process does.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:  # Windows, where nothing of ours asks for it but trials
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
     with (folder / NAME).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(f"{folder} is in use by another {what}; expected a folder of its own, or to wait for it") from None
+        except OSError:
+            pass  # a file system without locks: as it was before there were any
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,12 @@ class _NoAliasLoader(yaml.SafeLoader):
             if count > 1:
                 raise yaml.YAMLError(f"{key!r} stands there twice ({node.start_mark})")
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 takes 1e3 for a word: its floats need a point and a sign.
+_NoAliasLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def names() -> list[str]:

@@ -6,7 +6,7 @@ Every quantity carries its unit in its name. Unknown fields are refused, so that
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import networkx as nx
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -22,6 +22,14 @@ Name = Annotated[str, Field(min_length=1, max_length=40)]
 HOURS = 24
 
 
+def _only_numbers(annotation: Any) -> bool:
+    """Whether a field takes numbers, or several of them, and neither words nor yes and no."""
+    parts = [part for part in get_args(annotation) if part not in (type(None), Ellipsis)]
+    if get_origin(annotation) is Annotated:
+        return _only_numbers(parts[0])
+    return annotation in (int, float) if not parts else all(_only_numbers(part) for part in parts)
+
+
 class Section(BaseModel):
     """Base of all sections: immutable, no unknown fields, numbers that are numbers."""
 
@@ -33,7 +41,7 @@ class Section(BaseModel):
         assert info.field_name is not None
         wanted = cls.model_fields[info.field_name].annotation
         # pydantic would take true for 1, and '2' for 2.
-        if isinstance(value, bool | str) and wanted in (int, float, int | None, float | None):
+        if isinstance(value, bool | str) and _only_numbers(wanted):
             raise ValueError("input should be a number")
         return value
 

@@ -89,7 +89,7 @@ def _link_trace(path: str, changed_ns: int) -> LinkTrace:
         i = int(fast[0])
         raise InputError(f"{path}: line {lines[i]}: {_text(rows[i])} has a rate above {MAX_MBPS:g} Mbit/s, expected one "
                          "that some link has")  # fmt: skip
-    since = seconds - seconds[0]
+    since = np.round(seconds - seconds[0], 6)  # 4.1 - 0.1 is a little less than 4
     length = math.floor(since[-1]) + 1
     if length > MAX_SECONDS:
         raise InputError(f"{path}: spans {length} seconds, expected at most {MAX_SECONDS}")

@@ -83,18 +83,20 @@ class Log:
 
     def said(self) -> str:
         """Everything since."""
-        return self._from(self._begun)
+        return self._from(self._begun).decode("utf-8", "replace")
 
     def news(self) -> list[str]:
         """What the worker has had to say to this machine's operator since the last call."""
-        whole, _, _ = self._from(self._read).rpartition("\n")
-        self._read += len(whole.encode()) + 1 if whole else 0
-        return [line.removeprefix(TOLD) for line in whole.splitlines() if line.startswith(TOLD)]
+        content = self._from(self._read)
+        whole = content[: content.rfind(b"\n") + 1]
+        self._read += len(whole)
+        lines = whole.decode("utf-8", "replace").splitlines()
+        return [line.removeprefix(TOLD) for line in lines if line.startswith(TOLD)]
 
-    def _from(self, at: int) -> str:
+    def _from(self, at: int) -> bytes:
         with self.path.open("rb") as file:
             file.seek(at)
-            return file.read().decode("utf-8", "replace")
+            return file.read()
 
 
 def keep_connected(start: Callable[[], subprocess.Popen[bytes]], worker: subprocess.Popen[bytes], log: Log) -> None:

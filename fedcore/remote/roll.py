@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,7 @@ class Roll:
         ear: that nodes are told to tell their load to; None tells them of none.
         heard_as: machine -> its number at the ear.
         charge: machine -> of its battery, 0 to 1, as it last said; none of those that have not.
+        charge_at: machine -> when it said so, by the monotonic clock.
     """
 
     names: Sequence[str]
@@ -54,6 +56,7 @@ class Roll:
     ear: Ear | None = None
     heard_as: dict[int, int] = field(default_factory=dict)
     charge: dict[int, float] = field(default_factory=dict)
+    charge_at: dict[int, float] = field(default_factory=dict)
     _asked: dict[str, int] = field(default_factory=dict)
     _greeted: dict[int, int] = field(default_factory=dict)
     _step_s: dict[int, float] = field(default_factory=dict)
@@ -85,7 +88,7 @@ class Roll:
     def note_charge(self, machine: int, charge: float | None) -> None:
         """Take over what a machine says of its battery; None says nothing of it."""
         if charge is not None:
-            self.charge[machine] = charge
+            self.charge[machine], self.charge_at[machine] = charge, time.monotonic()
 
     def timed(self) -> dict[int, float]:
         """Seconds of a local step of the whole model, of machines whose nodes have come since the last call, as these have

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scenarios.errors import InputError
 
-_MAGIC = b"IFW1"
+_MAGIC = b"IFW2"
 _HEAD = struct.Struct("<4sII")  # magic, CRC-32 of everything behind it, bytes of JSON
 
 

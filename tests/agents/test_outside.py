@@ -1,5 +1,6 @@
 """Policies from outside: functions, classes, and sentences about what does not fit."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,23 @@ def test_a_file_imports_what_lies_beside_it_and_two_helpers_of_one_name_are_two(
         (tmp_path / folder / "policy.py").write_text(BESIDE)
         agent = orchestrator(f"{tmp_path}/{folder}/policy.py:decide", scenario)
         assert agent.decide(observation)[0] == np.float32(level)
+
+
+def test_what_an_agent_imports_later_is_found_beside_it_still(tmp_path: Path) -> None:
+    scenario, agents = load("two-servers"), []
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"late_{folder}.py").write_text("LEVEL = 0.5")
+        (tmp_path / folder / "policy.py").write_text(
+            f"import numpy as np\ndef decide(o):\n    import late_{folder}\n    return np.full(17, late_{folder}.LEVEL)\n"
+        )
+        agents.append(orchestrator(f"{tmp_path}/{folder}/policy.py:decide", scenario))
+    before = set(sys.modules)
+    for agent in agents:
+        assert agent.decide(np.zeros(16 * 20 + 24, dtype=np.float32))[0] == 0.5
+    orchestrator(f"{tmp_path}/first/policy.py:decide", scenario)
+    assert before <= set(sys.modules)
+    assert "__main__" in sys.modules
 
 
 FAULTY = """

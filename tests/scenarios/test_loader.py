@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scenarios import InputError, Scenario, load, names, parse
-from scenarios.loader import MAX_BYTES
+from scenarios.loader import MAX_BYTES, read_yaml
 
 
 def content() -> dict[str, Any]:
@@ -196,3 +196,10 @@ def test_whatever_stands_in_a_field_is_taken_or_told(path: tuple[Any, ...], valu
         scenario, told = None, str(error)
     # Anything else that is raised fails the test.
     assert told.startswith("f.yaml: ") if scenario is None else isinstance(scenario, Scenario)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e3", 1000.0), ("2.5E-1", 0.25), ("1.0e+2", 100.0), ("+1e1", 10.0)])
+def test_exponents_are_numbers(text: str, value: float, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(f"a: {text}")
+    assert read_yaml(file) == {"a": value}

@@ -166,6 +166,7 @@ def test_splits_are_named_and_their_skew_is_limited() -> None:
     ("change", "says"),
     [
         ({"count": True}, r"field fleet\.groups\.0\.count has value True: input should be a number"),
+        ({"availability": {"mean_on_s": "9", "mean_off_s": 9}}, r"mean_on_s has value '9': input should be a number"),
         ({"count": "2"}, r"field fleet\.groups\.0\.count has value '2': input should be a number"),
         ({"link": {"uplink_mpbs": 1, "downlink_mbps": 1}}, r"uplink_mpbs is unknown, did you mean 'uplink_mbps'\?"),
         ({"link": {"uplink_mbps": "1", "downlink_mbps": 1}}, r"uplink_mbps has value '1': input should be a number"),
