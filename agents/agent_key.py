@@ -24,7 +24,7 @@ RUNS, WEIGHTS = "runs", frozenset({
     ".zip",
 })  # fmt: skip
 """The folder where ours writes, as CleanRL does, and endings of the files in it that a person's agent may load."""
-LOGS = frozenset({".log", ".jsonl", ".pyc", ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff"})
+PASSED_OVER = frozenset({".log", ".jsonl", ".pyc", ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff"})
 """Endings of what no agent loads, and of images, of which there may be thousands."""
 OURS = "report.html"
 """In a folder that an evaluation has written, which changes with every one of them."""
@@ -44,7 +44,7 @@ def beside(file: Path) -> str:
         below[:] = sorted(name for name in below if name != "__pycache__" and not name.startswith("."))
         in_runs = RUNS in Path(folder).relative_to(own).parts
         for place in (Path(folder, name) for name in sorted(files) if not name.startswith(".")):
-            if place.is_file() and (place.suffix.lower() in WEIGHTS if in_runs else place.suffix.lower() not in LOGS):
+            if place.is_file() and (place.suffix.lower() in WEIGHTS if in_runs else place.suffix.lower() not in PASSED_OVER):
                 with suppress(FileNotFoundError):  # gone meanwhile
                     state = place.stat()
                     found.append((str(place), state.st_size, state.st_mtime_ns))

@@ -6,7 +6,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,12 +44,8 @@ class Outside(Orchestrator):
         Raises:
             InputError: the function returned something else than an action.
         """
-        try:
+        with _told_of(self.name, "in decide"):
             action = self._decide(observation)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"agent {self.name} raises {_what(error)} in decide") from error
         return checked(action, observation, self.name)
 
 
@@ -66,14 +63,10 @@ class OutsideClass(Outside):
 
     def begin(self, scenario: Scenario) -> None:
         """Make the object for a new episode."""
-        try:
+        with _told_of(self.name, "as its episode begins"):
             player = self._make()
             if hasattr(player, "begin"):
                 player.begin(scenario)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"agent {self.name} raises {_what(error)} as its episode begins") from error
         if not callable(getattr(player, "decide", None)):
             raise InputError(f"agent {self.name}: a {type(player).__name__} has no decide(observation), expected one")
         self._decide = player.decide
@@ -84,6 +77,17 @@ def _what(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {str(error)[:200]}{where}"
+
+
+@contextmanager
+def _told_of(name: str, when: str) -> Iterator[None]:
+    """Around a person's code: what it raises is told with the agent and the line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"agent {name} raises {_what(error)} {when}") from error
 
 
 def checked(action: Any, observation: NDArray[np.floating], name: str) -> NDArray[np.float32]:

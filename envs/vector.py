@@ -72,8 +72,7 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
             ValueError: another number of seeds than of episodes, or a mask that is none.
             ResetNeeded: a mask leaves episodes as they are that never began.
         """
-        mask = np.ones(self.num_envs, dtype=np.bool_) if options is None else options.get("reset_mask", True)
-        mask = np.ones(self.num_envs, dtype=np.bool_) if mask is True else mask
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(f"reset_mask is {mask!r:.60}, expected {self.num_envs} values of numpy's bool, not all False")
         if not self._began and not mask.all():

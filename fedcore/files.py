@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -36,6 +37,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
         raise
+
+
+def read_number(path: Path) -> float:
+    """The one number in a file; NaN where there is no such file, or no number in it."""
+    try:
+        return float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return math.nan
 
 
 def write_text(path: Path, content: str) -> None:

@@ -154,8 +154,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.machine:
         raise InputError("--machine is empty, expected this machine's name in the scenario")
-    host, _, port_text = options.superlink.rpartition(":")
-    if not host or not port_text.isdigit():
+    if not host_of(options.superlink) or not options.superlink.rpartition(":")[2].isdigit():
         raise InputError(f"--superlink is {options.superlink!r}, expected host:port, such as server.example:8000")
     if not options.data.exists():
         raise InputError(f"--data {options.data} does not exist, expected a folder, a zip or an npz of images")

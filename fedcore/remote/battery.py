@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
+from fedcore.files import read_number
 from scenarios.errors import InputError
 
 
@@ -17,10 +17,7 @@ def read_charge(file: Path) -> float:
     Raises:
         InputError: there is no such file, or no such number in it.
     """
-    try:
-        percent = float(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        percent = math.nan
+    percent = read_number(file)
     if not 0.0 <= percent <= 100.0:
         raise InputError(
             f"battery {file} has no number from 0 to 100; expected a file that holds its charge in percent, such as "

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from fedcore.files import read_number
 from scenarios.errors import InputError
 
 RAPL = Path("/sys/class/powercap")
@@ -31,10 +32,7 @@ def read_joules(file: Path) -> float:
     Raises:
         InputError: there is no such file, or no number in it.
     """
-    try:
-        joules = float(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        joules = math.nan
+    joules = read_number(file)
     if not math.isfinite(joules):
         raise InputError(f"meter {file} has no number; expected a file that holds the joules used so far, and keeps growing")
     return joules
