@@ -38,7 +38,14 @@ class _NoAliasLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# YAML 1.1 takes 1e3 for a word: its floats need a point and a sign.
+# YAML 1.1 takes 1e3 for a word (its floats need a point and a sign), 010 for 8 and 1:30 for 90.
+_INT = "tag:yaml.org,2002:int"
+_NoAliasLoader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag != _INT]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_NoAliasLoader.add_implicit_resolver(_INT, re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
+_NoAliasLoader.add_constructor(_INT, lambda loader, node: int(node.value.replace("_", "")))
 _NoAliasLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )

@@ -28,19 +28,30 @@ def decode_images(source: FileSource, names: Sequence[str], size_px: int) -> NDA
         (N, size_px, size_px, C) uint8; C is 1 where every image is grey (by its pixels, not its file mode),
         else 3.
 
+    Warns:
+        UserWarning: files have several pages (or frames), of which the first is the image.
+
     Raises:
         InputError: a file is damaged, is no image, or has more pixels than PIL's MAX_IMAGE_PIXELS; it is
             named.
     """
     images = np.empty((len(names), size_px, size_px, 1), dtype=np.uint8)
+    paged = []
     with warnings.catch_warnings():
         # PIL only warns up to twice MAX_IMAGE_PIXELS; an image above it is refused here.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for i, name in enumerate(names):
-            pixels = _decode(source, name, size_px)
+            pixels, pages = _decode(source, name, size_px)
+            paged += [name] if pages > 1 else []
             if pixels.ndim == 3 and images.shape[3] == 1:
                 images = np.repeat(images, 3, axis=3)
             images[i] = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    if paged:
+        warnings.warn(
+            f"{source.path}: {len(paged)} images, such as '{paged[0]}', have several pages (or frames): the first of each is "
+            "read; save every page that should be an image as a file of its own",
+            stacklevel=2,
+        )
     return images
 
 
@@ -55,10 +66,12 @@ def resize_images(images: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     return resized
 
 
-def _decode(source: FileSource, name: str, size_px: int) -> NDArray[np.uint8]:
+def _decode(source: FileSource, name: str, size_px: int) -> tuple[NDArray[np.uint8], int]:
     data = source.read(name)
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as file:
+            # Behind a phone's JPEG lies a preview or a depth map, which is no second picture.
+            pages = 1 if file.format in ("JPEG", "MPO") else getattr(file, "n_frames", 1)
             # JPEG can decode at a half, quarter or eighth: twice the final size is kept for the area resize.
             file.draft(None, (2 * size_px, 2 * size_px))
             deep = any(";16" in str(tile[-1]) for tile in file.tile)
@@ -77,8 +90,8 @@ def _decode(source: FileSource, name: str, size_px: int) -> NDArray[np.uint8]:
             "png, jpg, tif, bmp, webp or gif"
         ) from error
     if pixels.ndim == 3 and (pixels == pixels[:, :, :1]).all():
-        return pixels[:, :, 0]
-    return pixels
+        return pixels[:, :, 0], pages
+    return pixels, pages
 
 
 _DARK = 64

@@ -198,8 +198,14 @@ def test_whatever_stands_in_a_field_is_taken_or_told(path: tuple[Any, ...], valu
     assert told.startswith("f.yaml: ") if scenario is None else isinstance(scenario, Scenario)
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e3", 1000.0), ("2.5E-1", 0.25), ("1.0e+2", 100.0), ("+1e1", 10.0)])
-def test_exponents_are_numbers(text: str, value: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e3", 1000.0), ("2.5E-1", 0.25), ("1.0e+2", 100.0), ("+1e1", 10.0), ("010", 10), ("-08", -8), ("1_000", 1000),
+        ("1:30", "1:30"), ("0b11", "0b11"), ("0x1f", "0x1f"),
+    ],
+)  # fmt: skip
+def test_numbers_are_what_people_mean(text: str, value: float | str, tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(f"a: {text}")
     assert read_yaml(file) == {"a": value}

@@ -290,7 +290,7 @@ def test_transparent_is_white_and_grey_in_rgb_is_grey(tmp_path):
     assert pixels.min() == 255
 
 
-def test_exif_orientation_and_first_gif_frame(tmp_path):
+def test_exif_orientation(tmp_path):
     picture = np.zeros((40, 80, 3), np.uint8)
     picture[:, :40] = (0, 200, 0)
     exif = Image.Exif()
@@ -298,8 +298,14 @@ def test_exif_orientation_and_first_gif_frame(tmp_path):
     pixels = one_odd(tmp_path, "a.jpg", encoded(Image.fromarray(picture), "JPEG", exif=exif, quality=95))
     assert pixels[2, :, 1].mean() > 150
     assert pixels[-2, :, 1].mean() < 50
-    gif = encoded(Image.new("RGB", (40, 40), "red"), "GIF", save_all=True, append_images=[colour(0)])
-    assert one_odd(tmp_path / "2", "a.gif", gif)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_of_several_pages_the_first_is_read_and_said_so(tmp_path, kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pages = encoded(Image.new("RGB", (40, 40), "red"), kind, save_all=True, append_images=[colour(0)], **options)
+    with pytest.warns(UserWarning, match=r"1 images, such as '.*a\..*', have several pages"):
+        assert one_odd(tmp_path, f"a.{kind.lower()}", pages)[0, 0].tolist() == [255, 0, 0]
 
 
 def test_shrinking_averages_areas(tmp_path):
