@@ -27,7 +27,7 @@ HELD_OUT_SEED = 1_000_000
 """Held-out episodes start here: training draws its episodes from generators seeded otherwise."""
 
 
-def orchestrator(name: str, scenario: Scenario, max_machines: int | None = None) -> Orchestrator:
+def orchestrator(name: str, scenario: Scenario) -> Orchestrator:
     """An orchestrator by name: a heuristic, one with tuned parameters ("tuned:oort"), a planner, one of `best_static.STATICS`
     (searched on this scenario), a decision that never changes as `fixed.parse_fixed` spells it, the name or path of a frozen
     policy, or FILE.py:NAME as `outside.load_outside` reads it.
@@ -40,11 +40,11 @@ def orchestrator(name: str, scenario: Scenario, max_machines: int | None = None)
     if name.startswith(TUNED):
         return tuned_heuristic(name, scenario)
     if name.startswith(FIXED):
-        return parse_fixed(name, compile_world(scenario, max_machines))
+        return parse_fixed(name, compile_world(scenario))
     if name in PLANNERS:
         return PLANNERS[name]()
     if name in STATICS:
-        return search_static(compile_world(scenario, max_machines), kind=name).policy
+        return search_static(compile_world(scenario), kind=name).policy
     if is_outside(name):
         return load_outside(name)
     if name in named_policies() or name.endswith(".safetensors") or Path(name).is_file():

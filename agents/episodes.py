@@ -97,9 +97,7 @@ def play_episode(
     return EpisodeResult.of(agent.name, scenario.name, seed, info, info["log_efficiency"], info["reached"], curve)
 
 
-def play_together(
-    agent: Orchestrator, scenario: Scenario, seeds: Sequence[int], max_machines: int | None = None
-) -> list[EpisodeResult]:
+def play_together(agent: Orchestrator, scenario: Scenario, seeds: Sequence[int]) -> list[EpisodeResult]:
     """The same as `play_episode` on the fast tier, seed by seed and bit for bit, with all episodes side by side: several
     times as fast. No curves are kept.
 
@@ -107,9 +105,8 @@ def play_together(
         agent: who decides; every episode gets a shallow copy of its own, so `begin` must renew what `decide` changes.
         scenario: where.
         seeds: of the episodes.
-        max_machines: K_max; None takes `room_for` the scenario.
     """
-    core = Core([compile_world(scenario, max_machines)], len(seeds), SimulatedLearner(), "efficiency")
+    core = Core([compile_world(scenario)], len(seeds), SimulatedLearner(), "efficiency")
     core.reset(np.arange(len(seeds)), [np_random(seed)[0] for seed in seeds])
     playing: list[Any] = [copy(agent) for _ in seeds]
     for one in playing:

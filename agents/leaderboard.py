@@ -40,7 +40,7 @@ from fedcore.dynamics import load_calibration
 from fedcore.files import cache_folder, content_key, write_text
 from fedcore.parallel import Job, run_kept, worker_pool
 from fedcore.ray_pool import ray_pool
-from fedcore.world import compile_world
+from fedcore.world import compile_world, room_for
 from scenarios import Scenario
 from scenarios.sources import sources_of
 
@@ -73,15 +73,15 @@ class Played:
     cluster: bool = False
 
 
-def play_cell(agent: str, scenario: dict[str, Any], seeds: list[int], max_machines: int) -> dict[str, Any]:
+def play_cell(agent: str, scenario: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
     """One agent on one scenario: its episodes, and what the reference policy needs; from and to JSON values."""
     where = Scenario.model_validate(scenario)
     if agent == CLAIRVOYANT:
-        env = OrchestrationEnv(where, reward="efficiency", max_machines=max_machines)
+        env = OrchestrationEnv(where, reward="efficiency", max_machines=room_for(where))
         episodes = [replace(play_clairvoyant(env, seed), curve=[]) for seed in seeds]
     else:
-        episodes = play_together(orchestrator(agent, where, max_machines), where, seeds, max_machines)
-    reference = compile_world(where, max_machines).reference
+        episodes = play_together(orchestrator(agent, where), where, seeds)
+    reference = compile_world(where).reference
     return {
         "episodes": [e.to_dict() for e in episodes],
         "reference": [reference.time_s, reference.energy_j, reference.bytes, reference.rounds],
@@ -95,7 +95,7 @@ def scenario_key(case: Case) -> str:
     content = case.scenario.model_dump(mode="json")
     for group in content["fleet"]["groups"]:  # by content, wherever the files lie
         group["link"]["trace"] = None
-    return content_key(json.dumps(content, sort_keys=True), calibration, *sources, case.max_machines)
+    return content_key(json.dumps(content, sort_keys=True), calibration, *sources)
 
 
 def play(what: Played) -> Standings:
@@ -118,7 +118,7 @@ def play(what: Played) -> Standings:
         for agent, own in cells:
             name = content_key(VERSION, simulator, keys[agent], where, own)
             path = folder / f"{case.scenario.name}-{name}.json"
-            jobs[path] = (play_cell, (agent, content, own, case.max_machines))
+            jobs[path] = (play_cell, (agent, content, own))
             paths.setdefault((agent, case.scenario.name), []).append(path)
     kept = run_kept(jobs, what.workers, "benchmark", ray_pool if what.cluster else worker_pool)
     shown = labels(what.agents)
@@ -239,7 +239,7 @@ def run(what: Played, folder: Path, command: str, real_runs: int = 0, top: int =
     """
     for agent in what.agents:  # refuse bad names and files before anything long begins
         if agent not in STATICS:
-            orchestrator(agent, what.cases[0].scenario, what.cases[0].max_machines)
+            orchestrator(agent, what.cases[0].scenario)
     standings = play(what)
     judged = on_training(standings, what, real_runs, top) if real_runs else []
     for grid in grids(standings, what)[:2]:
@@ -252,7 +252,7 @@ def on_training(standings: Standings, what: Played, runs: int, top: int) -> list
     """Real federated training by the best agents (clairvoyance aside) and the reference policy, in the first scenario of
     every workload among those played."""
     shown = {label: agent for agent, label in labels(what.agents).items()}
-    first = {case.scenario.workload.calibration: case for case in reversed(what.cases) if case.max_machines <= 16}
+    first = {case.scenario.workload.calibration: case for case in reversed(what.cases)}
     cells, told = [], []
     for case in first.values():
         name, target = case.scenario.name, own_target(case.scenario, None, console.print)

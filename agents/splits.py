@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from agents.worlds import random_world
-from fedcore.world import compile_world, room_for
+from fedcore.world import compile_world
 from scenarios import InputError, Scenario, load, names, parse
 from scenarios.generate import RANGES, Split, random_scenario
 from scenarios.loader import refuse_namesakes
@@ -32,12 +32,10 @@ class Case:
     Attributes:
         split: which it belongs to.
         scenario: validated.
-        max_machines: K_max.
     """
 
     split: str
     scenario: Scenario
-    max_machines: int = 16
 
 
 def family(name: str) -> str:
@@ -73,7 +71,7 @@ def larger(count: int = 3) -> list[Case]:
             link["uplink_mbps"] *= times
             link["downlink_mbps"] *= times
         content["name"], content["title"] = f"larger-{i}", f"{machines * times} machines"
-        out.append(Case("larger-fleets", parse(content, content["name"]), LARGE))
+        out.append(Case("larger-fleets", parse(content, content["name"])))
     return out
 
 
@@ -136,11 +134,7 @@ def brought(path: Path) -> list[Case]:
     files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
     if not files:
         raise InputError(f"--scenarios {path} has no .yaml file, expected a folder of scenarios")
-    cases = []
-    for file in files:
-        scenario = load(file)
-        cases.append(Case("own", scenario, room_for(scenario)))
-    return cases
+    return [Case("own", load(file)) for file in files]
 
 
 SPLITS: Mapping[str, Callable[[Path], list[Case]]] = {

@@ -304,6 +304,7 @@ class RemoteEngine:
         except InputError as error:
             why = str(error).removeprefix(f"{sender}: ")
             return self._lose(k, REFUSED, why, elapsed_s, down, len(content))
+        self.charges()  # words that came before the answer are older than what it says
         self.roll.note_charge(k, charge)
         self.measured[k] = MachineRound(DONE, elapsed_s, compute_s, node_s, down, len(content), joules, meter)
         return result

@@ -63,7 +63,6 @@ def test_a_cell_is_named_by_what_decides_its_result(tmp_path: Path) -> None:
     (case,) = small().cases
     other = case.scenario.model_copy(update={"title": "another"})
     assert scenario_key(case) != scenario_key(Case("own", other))
-    assert scenario_key(case) != scenario_key(Case("own", case.scenario, 32))
 
 
 def test_traces_count_by_content_wherever_they_lie(tmp_path: Path) -> None:

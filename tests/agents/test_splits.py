@@ -58,7 +58,7 @@ def test_a_person_brings_files_and_folders(tmp_path: Path) -> None:
     content = yaml.safe_load((LIBRARY / "two-servers.yaml").read_text())
     content["fleet"]["groups"][0]["count"] = 40
     (tmp_path / "two-servers.yaml").write_text(yaml.safe_dump(content))
-    assert cases(scenarios=str(tmp_path / "two-servers.yaml"))[0][0].max_machines >= 40
+    assert cases(scenarios=str(tmp_path / "two-servers.yaml"))[0][0].scenario.fleet.machine_names[39]
     with pytest.raises(InputError, match="two scenarios are named 'lab-lan'"):
         cases(scenarios=f"lab-lan,{tmp_path / 'lab-lan.yaml'}")
     (tmp_path / "none").mkdir()

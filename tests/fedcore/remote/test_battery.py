@@ -1,9 +1,13 @@
 """Charge of a battery, from the file to the server."""
 
+import socket
+
 import pytest
 
 from fedcore.engines.remote import RemoteEngine
 from fedcore.remote.battery import read_charge
+from fedcore.remote.ear import Ear
+from fedcore.remote.load import Word
 from fedcore.remote.node import Node
 from fedcore.training import FederatedTraining
 from fedcore.workload import method_of, model_for
@@ -39,6 +43,25 @@ def test_nodes_tell_their_charge_as_they_come_and_with_every_block(threads, held
     file.write_text("unplugged")  # what it said last stands, and its block comes
     assert training.play([1.0, 0.0, 0.0], 1).came_back[0]
     assert engine.charges() == {0: 0.45}
+
+
+def test_a_word_that_is_older_than_an_answer_does_not_outdo_it(threads, held, workload, names, tmp_path):
+    (tmp_path / "capacity").write_text("45")
+    threads.join(100, Node(names[0], lambda workload: held[0], battery=tmp_path / "capacity"))
+    engine = RemoteEngine(threads, workload, names[:1])
+    engine.gather(20.0)
+    engine.ear = Ear()
+    told = engine.ear.admit()
+    engine.roll.heard_as[0] = told["sender"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
+        word = Word(told["sender"], 1, 0.1, 0.9).to_bytes(bytes.fromhex(told["key"]))
+        mouth.sendto(word, ("127.0.0.1", told["port"]))
+    method = method_of(workload)
+    training = FederatedTraining(model_for(workload, 1), engine, names[:1], lambda model, state: 1.0, None, method=method)
+    training.play([1.0], 1)
+    assert engine.charges() == {0: 0.45}
+    assert not engine.ear.silent(told["sender"])
+    engine.close()
 
 
 def test_a_charge_that_is_none_is_refused(threads, held, workload, names):
