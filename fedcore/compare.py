@@ -12,6 +12,7 @@ from typing import Any
 
 from fedcore.comparison.entries import chosen, entry_of
 from fedcore.comparison.measures import INFONCE, SIGNALS, signal_of
+from fedcore.comparison.plots import COLOURS, draw
 from fedcore.comparison.probe_table import probe_table
 from fedcore.comparison.runs import REFERENCE, RunSpec, play
 from fedcore.comparison.tables import cells, csv_text, foretold, markdown, row_of, target_of
@@ -43,7 +44,7 @@ class CompareOptions:
         split: how images are dealt to machines, as `workload.split`; None keeps the scenario's.
         workers: processes, one core each.
         output: folder for table, CSV and picture.
-        plot: methods in the picture, at most ten; empty takes the best by quality at equal time.
+        plot: methods in the picture beside the reference, at most nine; empty takes the best by quality at equal time.
     """
 
     scenario: str = "farm-lte"
@@ -79,7 +80,11 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
     if options.data is not None and text:
         content["workload"]["data"] = str(options.data)
     scenario = parse(content, options.scenario)
-    chosen(options.plot)
+    absent = [name for name in options.plot if name not in chosen(options.methods)]
+    if absent:
+        raise InputError(f"--plot has {absent[0]!r}, which is not played; expected some of --methods")
+    if len(options.plot) > len(COLOURS) - 1:
+        raise InputError(f"--plot has {len(options.plot)} methods, expected at most {len(COLOURS) - 1} beside the reference")
     need_writable(options.output)
     data = None if options.data is None or text else str(options.data)
     return [
@@ -112,8 +117,6 @@ def compare(options: CompareOptions) -> dict[str, list[dict[str, Any]]]:
 
 def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str:
     """Write table.md, curves.csv and curves.png; returns the Markdown."""
-    from fedcore.comparison.plots import draw
-
     if "refused" in runs[REFERENCE][0]:
         raise InputError(runs[REFERENCE][0]["refused"])
     refused = {name: [run["refused"] for run in group if "refused" in run] for name, group in runs.items()}

@@ -175,6 +175,8 @@ def test_the_reference_is_always_played_and_unknown_names_are_refused():
         ({"scenario": "nowhere"}, "nowhere"),
         ({"split": "alphabet"}, "alphabet"),
         ({"methods": ("magic",)}, "'magic' is not known"),
+        ({"methods": ("ist",), "plot": ("ist", "fedprox")}, "--plot has 'fedprox', which is not played"),
+        ({"plot": tuple(compared()[1:12])}, "--plot has 11 methods, expected at most 9"),
     ],
 )
 def test_bad_options_are_told_in_one_sentence(changes, sentence):
