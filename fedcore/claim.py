@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,18 +10,25 @@ from pathlib import Path
 from scenarios.errors import InputError
 
 NAME = ".in-use"
+LOOKS_S = 0.2
+"""Between looks whether a folder is free."""
+
+
+class InUseError(InputError):
+    """Another process works in the folder."""
 
 
 @contextmanager
-def claimed(folder: Path, what: str) -> Iterator[None]:
+def claimed(folder: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
     """Work in a folder alone; the system takes the claim back from whoever ends, however that happens.
 
     Args:
         folder: made where it is not there.
         what: works in it, for the message.
+        wait_s: for another to end.
 
     Raises:
-        InputError: another process does.
+        InUseError: another process works in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -29,10 +37,16 @@ def claimed(folder: Path, what: str) -> Iterator[None]:
         yield
         return
     with (folder / NAME).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder} is in use by another {what}; expected a folder of its own, or to wait for it") from None
-        except OSError:
-            pass  # a file system without locks: as it was before there were any
+        until = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise InUseError(f"{folder} is in use by another {what}; expected a folder of its own, or its end") from None
+                time.sleep(LOOKS_S)
+                continue
+            except OSError:
+                pass  # a file system without locks: as it was before there were any
+            break
         yield

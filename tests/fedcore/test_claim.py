@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -29,3 +30,11 @@ def test_a_folder_is_one_processes_until_that_ends_however_it_does(tmp_path):
         pass
     with claimed(folder, "run"):
         pass
+
+
+def test_who_waits_gets_a_folder_that_becomes_free(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        threading.Timer(0.5, other.kill).start()
+        with claimed(tmp_path, "run", wait_s=60.0):
+            assert other.wait() != 0
