@@ -43,7 +43,7 @@ def claimed(folder: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    raise InUseError(f"{folder} is in use by another {what}; expected a folder of its own, or its end") from None
+                    raise InUseError(f"{folder} is in use by another {what}; expected one of its own, or its end") from None
                 time.sleep(LOOKS_S)
                 continue
             except OSError:
