@@ -192,12 +192,13 @@ def main() -> None:
             indent=1,
         ),
     )
-    others = ",".join(dict.fromkeys([options.scenario, "phones", "solar-field"]))
+    judged_on = Options.scenario if several else options.scenario
+    others = ",".join(dict.fromkeys([judged_on, "phones", "solar-field"]))
     following = [
-        f"python evaluate.py --policy {path} --agents equal,speed,makespan --tier training",
+        f"python evaluate.py --policy {path} --scenarios {judged_on} --agents equal,speed,makespan --tier training",
         f"python evaluate.py --policy {path} --scenarios {others}",
-        "python evaluate.py --data PATH_TO_YOUR_IMAGES",
-        f"python train_agent.py --algo {'dqn' if options.algo == 'ppo' else 'ppo'} --scenario {options.scenario}",
+        f"python evaluate.py --policy {path} --scenarios {judged_on} --data PATH_TO_YOUR_DATA",
+        command(replace(options, algo="dqn" if options.algo == "ppo" else "ppo", tier="orchestration")),
         f"tensorboard --logdir {folder}",
     ]
     report.commands(following)

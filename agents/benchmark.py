@@ -47,6 +47,8 @@ def orchestrator(name: str, scenario: Scenario) -> Orchestrator:
         return search_static(compile_world(scenario), kind=name).policy
     if is_outside(name):
         return load_outside(name)
+    if name.endswith(".py"):
+        raise InputError(f"agent {name!r} is a file: expected {name}:NAME, a function or a class in it")
     if name in named_policies() or name.endswith(".safetensors") or Path(name).is_file():
         return load_policy(name)
     raise InputError(f"agent {name!r} is unknown: expected {known_agents()}")

@@ -138,6 +138,9 @@ class FrozenPolicy(Orchestrator):
     def decide(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
         """See `Orchestrator.decide`; the network is traced once and runs without Python then, in a third of the time."""
         one = np.ascontiguousarray(observation, dtype=np.float32)[None]
+        own, shared = len(MACHINE_FEATURES), len(FLEET_FEATURES)
+        if one.ndim != 2 or one.size <= shared or (one.size - shared) % own:
+            raise InputError(f"policy {self.name}: observation has shape {one.shape[1:]}, expected ({own} K_max + {shared},)")
         if one.size not in self._traced:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # what replaces it needs a compiler at run time

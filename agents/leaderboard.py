@@ -273,5 +273,5 @@ def introduction(standings: Standings, what: Played, command: str) -> str:
         f"(from {HELD_OUT_SEED}), simulated. Efficiency is 1 / ((T / T_ref) C), the reference policy scores 1; aggregates are "
         "interquartile means (IQM) of ln efficiency over all runs with 95 % stratified bootstrap intervals (Agarwal et al. "
         f"2021). Highest IQM over everything: {best}, {score.value:+.2f} ({score.low:+.2f} .. {score.high:+.2f}). How to enter "
-        "a policy of your own: [submit.md](submit.md)."
+        "a policy of your own: docs/submit.md."
     )

@@ -76,7 +76,7 @@ def _what(error: BaseException) -> str:
     """What was raised, and where."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {str(error)[:200]}{where}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{where}"
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def _told_of(name: str, when: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"agent {name} raises {_what(error)} {when}") from error
 
 

@@ -119,6 +119,10 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
     """Write table.md, curves.csv and curves.png; returns the Markdown."""
     if "refused" in runs[REFERENCE][0]:
         raise InputError(runs[REFERENCE][0]["refused"])
+    for run in runs[REFERENCE]:
+        if run.get("merged") == 0:
+            why = run["turned_down"][1] if run["turned_down"][0] else "no block came back"
+            raise InputError(f"{REFERENCE}, whose costs are everyone's budgets, learned nothing: {why}")
     refused = {name: [run["refused"] for run in group if "refused" in run] for name, group in runs.items()}
     refused = {name: sentences for name, sentences in refused.items() if sentences}
     played = {name: group for name, group in runs.items() if name not in refused}
@@ -140,10 +144,18 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
         lacking = dict.fromkeys(machine for run in group for machine in run["lacking"])
         if lacking:
             text += f"\n{name}: too little memory for its blocks, so resting in all or some rounds: {', '.join(lacking)}.\n"
+    for name, group in played.items():  # runs that an older version kept say nothing of it
+        bad = [run["turned_down"] for run in group if run.get("turned_down", [0])[0]]
+        if bad:
+            text += f"\n{name}: {sum(count for count, _ in bad)} blocks were refused, such as: {bad[0][1]}\n"
+        flat = sum(run.get("collapsed", False) for run in group)
+        if flat:
+            text += f"\n{name}: the encoder has collapsed in {flat} of {len(group)} runs: all images look alike to it.\n"
     for name, sentences in refused.items():
         text += f"\n{name} was not played: {sentences[0]}\n"
-    if signal_of(first) == INFONCE:
-        text += "\n" + markdown(foretold(played))
+    signals = foretold(played) if signal_of(first) == INFONCE and quality != "-InfoNCE" else []
+    if len(signals) > 1:
+        text += "\n" + markdown(signals)
     probes = probe_table(played)
     if len(probes[0]) > 1:
         text += "\nThe encoders that runs end with, NOT at equal cost: runs go on until all three budgets are spent or are cut "

@@ -37,9 +37,10 @@ def embed(options: EmbedOptions) -> tuple[int, int]:
     """
     encoder = load_encoder(options.encoder)
     images, files = read_images(options.data, encoder.workload.image_px)
-    if images.shape[3] != encoder.channels:
-        has, reads = (("colour", "grey") if encoder.channels == 1 else ("grey", "colour"))
-        raise InputError(f"--data {options.data} has {has} images, expected {reads} ones: the encoder was trained on those")
+    if images.shape[3] > encoder.channels:
+        raise InputError(f"--data {options.data} has colour images, expected grey ones: the encoder was trained on those")
+    if images.shape[3] < encoder.channels:  # as a set of which only some are grey
+        images = np.repeat(images, encoder.channels, axis=3)
     features = encoder.embed(images)
     content = io.BytesIO()
     np.savez_compressed(content, features=features, files=np.array(files))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fedcore.encoders import ENCODERS, Encoder
 from fedcore.neurons import State
@@ -58,6 +60,23 @@ class Model:
         return {name: state[name].clone() for name in sorted(self.target_parameters)}
 
 
+def _check_kinds(name: str, takes: type, options: dict[str, Any]) -> None:
+    """Refuse an option's value that is not of the kind that its constructor declares: 8.5 neurons, yes for a number.
+
+    Raises:
+        TypeError: there is one; unknown options are left to the constructor.
+    """
+    kinds = get_type_hints(takes.__init__)  # type: ignore[misc]
+    for option, value in options.items():
+        if option not in kinds:
+            continue
+        try:
+            TypeAdapter(kinds[option], config=ConfigDict(allow_inf_nan=False)).validate_json(json.dumps(value), strict=True)
+        except (ValidationError, TypeError) as error:
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            raise TypeError(f"{name}: {option} is {value!r:.60}: {why}") from None
+
+
 def build_model(
     input_shape: tuple[int, int, int] | tuple[int, int],
     encoder: str,
@@ -76,7 +95,7 @@ def build_model(
 
     Raises:
         KeyError: an unknown name.
-        TypeError: an unknown option.
+        TypeError: an unknown option, or a value of another kind.
         ValueError: encoder and objective read different things, or an option does not fit.
     """
     reads, trains_on = ENCODERS[encoder].reads, OBJECTIVES[objective].reads
@@ -86,6 +105,8 @@ def build_model(
             f"encoder {encoder} reads {reads} but objective {objective} trains on {trains_on}; expected an objective on "
             f"{reads}: {fitting}"
         )
+    _check_kinds(f"encoder {encoder}", ENCODERS[encoder], encoder_options or {})
+    _check_kinds(f"objective {objective}", OBJECTIVES[objective], objective_options or {})
     built = ENCODERS[encoder](input_shape, **(encoder_options or {}))
     if not built.stages:
         raise ValueError(f"encoder {encoder} has no layer, expected widths of at least one")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedcore.blocks import Block
+from fedcore.blocks import Block, whole_block
 from fedcore.engines import Engine
 from fedcore.local import LocalResult, LocalTask
 from fedcore.merge import Update, refusal
 from fedcore.methods import IntraLayer, Method, Server
 from fedcore.model import Model
-from fedcore.neurons import State
+from fedcore.neurons import Layer, NeuronMap, Parameter, State
 from fedcore.probes import effective_rank, extract_features, feature_std
+from fedcore.robust import MERGES
 from fedcore.samples import Samples
 from scenarios.errors import InputError
 
@@ -193,7 +194,7 @@ class FederatedTraining:
         if accepted:
             tasks_, results_, updates = ([row[i] for row in accepted] for i in range(3))
             method.merge(server, tasks_, results_, updates)  # type: ignore[arg-type]
-            self._merge_statistics([(result, update.weight) for _, result, update in accepted])
+            self._merge_statistics([(result, update) for _, result, update in accepted])
             method.after_merge(server, steps)
             server.steps_done += steps
         server.round_index += 1
@@ -223,9 +224,17 @@ class FederatedTraining:
                 return f"machine {machine}: statistic {name} is not a vector of {length} finite numbers"
         return None
 
-    def _merge_statistics(self, parts: Sequence[tuple[LocalResult, float]]) -> None:
-        """Every machine saw all of a statistic: the sample-weighted mean over all of them."""
-        total = sum(weight for _, weight in parts)
-        for name in self.server.model.objective.statistics:
-            mean = sum(result.statistics[name].double() * weight for result, weight in parts) / total
-            self.server.state[name] = mean.float()  # type: ignore[union-attr]
+    def _merge_statistics(self, parts: Sequence[tuple[LocalResult, Update]]) -> None:
+        """Every machine saw all of a statistic: the sample-weighted mean over all of them, or the robust rule's."""
+        state, sizes = self.server.state, self.server.model.objective.statistics
+        if sizes and self.method.merge_rule != "mean":
+            layers = tuple(Layer(name, size) for name, size in sizes.items())
+            vectors = NeuronMap(layers, tuple(Parameter(name, (size,), name) for name, size in sizes.items()))
+            whole = whole_block(vectors)
+            told = [replace(update, block=whole, trained=result.statistics) for result, update in parts]
+            state |= MERGES[self.method.merge_rule](state, vectors, told, 1.0)
+            return
+        total = sum(update.weight for _, update in parts)
+        for name in sizes:
+            mean = sum(result.statistics[name].double() * update.weight for result, update in parts) / total
+            state[name] = mean.float()  # type: ignore[union-attr]

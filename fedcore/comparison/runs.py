@@ -171,6 +171,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
 
     check()
     stalled, machine_steps = 0, 0
+    turned_down, merged, collapsed = list[str](), 0, False
     next_check = spec.every * spec.steps
     while machine_steps < longest_steps:
         try:
@@ -182,7 +183,10 @@ def play(spec: RunSpec) -> dict[str, Any]:
         lacks |= np.array(fitting) < np.array(shares)
         memory = np.maximum(memory, [0.0 if cost is None else cost.memory_bytes for cost in costs])
         played = player.play(costs, steps, method.one_by_one)
-        training.play(fitting, steps, [bool(d) for d in played.done])
+        told = training.play(fitting, steps, [bool(d) for d in played.done])
+        turned_down += told.refused
+        merged += sum(told.came_back)
+        collapsed = told.collapsed
         for name, value in (("time_s", played.time_s), ("energy_j", played.energy_j), ("bytes", played.bytes)):
             spent[name] += value
         spent["upload_bytes"] += sum(
@@ -212,6 +216,9 @@ def play(spec: RunSpec) -> dict[str, Any]:
         "shares": shares,
         "checkpoints": checkpoints,
         "memory_bytes": memory.tolist(),
+        "turned_down": [len(turned_down), *turned_down[:1]],
+        "merged": merged,
+        "collapsed": collapsed,
         "lacking": [name for name, lacking in zip(scenario.fleet.machine_names, lacks, strict=True) if lacking],
         "weakest": int(np.argmin(capacity * 1e6 + speed)),
         "signal": measure.signal,

@@ -112,6 +112,8 @@ class Method(ABC):
     merge_rule: str = "mean"
 
     def __post_init__(self) -> None:
+        if not 0.0 < self.server_step < float("inf"):
+            raise InputError(f"server_step is {self.server_step}, expected a finite number above 0")
         if self.merge_rule not in MERGES:
             raise InputError(f"merge_rule is {self.merge_rule!r}, expected one of {', '.join(sorted(MERGES))}")
 

@@ -32,7 +32,7 @@ class FedEMA(FedBYOL):
     later are the mixed ones.
 
     Attributes:
-        tau: mu at the start; 0 is FedBYOL.
+        tau: mu at the start; 0 is FedBYOL while nobody sits a round out (whoever did starts from the global target here).
     """
 
     name = "fedema"

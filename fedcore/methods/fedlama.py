@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -120,7 +120,7 @@ class FedLAMA(FedAvg):
             return task
         assert rows is not None
         start = server.state | {name: server.state[name].index_copy(0, rows[name], own) for name, own in local.items()}
-        return LocalTask(task.machine, block, steps, task.seed, start=start, steps_before=task.steps_before)
+        return replace(task, start=start)
 
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
         """See `Method.cost`: up goes what synchronises in this round, down comes what the machine does not hold."""

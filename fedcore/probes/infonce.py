@@ -17,6 +17,7 @@ from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.probes.features import to_tensor
 from fedcore.probes.geometry import centred_sphere
+from scenarios.errors import InputError
 
 PROBE_VIEWS = Augmentation(min_scale=0.7)
 """Milder than training's: the signal keeps falling for longer. The temperature is high enough that an untrained encoder
@@ -32,6 +33,9 @@ class HeldOutInfoNCE:
         seed: of the views and of the choice of images.
         size: how many images to use at most.
         temperature: fixed, so that values compare between objectives and runs.
+
+    Raises:
+        InputError: fewer than two images.
     """
 
     def __init__(
@@ -42,6 +46,8 @@ class HeldOutInfoNCE:
         size: int = 256,
         temperature: float = 0.5,
     ) -> None:
+        if len(images) < 2:
+            raise InputError(f"held-out InfoNCE tells images from each other: {len(images)} test images, expected at least 2")
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(images), generator=generator)[:size].numpy()
         x = normalise(to_tensor(images[np.sort(chosen)]))

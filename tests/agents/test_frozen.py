@@ -202,6 +202,11 @@ def test_policies_that_come_with_the_package_load_by_name(name, observations):
     assert all(action_space(16).contains(a) for a in policy.decide_batch(observations[:50]))
 
 
+def test_an_observation_of_another_shape_is_refused():
+    with pytest.raises(InputError, match=r"policy ppo.*: observation has shape \(10,\), expected \(\d+ K_max \+ \d+,\)"):
+        load_policy("ppo-default").decide(np.zeros(10))
+
+
 def test_both_defaults_are_there_and_an_unknown_name_is_refused():
     assert {"ppo-default", "dqn-default"} <= set(named_policies())
     with pytest.raises(InputError, match=r"dqn-default, ppo-default"):

@@ -137,6 +137,8 @@ class Wants:
     def __init__(self, weights): pass
 def grad(observation):
     return torch.zeros(17, requires_grad=True) + 0.5
+def leaves(observation):
+    raise SystemExit("no\\nmore")
 def imaginary(observation):
     return [1j] * 17
 """
@@ -151,9 +153,12 @@ def test_an_agent_that_fails_is_named_with_the_line(tmp_path: Path) -> None:
         ("Bare", r"agent Bare: a Bare has no decide\(observation\), expected one"),
         ("Wants", r"agent Wants raises TypeError: .* as its episode begins"),
         ("imaginary", "expected 17 numbers"),
+        ("leaves", r"agent leaves raises SystemExit: no more \(faulty.py, line \d+\) in decide"),
     ):
         with pytest.raises(InputError, match=words):
             play_together(orchestrator(f"{file}:{name}", scenario), scenario, [1])
+    with pytest.raises(InputError, match=r"faulty\.py' is a file: expected .*faulty\.py:NAME, a function or a class in it"):
+        orchestrator(str(file), scenario)
     assert play_together(orchestrator(f"{file}:grad", scenario), scenario, [1])[0].rounds > 0
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
     with pytest.raises(InputError, match=r"leaves\.py raises SystemExit: 3"):

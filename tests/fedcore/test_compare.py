@@ -208,6 +208,25 @@ def test_a_comparison_is_kept_and_written(tmp_path, monkeypatch):
     assert key_of(spec("ist")) != key_of(spec("ist", seed=1)) != key_of(spec("heterofl", seed=1))
 
 
+def test_refused_blocks_and_collapse_are_told_and_a_reference_that_learns_nothing_is_refused(tmp_path):
+    wild = parse(SMALL | {"workload": SMALL["workload"] | {"learning_rate": 1e4}}, "wild").model_dump(mode="json")
+    record = play(spec("fedavg", scenario=wild))
+    assert record["merged"] == 0
+    assert record["turned_down"][0] == 8  # two machines, four rounds
+    assert "absurd" in record["turned_down"][1]
+    options = CompareOptions(scenario="two-servers", seeds=1, output=tmp_path / "out")
+    with pytest.raises(InputError, match=r"fedavg, whose costs are everyone's budgets, learned nothing: machine .* absurd"):
+        write(options, {"fedavg": [record]})
+    sound = play(spec("fedavg"))
+    assert sound["turned_down"] == [0]
+    text = write(options, {"fedavg": [sound], "ist": [sound | {"turned_down": [3, "machine fast: no"], "collapsed": True}]})
+    assert "ist: 3 blocks were refused, such as: machine fast: no\n" in text
+    assert "ist: the encoder has collapsed in 1 of 1 runs" in text
+    assert "fedavg: " not in text
+    del sound["merged"], sound["turned_down"], sound["collapsed"]  # as an older version kept it
+    assert "refused" not in write(options, {"fedavg": [sound]})
+
+
 def test_text_is_compared_by_the_tokens_foretold(tmp_path, monkeypatch):
     monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "cache"))
     scenario, book = tmp_path / "small.yaml", tmp_path / "book.txt"

@@ -57,6 +57,17 @@ def test_a_few_images_of_a_folder_are_embedded_in_order(tmp_path):
     assert len(np.unique(written["features"].round(5), axis=0)) == 5
 
 
+def test_grey_images_pass_for_colour_ones_as_they_do_in_a_mixed_folder(tmp_path):
+    made(tmp_path / "e.safetensors", channels=3)
+    embed(EmbedOptions(tmp_path / "e.safetensors", pictures(tmp_path / "grey"), tmp_path / "f.npz"))
+    (tmp_path / "grey").rename(tmp_path / "mixed")
+    pictures(tmp_path / "mixed" / "colour", mode="RGB")
+    embed(EmbedOptions(tmp_path / "e.safetensors", tmp_path / "mixed", tmp_path / "m.npz"))
+    alone, mixed = np.load(tmp_path / "f.npz"), np.load(tmp_path / "m.npz")
+    same = [mixed["files"].tolist().index(name) for name in alone["files"].tolist()]
+    np.testing.assert_allclose(alone["features"], mixed["features"][same], rtol=1e-5, atol=1e-6)
+
+
 def test_images_are_read_as_in_training(tmp_path):
     folder = pictures(tmp_path / "soil", 40)
     images, files = read_images(folder, 16)

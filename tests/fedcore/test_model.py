@@ -37,3 +37,25 @@ def test_a_model_that_nobody_can_rebuild_has_no_prefix():
         Model(encoder, SimCLR(encoder)).prefix(1)
     with pytest.raises(ValueError, match="depth is 4"):
         build_model((1, 12, 12), "convnet", "simclr").prefix(4)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "objective", "encoder_options", "objective_options", "words"),
+    [
+        ("convnet", "simclr", {"widths": [8, 8, 8.5]}, {}, r"encoder convnet: widths is \[8, 8, 8\.5\]: .*integer"),
+        ("convnet", "simclr", {"first_kernel": 5.0}, {}, r"first_kernel is 5\.0: .*integer"),
+        ("resnet", "simclr", {"whole_stream": "no"}, {}, r"whole_stream is 'no': .*boolean"),
+        ("convnet", "simclr", {}, {"hidden": True}, r"objective simclr: hidden is True: .*integer"),
+        ("convnet", "simclr", {}, {"temperature": float("inf")}, r"temperature is inf: .*finite"),
+        ("convnet", "vicreg", {}, {"invariance": "x"}, r"invariance is 'x': .*number"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused_before_anything_is_built(
+    encoder, objective, encoder_options, objective_options, words
+):
+    with pytest.raises(TypeError, match=words):
+        build_model((1, 16, 16), encoder, objective, encoder_options, objective_options)
+
+
+def test_whole_numbers_pass_for_numbers_and_lists_for_sequences():
+    build_model((1, 16, 16), "convnet", "vicreg", {"widths": [6, 8, 8]}, {"invariance": 25})

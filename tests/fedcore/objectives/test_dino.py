@@ -354,6 +354,24 @@ def test_results_do_not_depend_on_the_number_of_workers_bit_for_bit():
     assert all(torch.equal(target[name], other_target[name]) for name in target)
 
 
+@pytest.mark.parametrize("rule", ["median", "norm-clipping"])
+def test_a_robust_rule_keeps_a_lying_centre_out_too(rule):
+    training = federation((24, 12, 8), FedAvg(merge_rule=rule))
+    train = training.engine.train
+
+    def spoil(*args):
+        results = train(*args)
+        lie = {CENTRE: torch.linspace(-1e3, 1e3, 7)}
+        return [replace(r, statistics=lie) if i == 1 else r for i, r in enumerate(results)]
+
+    training.engine.train = spoil
+    for _ in range(3):
+        report = training.play([1.0] * 3, 2)
+    assert float(training.state[CENTRE].abs().max()) <= 1.0  # raw outputs are cosines
+    assert np.isfinite(report.losses).all()
+    assert report.losses.min() > 0.1  # a centre that makes the teacher certain leaves nothing to learn
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_bad_centre_is_refused_by_name(value):
     training, good = federation((24, 12, 8)), federation((24, 12, 8))

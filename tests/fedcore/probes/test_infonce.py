@@ -5,6 +5,7 @@ import torch
 from fedcore.augment import Augmentation
 from fedcore.model import build_model
 from fedcore.probes import HeldOutInfoNCE
+from scenarios import InputError
 
 torch.set_num_threads(1)
 
@@ -78,3 +79,8 @@ def test_the_loss_of_given_features_is_that_of_the_weights():
     one, two = probe.features(MODEL, state)
     assert one.shape == two.shape == (40, 32)
     assert probe.loss(one, two) == probe(MODEL, state)
+
+
+def test_one_image_has_nothing_to_be_told_from():
+    with pytest.raises(InputError, match="1 test images, expected at least 2"):
+        HeldOutInfoNCE(IMAGES[:1])
