@@ -42,5 +42,5 @@ STATUS_NAMES = (
     "left",  # went off during the round; its block is lost
     "late",  # past the deadline; its block is lost
     "infeasible",  # the block does not fit its memory
-    "flat",  # its battery ran down during the round; its block is lost
+    "flat",  # its battery ran down before its block was in, which is lost
 )

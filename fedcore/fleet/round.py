@@ -145,10 +145,11 @@ def play_round(
         radio_j = 8.0 * (sent * p[w, k, c.TX_J_PER_BIT] + received * p[w, k, c.RX_J_PER_BIT])
         own_j = p[w, k, c.ACTIVE_W] * t[b, k, c.COMPUTE_S] + p[w, k, c.IDLE_W] * t[b, k, c.IDLE_S] + radio_j
         if p[w, k, c.BATTERY_J] > 0.0 and own_j > conditions[b, k, c.CHARGE_J]:
-            # It gave what it had; the round is not longer for it, but its block is lost.
-            own_j = conditions[b, k, c.CHARGE_J]
-            if t[b, k, c.STATUS] == c.DONE:
+            # It gave what it had; the round is not longer for it. Its block is lost unless it had been sent by then.
+            waited_j = p[w, k, c.IDLE_W] * max(on_s - max(t[b, k, c.FINISH_S], t[b, k, c.COMPUTE_S]), 0.0)
+            if t[b, k, c.STATUS] == c.DONE and own_j - waited_j > conditions[b, k, c.CHARGE_J]:
                 t[b, k, c.STATUS] = c.FLAT
+            own_j = conditions[b, k, c.CHARGE_J]
         t[b, k, c.ENERGY_J] = own_j
         moved_bytes += sent + received
         energy_j += own_j + 8.0 * (sent + received) * fleet[c.SERVER_J_PER_BIT]
