@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from agents.base import Orchestrator
 from agents.network import MenuNetwork, for_any_fleet
 from envs.menu import LEVELS, PATTERNS, menu_actions, menu_size
-from envs.observation import FLEET_FEATURES, MACHINE_FEATURES
+from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE, machines_of
 from envs.spaces import RESTS_BELOW
 from fedcore.files import write_bytes
 from fedcore.tensor_file import read_tensors
@@ -138,9 +138,12 @@ class FrozenPolicy(Orchestrator):
     def decide(self, observation: NDArray[np.floating]) -> NDArray[np.float32]:
         """See `Orchestrator.decide`; the network is traced once and runs without Python then, in a third of the time."""
         one = np.ascontiguousarray(observation, dtype=np.float32)[None]
-        own, shared = len(MACHINE_FEATURES), len(FLEET_FEATURES)
-        if one.ndim != 2 or one.size <= shared or (one.size - shared) % own:
-            raise InputError(f"policy {self.name}: observation has shape {one.shape[1:]}, expected ({own} K_max + {shared},)")
+        try:
+            _, size = one.shape
+            machines_of(size)
+        except ValueError:
+            wanted = f"({N_MACHINE} K_max + {N_FLEET},)"
+            raise InputError(f"policy {self.name}: observation has shape {one.shape[1:]}, expected {wanted}") from None
         if one.size not in self._traced:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # what replaces it needs a compiler at run time

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from scenarios.errors import InputError
 
@@ -31,22 +32,25 @@ def claimed(folder: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
         InUseError: another process works in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / NAME).open("a") as file:
+        until = time.monotonic() + wait_s
+        while not _locks(file):
+            if time.monotonic() >= until:
+                raise InUseError(f"{folder} is in use by another {what}; expected one of its own, or its end")
+            time.sleep(LOOKS_S)
+        yield
+
+
+def _locks(file: TextIO) -> bool:
+    """Lock a file for this process; where there are no locks everybody has it, as before there were any."""
     try:
         import fcntl
     except ImportError:  # Windows, where nothing of ours asks for it but trials
-        yield
-        return
-    with (folder / NAME).open("a") as file:
-        until = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise InUseError(f"{folder} is in use by another {what}; expected one of its own, or its end") from None
-                time.sleep(LOOKS_S)
-                continue
-            except OSError:
-                pass  # a file system without locks: as it was before there were any
-            break
-        yield
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # such a file system
+        pass
+    return True

@@ -80,7 +80,8 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
     if options.data is not None and text:
         content["workload"]["data"] = str(options.data)
     scenario = parse(content, options.scenario)
-    absent = [name for name in options.plot if name not in chosen(options.methods)]
+    methods = chosen(options.methods)
+    absent = [name for name in options.plot if name not in methods]
     if absent:
         raise InputError(f"--plot has {absent[0]!r}, which is not played; expected some of --methods")
     if len(options.plot) > len(COLOURS) - 1:
@@ -92,7 +93,7 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
             name, scenario.model_dump(mode="json"), data, seed, options.rounds, options.steps, options.every, options.longest
         )
         for seed in range(options.seeds)
-        for name in chosen(options.methods)
+        for name in methods
     ]
 
 

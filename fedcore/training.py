@@ -194,7 +194,7 @@ class FederatedTraining:
         if accepted:
             tasks_, results_, updates = ([row[i] for row in accepted] for i in range(3))
             method.merge(server, tasks_, results_, updates)  # type: ignore[arg-type]
-            self._merge_statistics([(result, update) for _, result, update in accepted])
+            self._merge_statistics(results_, updates)  # type: ignore[arg-type]
             method.after_merge(server, steps)
             server.steps_done += steps
         server.round_index += 1
@@ -224,17 +224,13 @@ class FederatedTraining:
                 return f"machine {machine}: statistic {name} is not a vector of {length} finite numbers"
         return None
 
-    def _merge_statistics(self, parts: Sequence[tuple[LocalResult, Update]]) -> None:
-        """Every machine saw all of a statistic: the sample-weighted mean over all of them, or the robust rule's."""
+    def _merge_statistics(self, results: Sequence[LocalResult], updates: Sequence[Update]) -> None:
+        """By the method's merge rule: every machine saw all of a statistic, as of a layer that it trains whole."""
         state, sizes = self.server.state, self.server.model.objective.statistics
-        if sizes and self.method.merge_rule != "mean":
-            layers = tuple(Layer(name, size) for name, size in sizes.items())
-            vectors = NeuronMap(layers, tuple(Parameter(name, (size,), name) for name, size in sizes.items()))
-            whole = whole_block(vectors)
-            told = [replace(update, block=whole, trained=result.statistics) for result, update in parts]
-            state |= MERGES[self.method.merge_rule](state, vectors, told, 1.0)
+        if not sizes:
             return
-        total = sum(update.weight for _, update in parts)
-        for name in sizes:
-            mean = sum(result.statistics[name].double() * update.weight for result, update in parts) / total
-            state[name] = mean.float()  # type: ignore[union-attr]
+        layers = tuple(Layer(name, size) for name, size in sizes.items())
+        vectors = NeuronMap(layers, tuple(Parameter(name, (size,), name) for name, size in sizes.items()))
+        whole = whole_block(vectors)
+        told = [replace(u, block=whole, trained=r.statistics) for r, u in zip(results, updates, strict=True)]
+        state |= MERGES[self.method.merge_rule](state, vectors, told, 1.0)

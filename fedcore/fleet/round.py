@@ -146,7 +146,7 @@ def play_round(
         own_j = p[w, k, c.ACTIVE_W] * t[b, k, c.COMPUTE_S] + p[w, k, c.IDLE_W] * t[b, k, c.IDLE_S] + radio_j
         if p[w, k, c.BATTERY_J] > 0.0 and own_j > conditions[b, k, c.CHARGE_J]:
             # It gave what it had; the round is not longer for it. Its block is lost unless it had been sent by then.
-            waited_j = p[w, k, c.IDLE_W] * max(on_s - max(t[b, k, c.FINISH_S], t[b, k, c.COMPUTE_S]), 0.0)
+            waited_j = p[w, k, c.IDLE_W] * (on_s - t[b, k, c.FINISH_S])
             if t[b, k, c.STATUS] == c.DONE and own_j - waited_j > conditions[b, k, c.CHARGE_J]:
                 t[b, k, c.STATUS] = c.FLAT
             own_j = conditions[b, k, c.CHARGE_J]
