@@ -23,6 +23,7 @@ import numpy as np
 from fedcore.blocks import whole_block
 from fedcore.engines.inprocess import train_task
 from fedcore.files import write_text
+from fedcore.fleet import columns as c
 from fedcore.flower.namespaces import Namespaces, Quota, need_own_links, quotas
 from fedcore.local import LocalTask
 from fedcore.parallel import single_threaded, worker_environment
@@ -40,16 +41,19 @@ STARTS_S = 180.0
 
 
 def device_step_s(scenario: Scenario) -> list[float]:
-    """Seconds of a local step of the whole model on every machine of a scenario, as it says."""
-    flops, _, _, _, row = compile_world(scenario).costs[-1]
+    """Seconds of a local step of the whole model on every machine of a scenario, as it says, on as many samples as the machine
+    that holds most trains on: what the pacemaker takes."""
+    world = compile_world(scenario)
+    flops, _, _, _, row = world.costs[-1] * world.arrays.parameters[: world.arrays.machines, c.OF_BATCH].max()
     devices = [group.device for group in scenario.fleet.machines]
     return [d.step_overhead_s + (flops + d.half_rows * row) / (1e9 * d.throughput_gflops) for d in devices]
 
 
 def whole_steps(scenario: Scenario, steps: int) -> Callable[[], None]:
-    """What makes so many local steps of a scenario's whole model on its first machine's samples, the same every time."""
+    """What makes so many local steps of a scenario's whole model on the samples of the machine that holds most, the same every
+    time."""
     data = prepare_data(scenario)
-    training, samples = build_training(scenario, data, None, 0), data.samples()[0]
+    training, samples = build_training(scenario, data, None, 0), max(data.samples(), key=len)
     model, recipe, method = training.model, recipe_of(scenario.workload), method_of(scenario.workload)
     task = LocalTask(0, whole_block(model.neuron_map), steps, (0,))
 

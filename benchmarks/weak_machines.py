@@ -14,12 +14,12 @@ import numpy as np
 import tyro
 
 from fedcore.compare import CompareOptions, compare
-from fedcore.comparison.capacity import capacity_shares, level_costs
+from fedcore.comparison.capacity import capacity_shares, machine_costs
 from fedcore.comparison.runs import REFERENCE
 from fedcore.comparison.tables import Row, markdown, mean_range, row_of, target_of
 from fedcore.encoders import ENCODERS
 from fedcore.files import write_text
-from fedcore.workload import model_for
+from fedcore.workload import model_for, recipe_of
 from scenarios import Scenario, load, names
 from scenarios.errors import told
 
@@ -57,7 +57,8 @@ def capacities(scenario: Scenario) -> np.ndarray:
     """(K,) of a fleet that trains on images; empty for one that does not."""
     if ENCODERS[scenario.workload.encoder].reads != "images":
         return np.zeros(0)
-    return capacity_shares(scenario, level_costs(model_for(scenario.workload, 3, scenario.name), scenario.workload.batch_size))
+    recipe, model = recipe_of(scenario.workload), model_for(scenario.workload, 3, scenario.name)
+    return capacity_shares(scenario, machine_costs(model, [recipe.batch_of(g.images) for g in scenario.fleet.machines]))
 
 
 def rows_of(name: str, options: Options) -> dict[str, Row]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from envs.core import Core, Decisions
 from envs.memory import CHARGE, SLOW, remember
-from envs.observation import write_machines
+from envs.observation import step_flops, write_machines
 from envs.single import ScenarioLike, SingleEnv, compile_scenarios
 from envs.training import RealLearner, TrainingEnv
 from fedcore.engines.remote import DONE, LATE, RemoteEngine
@@ -66,8 +66,7 @@ class MeasuredCore(Core):
     def _said_step_s(self, index: NDArray[np.integer]) -> Floats:
         """Seconds of a step on every machine as the scenario says, by its block's place in `costs`."""
         p, step = self.parameters[0, : len(index)], self.costs[int(self.world_index[0]), index]
-        flops = step[:, 0] + p[:, c.HALF_ROWS] * step[:, 4]
-        return np.maximum(p[:, c.STEP_OVERHEAD_S] + flops / np.maximum(p[:, c.FLOPS_PER_S], 1.0), 1e-9)
+        return np.maximum(p[:, c.STEP_OVERHEAD_S] + step_flops(p, step) / np.maximum(p[:, c.FLOPS_PER_S], 1.0), 1e-9)
 
     def _look(self, slow: dict[int, float]) -> None:
         """Who is connected and free and how loaded, and the machines' part of the observation as it follows.
@@ -114,7 +113,7 @@ class MeasuredCore(Core):
         w, p = int(self.world_index[0]), self.parameters[0]
         here = self._wait(self.conditions[0, :n, c.ON] > 0.5)
         status = np.full(n, c.DONE)
-        fits = self.costs[w, decisions.index[0, :n], 3] <= p[:n, c.MEMORY_BYTES]
+        fits = decisions.index[0, :n] <= p[:n, c.MOST]
         status[~fits], status[decisions.index[0, :n] <= 0], status[~here] = c.INFEASIBLE, c.RESTING, c.AWAY
         asked = np.zeros((1, self.max_machines), dtype=np.bool_)
         asked[0, :n] = status == c.DONE

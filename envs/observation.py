@@ -165,8 +165,9 @@ def teaches(world: World, samples: Floats) -> Floats:
 
 
 def step_flops(parameters: Floats, cost: Floats) -> Floats:
-    """FLOPs of a step, with what every machine loses on small products, (K,), from (K, N_PARAMETERS) and a row of costs."""
-    return np.asarray(cost[0] + parameters[:, c.HALF_ROWS] * cost[4])
+    """FLOPs of a step on its own samples, with what every machine loses on small products, (K,), from (K, N_PARAMETERS) and a
+    row of costs, or one for each machine."""
+    return np.asarray(parameters[:, c.OF_BATCH] * (cost[..., 0] + parameters[:, c.HALF_ROWS] * cost[..., 4]))
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -50,6 +50,7 @@ def cost_of_counts(
     batch: int,
     optimizer_copies: int = ADAMW_COPIES,
     activations: Mapping[str, int] | None = None,
+    target: Mapping[str, int] | None = None,
 ) -> BlockCost:
     """Cost of a block that trains and sees the given numbers of neurons per layer.
 
@@ -61,8 +62,10 @@ def cost_of_counts(
         optimizer_copies: tensors that the optimiser keeps per trained weight.
         activations: layer -> neurons whose activations are there and are read, where that is more than v_l (tensor
             parallelism gathers them).
+        target: layer -> neurons of the momentum target that a step looks at, where that is more than v_l (ordered dropout).
     """
     there = visible if activations is None else activations
+    aim = there if target is None else target
     objective, encoder = model.objective, {layer.name for layer in model.encoder.neuron_map.layers}
     views = {name: batch * objective.layer_views.get(name, objective.views_per_sample) for name in encoder}
     head_views = batch * objective.head_views
@@ -87,8 +90,9 @@ def cost_of_counts(
         up += learned
         down += seen
         if p.name in model.target_parameters:
-            flops += 2.0 * p.macs * aim_views * seen
-            row_flops += row * aim_views
+            aim_row = 2.0 * p.macs * (aim[p.cols] if p.cols is not None else 1) * p.per_pair
+            flops += aim_row * aim_views * (visible if target is None else target)[p.rows]
+            row_flops += aim_row * aim_views
             down += seen
     below = True  # no gradient reaches the layers before the first trained one
     for layer in model.neuron_map.layers:
@@ -96,7 +100,7 @@ def cost_of_counts(
         work = 2.0 * layer.macs * there[layer.name]
         flops += work * views.get(layer.name, head_views) * (1 if below else 3)
         if model.target_parameters and layer.name in encoder:
-            flops += work * aim_views
+            flops += 2.0 * layer.macs * aim[layer.name] * aim_views
     statistics = sum(objective.statistics.values())
     memory = training_memory(model, trained, visible, batch, optimizer_copies, activations)
     return BlockCost(

@@ -48,6 +48,10 @@ class LocalRecipe:
         """Tensors that the optimiser keeps per trained weight."""
         return 2 if self.optimizer == "adamw" else int(self.sgd_momentum > 0)
 
+    def batch_of(self, samples: int) -> int:
+        """Samples per step of who holds so many."""
+        return min(self.batch_size, samples)
+
 
 @dataclass(frozen=True)
 class LocalTask:
@@ -199,7 +203,7 @@ def train_block(
     leaves = list(weights.trained.values())
     optimiser = make_optimizer(leaves, recipe)
     start = {n: t.detach().clone() for n, t in weights.trained.items()} if hooks.gradient else {}
-    batch_size = min(recipe.batch_size, len(samples))
+    batch_size = recipe.batch_of(len(samples))
     features = features_in(model.encoder, recipe.precision)
     total = 0.0
     for step in range(task.steps_before, task.steps_before + task.steps):

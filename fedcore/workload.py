@@ -97,17 +97,23 @@ def model_for(workload: Workload, channels: int, scenario_name: str = "?") -> Mo
 
 
 @lru_cache(maxsize=64)
-def _cached_costs(key: str, channels: int) -> NDArray[np.float64]:
+def _cached_costs(key: str, channels: int, batch: int) -> NDArray[np.float64]:
     workload = Workload.model_validate_json(key)
     model = model_for(workload, channels)
-    table = cost_table(model, workload.context, workload.batch_size, workload.context_rule)
+    table = cost_table(model, workload.context, batch, workload.context_rule)
     table.setflags(write=False)
     return table
 
 
-def workload_costs(workload: Workload, channels: int = 1) -> NDArray[np.float64]:
-    """Cost table of a workload, (GRID + 1, 4), see `costs.cost_table`; cached, read-only."""
-    return _cached_costs(workload.model_dump_json(), channels)
+def workload_costs(workload: Workload, channels: int = 1, batch: int | None = None) -> NDArray[np.float64]:
+    """Cost table of a workload, (GRID + 1, 5), see `costs.cost_table`; cached, read-only.
+
+    Args:
+        workload: a scenario's section.
+        channels: of the images, 1 or 3.
+        batch: samples of a step; None takes the workload's own.
+    """
+    return _cached_costs(workload.model_dump_json(), channels, batch or workload.batch_size)
 
 
 class Prepared(Protocol):

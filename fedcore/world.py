@@ -53,6 +53,7 @@ class World:
         costs: (GRID + 1, 5) cost table.
         calibration: learning dynamics and target.
         reference: cost of the reference policy.
+        channels: of the images, 1 or 3.
     """
 
     scenario: Scenario
@@ -60,6 +61,7 @@ class World:
     costs: NDArray[np.float64]
     calibration: Calibration
     reference: ReferenceCost
+    channels: int = 1
 
     @property
     def dynamics(self) -> Dynamics:
@@ -91,8 +93,7 @@ class World:
     @property
     def max_share_index(self) -> NDArray[np.int64]:
         """Largest feasible share x GRID of every machine under its memory, (K_max,)."""
-        fits = self.costs[None, :, 3] <= self.arrays.parameters[:, c.MEMORY_BYTES, None]
-        return fits.cumprod(axis=1).sum(axis=1) - 1
+        return self.arrays.parameters[:, c.MOST].astype(np.int64)
 
 
 def share_indices(shares: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -115,7 +116,8 @@ def _compile(text: str, max_machines: int, channels: int) -> World:
             "reads text; expected grammar-gpt-next-token, or one made by python -m fedcore.calibrate"
         )
     costs = workload_costs(scenario.workload, channels)
-    draft = World(scenario, arrays, costs, calibration, ReferenceCost(1.0, 1.0, 1.0, 1.0))
+    draft = World(scenario, arrays, costs, calibration, ReferenceCost(1.0, 1.0, 1.0, 1.0), channels)
+    draft = with_samples(draft, [group.images for group in scenario.fleet.machines])
     return replace(draft, reference=_reference_cost(draft))
 
 
@@ -141,10 +143,21 @@ def room_for(scenario: Scenario) -> int:
 
 def with_samples(world: World, samples: Sequence[int]) -> World:
     """The same world whose machines hold so many images (or windows of text), each: what was dealt, where that is not what the
-    scenario says. What the reference policy needs, and budgets that hang on it, stay the scenario's."""
-    parameters = world.arrays.parameters.copy()
-    parameters[: len(samples), c.IMAGES] = samples
+    scenario says. One that holds fewer than a batch has smaller steps, which take less memory. What the reference policy needs,
+    and budgets that hang on it, stay the scenario's."""
+    workload, parameters = world.scenario.workload, world.arrays.parameters.copy()
+    parameters[:, c.MOST] = 0.0
+    for row, held in zip(parameters, samples, strict=False):
+        batch = min(workload.batch_size, held)
+        row[c.IMAGES], row[c.OF_BATCH], row[c.MOST] = held, batch / workload.batch_size, _most(world.costs, row)
+        if batch < workload.batch_size and row[c.MOST] < GRID:
+            row[c.MOST] = _most(workload_costs(workload, world.channels, batch), row)
     return replace(world, arrays=replace(world.arrays, parameters=parameters))
+
+
+def _most(costs: NDArray[np.float64], machine: NDArray[np.float64]) -> int:
+    """Last row of a cost table up to which a machine's memory holds every block."""
+    return int((costs[:, 3] <= machine[c.MEMORY_BYTES]).cumprod().sum()) - 1
 
 
 def compile_world(scenario: Scenario, max_machines: int | None = None, channels: int = 1) -> World:

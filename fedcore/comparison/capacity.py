@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,13 @@ def memory_bytes(scenario: Scenario) -> NDArray[np.float64]:
     return np.array([group.device.memory_mb * 1e6 for group in scenario.fleet.machines])
 
 
-def capacity_shares(scenario: Scenario, costs: Mapping[float, BlockCost]) -> NDArray[np.float64]:
+def machine_costs(model: Model, batches: Sequence[int]) -> list[Mapping[float, BlockCost]]:
+    """`level_costs` on every machine, by how many samples its steps are on."""
+    of = {batch: level_costs(model, batch) for batch in set(batches)}
+    return [of[batch] for batch in batches]
+
+
+def capacity_shares(scenario: Scenario, costs: Sequence[Mapping[float, BlockCost]]) -> NDArray[np.float64]:
     """Capacity of every machine, (K,), on HeteroFL's levels; 0 for one whose memory does not hold even the lowest.
 
     The scarcer of what it has of the highest speed (whole-model steps per second) and of the fastest uplink, beside the
@@ -41,14 +47,15 @@ def capacity_shares(scenario: Scenario, costs: Mapping[float, BlockCost]) -> NDA
 
     Args:
         scenario: whose fleet.
-        costs: of every level, see `level_costs`.
+        costs: of every level on every machine, see `machine_costs`.
     """
-    machines, whole = scenario.fleet.machines, costs[1.0]
-    step_s = np.array([g.device.step_overhead_s + whole.step_flops / (g.device.throughput_gflops * 1e9) for g in machines])
+    machines, flops = scenario.fleet.machines, np.array([own[1.0].step_flops for own in costs])
+    overhead_s = np.array([group.device.step_overhead_s for group in machines])
+    step_s = overhead_s + flops / np.array([group.device.throughput_gflops * 1e9 for group in machines])
     uplink = np.array([group.link.uplink_mbps for group in machines])
     scarcer = np.minimum(step_s.min() / step_s, uplink / uplink.max())
-    levels, needs = np.array(LEVELS), np.array([costs[level].memory_bytes for level in LEVELS])
-    fits = needs[None, :] <= memory_bytes(scenario)[:, None]
+    levels, needs = np.array(LEVELS), np.array([[own[level].memory_bytes for level in LEVELS] for own in costs])
+    fits = needs <= memory_bytes(scenario)[:, None]
     # Somebody has to be the strongest, even where the fastest has a thin uplink or little memory.
     among = fits[:, 0] if fits[:, 0].any() else np.ones(len(machines), dtype=np.bool_)
     capacity = np.minimum(scarcer / scarcer[among].max(), 1.0)

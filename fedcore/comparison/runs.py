@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.comparison.capacity import capacity_shares, level_costs, memory_bytes
+from fedcore.comparison.capacity import capacity_shares, machine_costs, memory_bytes
 from fedcore.comparison.entries import entry_of
 from fedcore.comparison.measures import measure_of
 from fedcore.costs import BlockCost
@@ -68,13 +68,13 @@ def _dataset(spec: RunSpec, scenario: Scenario) -> Dataset | None:
 
 
 def reference_budgets(
-    scenario: Scenario, whole: BlockCost, holds: NDArray[np.bool_], spec: RunSpec
+    scenario: Scenario, whole: Sequence[BlockCost], holds: NDArray[np.bool_], spec: RunSpec
 ) -> dict[str, float]:
     """Time, energy and bytes of `rounds` rounds of whole models on this fleet, without any training.
 
     Args:
         scenario: whose fleet.
-        whole: cost of the whole model.
+        whole: cost of the whole model on every machine.
         holds: (K,) whose memory holds it; the others rest.
         spec: of the run.
 
@@ -84,11 +84,11 @@ def reference_budgets(
     player = FleetPlayer(scenario, spec.seed)
     if not holds.any():
         raise InputError(
-            f"scenario {scenario.name}: no machine has the {whole.memory_bytes / 1e6:.1f} MB that training the whole model "
+            f"scenario {scenario.name}: no machine has the {whole[0].memory_bytes / 1e6:.1f} MB that training the whole model "
             "takes, so FedAvg, whose costs are everyone's budgets, cannot play; expected more memory_mb, or a smaller encoder "
             "or batch"
         )
-    costs = [RoundCost.of(whole) if fits else None for fits in holds]
+    costs = [RoundCost.of(cost) if fits else None for cost, fits in zip(whole, holds, strict=True)]
     spent = np.zeros(3)
     for _ in range(spec.rounds):
         played = player.play(costs, spec.steps)
@@ -142,10 +142,10 @@ def play(spec: RunSpec) -> dict[str, Any]:
     steps = entry.steps or spec.steps
     data = prepare_data(scenario, _dataset(spec, scenario), spec.seed)
     reference = model_for(scenario.workload, data.channels, scenario.name)
-    levels = level_costs(reference, scenario.workload.batch_size)
-    holds_bytes = memory_bytes(scenario)
-    holds_whole = holds_bytes >= levels[1.0].memory_bytes
-    budgets, capacity = reference_budgets(scenario, levels[1.0], holds_whole, spec), capacity_shares(scenario, levels)
+    levels = machine_costs(reference, [recipe_of(scenario.workload).batch_of(len(own)) for own in data.clients])
+    whole, holds_bytes = [own[1.0] for own in levels], memory_bytes(scenario)
+    holds_whole = holds_bytes >= [cost.memory_bytes for cost in whole]
+    budgets, capacity = reference_budgets(scenario, whole, holds_whole, spec), capacity_shares(scenario, levels)
     speed = np.array([group.device.throughput_gflops for group in scenario.fleet.machines])
     speed[~holds_whole] = 0.0  # the fastest alone is one that can
     shares = entry.shares_of(capacity, speed)

@@ -63,7 +63,7 @@ def train_rank(
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):
         weights.step = step
-        chosen = torch.randperm(len(samples), generator=generator)[: min(recipe.batch_size, len(samples))]
+        chosen = torch.randperm(len(samples), generator=generator)[: recipe.batch_of(len(samples))]
         batch = model.objective.draw(samples, chosen, recipe.augmentation, generator)
         weights.renew()
         if aim is not None:

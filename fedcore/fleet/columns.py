@@ -12,7 +12,9 @@ OUTAGE_FACTOR, OUTAGE_UP_S, OUTAGE_DOWN_S, LINK_SPREAD = range(29, 33)
 JOIN_S = 33
 TRACE = 34  # row of `Fleets.traces`, -1 for none
 WINDOWS, N_WINDOWS, PERIOD_S, WINDOWS_BY_CLOCK = range(35, 39)  # rows of `Fleets.windows`: first, how many
-N_PARAMETERS = 39
+OF_BATCH = 39  # samples of a step over the batch that costs are of: less than 1 where a machine holds fewer
+MOST = 40  # last row of the cost table whose block its memory holds
+N_PARAMETERS = 41
 
 # Hidden, moving conditions of a machine: (machines, N_CONDITIONS).
 LINK_X, BUSY, ON, CHARGE_J, CLOUD_X, HEAT, OUT, LINK_MEAN, TRACE_S = range(9)

@@ -164,7 +164,7 @@ def _machine_row(group: Group) -> NDArray[np.float64]:
             b.reserve_fraction,
         )
         row[c.SOLAR_W], row[c.CLOUDINESS], row[c.CLOUD_TAU_S] = b.solar_peak_w, b.cloudiness, b.cloud_correlation_s
-    row[c.IMAGES] = group.images
+    row[c.IMAGES], row[c.OF_BATCH], row[c.MOST] = group.images, 1.0, np.inf
     return row
 
 
@@ -188,6 +188,7 @@ def compile_fleet(fleet: Fleet, deadline_s: float | None, max_machines: int) -> 
         raise InputError(f"the fleet has {len(fleet.links)} shared links, expected at most {MAX_LINKS - 1}")
     parameters = np.zeros((max_machines, c.N_PARAMETERS))
     parameters[:, c.TRACE], parameters[:, c.OUTAGE_FACTOR] = -1.0, 1.0
+    parameters[:, c.OF_BATCH], parameters[:, c.MOST] = 1.0, np.inf  # until a workload says more, see `world`
     via = np.zeros((max_machines, MAX_LINKS), dtype=np.bool_)
     tree = routing_tree(fleet_graph(fleet))
     order = [link.name for link in fleet.links]

@@ -86,6 +86,7 @@ class FleetPlayer:
                 continue
             table[0, k + 1] = (cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes, cost.row_flops)
             index[0, k] = k + 1
+            parameters[0, k, c.MOST] = n if cost.memory_bytes <= parameters[0, k, c.MEMORY_BYTES] else 0
             # A round charges its latency at download and at upload: one round trip, as every exchange is.
             parameters[0, k, c.LATENCY_S] *= 1 + cost.exchanges
         telemetry, totals = np.zeros((1, n, c.N_TELEMETRY)), np.zeros((1, c.N_TOTALS))

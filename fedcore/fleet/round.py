@@ -72,7 +72,7 @@ def play_round(
             t[b, k, c.STATUS] = c.AWAY
         elif index <= 0:
             t[b, k, c.STATUS] = c.RESTING
-        elif costs[w, index, 3] > p[w, k, c.MEMORY_BYTES]:
+        elif index > p[w, k, c.MOST]:
             t[b, k, c.STATUS] = c.INFEASIBLE
         else:
             s[INVITED, k], s[START, k] = 1.0, p[w, k, c.LATENCY_S]
@@ -84,7 +84,7 @@ def play_round(
                     fleets, w, k, conditions, b, 1, s[DOWN_BPS, k], factor, s[DOWN_BITS, k], elapsed_s + s[START, k], round_hash
                 )
             jitter = np.exp(p[w, k, c.STEP_JITTER] * normal(round_hash, JITTER, k)) if p[w, k, c.STEP_JITTER] > 0.0 else 1.0
-            flops = costs[w, index, 0] + p[w, k, c.HALF_ROWS] * costs[w, index, 4]
+            flops = p[w, k, c.OF_BATCH] * (costs[w, index, 0] + p[w, k, c.HALF_ROWS] * costs[w, index, 4])
             step_s = p[w, k, c.STEP_OVERHEAD_S] + flops / p[w, k, c.FLOPS_PER_S]
             t[b, k, c.STEP_S] = step_s * slowdown(p, w, k, conditions, b) * jitter
             s[COMPUTE, k] = steps * t[b, k, c.STEP_S]

@@ -147,8 +147,9 @@ class Method(ABC):
         return LocalTask(machine, block, steps, seed, steps_before=server.steps_done, round_index=server.round_index)
 
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
-        """What the round asks of one machine."""
-        return RoundCost.of(cost_of_block(server.model, block, recipe.batch_size, recipe.optimizer_copies))
+        """What the round asks of one machine; one that holds fewer samples than a batch trains on, and pays, only those."""
+        batch = recipe.batch_of(server.samples[machine])
+        return RoundCost.of(cost_of_block(server.model, block, batch, recipe.optimizer_copies))
 
     def train(
         self,

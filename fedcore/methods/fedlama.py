@@ -124,7 +124,8 @@ class FedLAMA(FedAvg):
 
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
         """See `Method.cost`: up goes what synchronises in this round, down comes what the machine does not hold."""
-        whole = cost_of_block(server.model, block, recipe.batch_size, recipe.optimizer_copies)
+        batch = recipe.batch_of(server.samples[machine])
+        whole = cost_of_block(server.model, block, batch, recipe.optimizer_copies)
         width = {p.name: prod(p.shape[1:]) for p in server.model.neuron_map.parameters}
         statistics = sum(server.model.objective.statistics.values())
         up = sum(

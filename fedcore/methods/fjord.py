@@ -67,9 +67,11 @@ class FjORD(WidthScaled):
         return [*levels, held]
 
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
-        """See `Method.cost`: a step costs the mean over the widths, everything else is that of the widest."""
-        model, batch, copies = server.model, recipe.batch_size, recipe.optimizer_copies
-        costs = [cost_of_counts(model, n, n, batch, copies) for n in self.levels(model.neuron_map, block)]
+        """See `Method.cost`: a step costs the mean over the widths, with the momentum target in full width; everything else
+        is that of the widest."""
+        model, batch, copies = server.model, recipe.batch_of(server.samples[machine]), recipe.optimizer_copies
+        levels = self.levels(model.neuron_map, block)
+        costs = [cost_of_counts(model, n, n, batch, copies, target=levels[-1]) for n in levels]
         mean = sum(cost.step_flops for cost in costs) / len(costs)
         return RoundCost.of(replace(costs[-1], step_flops=mean))
 

@@ -119,8 +119,9 @@ class LWFedSSL(ProgFedSSL):
             once = bottom_of(model, len(stages))
             once.objective.target_momentum, once.target_parameters = None, frozenset()
             once.objective.views_per_sample, once.objective.layer_views = 1, {}
-            ours = cost_of_block(once, block, recipe.batch_size, recipe.optimizer_copies)
-            theirs = cost_of_block(once, self._frozen(once, stages), recipe.batch_size)
+            batch = recipe.batch_of(server.samples[machine])
+            ours = cost_of_block(once, block, batch, recipe.optimizer_copies)
+            theirs = cost_of_block(once, self._frozen(once, stages), batch)
             weights = ours.download_bytes + ours.upload_bytes * (1 + recipe.optimizer_copies)
             cost = replace(
                 cost,
@@ -129,7 +130,9 @@ class LWFedSSL(ProgFedSSL):
                 memory_bytes=cost.memory_bytes + (ours.memory_bytes - weights) + ours.upload_bytes,
             )
         if self.server_calibration_steps > 0:
-            whole = cost_of_block(model, whole_block(model.neuron_map), recipe.batch_size, recipe.optimizer_copies)
+            assert server.auxiliary is not None
+            batch = recipe.batch_of(len(server.auxiliary))
+            whole = cost_of_block(model, whole_block(model.neuron_map), batch, recipe.optimizer_copies)
             part = self.server_calibration_steps / max(1, server.memory["invited"])
             cost = replace(cost, server_flops=whole.step_flops * part)
         return cost

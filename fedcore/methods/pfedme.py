@@ -83,7 +83,7 @@ class PFedMe(Partial):
         w = {name: value.detach().clone() for name, value in theta.trained.items()}
         local = Weights(w, theta.frozen, order=theta.order)
         features = features_in(model.encoder, recipe.precision)
-        size = min(recipe.batch_size, len(samples))
+        size = recipe.batch_of(len(samples))
         total = 0.0
         for step in range(task.steps_before, task.steps_before + task.steps):
             theta.step = step

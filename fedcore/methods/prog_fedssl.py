@@ -69,7 +69,8 @@ class ProgFedSSL(FedAvg):
 
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
         """See `Method.cost`: what trains goes both ways, the target does not travel."""
-        cost = cost_of_block(server.model, block, recipe.batch_size, recipe.optimizer_copies)
+        batch = recipe.batch_of(server.samples[machine])
+        cost = cost_of_block(server.model, block, batch, recipe.optimizer_copies)
         return replace(RoundCost.of(cost), download_bytes=cost.upload_bytes)
 
     def train(

@@ -54,7 +54,7 @@ def gradient_at(
     weights.step = step
     aim = None if target is None else freeze(slice_weights(target, model.neuron_map, block))
     features = features_in(model.encoder, recipe.precision)
-    size = min(recipe.batch_size, len(samples))
+    size = recipe.batch_of(len(samples))
     batches = len(samples) // size
     for chosen in torch.randperm(len(samples), generator=generator)[: batches * size].split(size):
         batch = model.objective.draw(samples, chosen, recipe.augmentation, generator)
@@ -175,11 +175,10 @@ class Scaffold(Partial):
         cost = super().cost(server, machine, block, steps, recipe)
         size = BYTES_PER_WEIGHT * entries(server.model.neuron_map, block)
         n = server.samples[machine]
-        batch = min(recipe.batch_size, n)
-        images = n // batch * batch if self.option == "I" else 0
+        batches = n // recipe.batch_of(n) if self.option == "I" else 0
         return replace(
             cost,
-            step_flops=cost.step_flops * (1.0 + images / (recipe.batch_size * steps)),
+            step_flops=cost.step_flops * (1.0 + batches / steps),
             upload_bytes=cost.upload_bytes + size,
             download_bytes=cost.download_bytes + size,
             memory_bytes=cost.memory_bytes + 3 * size,

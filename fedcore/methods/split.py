@@ -125,7 +125,7 @@ def train_halves(
     if "draws" in task.extra:
         generator.set_state(task.extra["draws"]["state"])
     wire = Wire(model.encoder, cut, recipe.precision)
-    batch_size = min(recipe.batch_size, len(samples))
+    batch_size = recipe.batch_of(len(samples))
     total = 0.0
     for step in range(task.steps_before, task.steps_before + task.steps):
         weights.step = step
@@ -175,12 +175,12 @@ class Split(FedAvg):
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
         """See `Method.cost`: the machine computes and holds the bottom only; activations and their gradients travel in
         every step, the bottom's weights at both ends of the round."""
-        model = server.model
+        model, batch = server.model, recipe.batch_of(server.samples[machine])
         below = bottom_of(model, self.cut)
-        own = cost_of_block(below, whole_block(below.neuron_map), recipe.batch_size, recipe.optimizer_copies)
-        whole = cost_of_block(model, block, recipe.batch_size, recipe.optimizer_copies)
+        own = cost_of_block(below, whole_block(below.neuron_map), batch, recipe.optimizer_copies)
+        whole = cost_of_block(model, block, batch, recipe.optimizer_copies)
         layer = model.encoder.neuron_map.layer(below.encoder.feature_layer)
-        activation = BYTES_PER_WEIGHT * recipe.batch_size * layer.positions * layer.neurons
+        activation = BYTES_PER_WEIGHT * batch * layer.positions * layer.neurons
         views = model.objective.layer_views.get(layer.name, model.objective.views_per_sample)
         keys = model.objective.target_views if model.target_parameters else 0
         return RoundCost(

@@ -1,7 +1,7 @@
 """A compiled scenario: cost of the reference by hand, budgets, limits of memory, and clear refusals."""
 
 import json
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import pytest
 
 from fedcore.costs import GRID
 from fedcore.fleet import columns as c
-from fedcore.world import calibration_note, compile_world, share_indices
+from fedcore.workload import workload_costs
+from fedcore.world import calibration_note, compile_world, share_indices, with_samples
 from scenarios import InputError, Scenario, load, names
 
 DYNAMICS = {
@@ -97,6 +98,29 @@ def test_budgets_are_multiples_unless_given(content: dict[str, Any]) -> None:
     assert world.budgets == pytest.approx((3 * r.time_s, 3 * r.energy_j, 3 * r.bytes, 200))
     content["budgets"] = {"of_reference": 2.0, "time_s": 55.0, "bytes": 1e9, "rounds": 7}
     assert compiled(content).budgets == pytest.approx((55.0, 2 * r.energy_j, 1e9, 7))
+
+
+def test_fewer_samples_than_a_batch_are_smaller_steps(content: dict[str, Any]) -> None:
+    content["workload"] |= {"batch_size": 64}
+    content["fleet"]["groups"][0] |= {"images": 64}
+    full = compiled(content)
+    content["fleet"]["groups"][0] |= {"images": 16}
+    few = compiled(content)
+    assert few.arrays.parameters[0, c.OF_BATCH] == 0.25
+    assert few.reference.rounds == full.reference.rounds
+    compute_s = full.reference.rounds * 10 * full.costs[GRID, 0] / 10e9
+    assert full.reference.time_s - few.reference.time_s == pytest.approx(0.75 * compute_s)
+    assert few.reference.bytes == full.reference.bytes
+    dealt = with_samples(full, [16])
+    np.testing.assert_array_equal(dealt.arrays.parameters, few.arrays.parameters)
+    np.testing.assert_array_equal(with_samples(dealt, [64]).arrays.parameters, full.arrays.parameters)
+    # Its activations are fewer, so that a memory that holds no whole model at a full batch holds one.
+    memory = workload_costs(few.scenario.workload, batch=16)[:, 3]
+    assert memory[GRID] < 0.5 * full.costs[GRID, 3]
+    parameters = full.arrays.parameters.copy()
+    parameters[0, c.MEMORY_BYTES] = memory[200]
+    small = replace(full, arrays=replace(full.arrays, parameters=parameters))
+    assert with_samples(small, [64]).max_share_index[0] < 200 <= with_samples(small, [16]).max_share_index[0] < GRID
 
 
 def test_memory_limits_the_share(content: dict[str, Any]) -> None:

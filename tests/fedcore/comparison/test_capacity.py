@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from fedcore.blocks import whole_block
-from fedcore.comparison.capacity import LEVELS, capacity_shares, level_costs
+from fedcore.comparison.capacity import LEVELS, capacity_shares, level_costs, machine_costs
 from fedcore.costs import BlockCost, cost_of_block
 from fedcore.methods.base import Server
 from fedcore.methods.heterofl import HeteroFL
@@ -36,18 +36,18 @@ def fleet(*machines: tuple[float, float], memory_mb: tuple[float, ...] = ()) -> 
     ],
 )
 def test_levels_by_hand(machines, expected):
-    np.testing.assert_allclose(capacity_shares(fleet(*machines), COSTS), expected)
+    np.testing.assert_allclose(capacity_shares(fleet(*machines), [COSTS] * len(machines)), expected)
     assert set(expected) <= set(LEVELS)
 
 
 def test_nobody_is_given_more_than_memory_holds():
     equal = [(8, 10)] * 5
-    shares = capacity_shares(fleet(*equal, memory_mb=(10, 9.9, 2.5, 1.3, 0.6)), COSTS)
+    shares = capacity_shares(fleet(*equal, memory_mb=(10, 9.9, 2.5, 1.3, 0.6)), [COSTS] * 5)
     np.testing.assert_allclose(shares, [1, 0.5, 0.25, 0.125, 0])
     # Of those that hold the whole model the strongest trains it, however slow.
-    np.testing.assert_allclose(capacity_shares(fleet((8, 10), (2, 10), memory_mb=(6, 64)), COSTS), [0.5, 1])
+    np.testing.assert_allclose(capacity_shares(fleet((8, 10), (2, 10), memory_mb=(6, 64)), [COSTS] * 2), [0.5, 1])
     slow = fleet((8, 10), (2, 10), (0.5, 10), memory_mb=(6, 64, 64))
-    np.testing.assert_allclose(capacity_shares(slow, COSTS), [0.5, 1, 0.25])
+    np.testing.assert_allclose(capacity_shares(slow, [COSTS] * 3), [0.5, 1, 0.25])
 
 
 def test_a_levels_cost_is_that_of_the_block_that_width_scaling_gives():
@@ -58,3 +58,16 @@ def test_a_levels_cost_is_that_of_the_block_that_width_scaling_gives():
     for level in LEVELS[:4]:
         (block,) = HeteroFL().blocks(server, [level], np.random.default_rng(0))
         assert cost_of_block(model, block, 4) == costs[level]
+
+
+def test_steps_on_fewer_samples_are_lighter():
+    model = build_model((1, 16, 16), "convnet", "simclr", {"widths": (6, 8, 9)}, {"hidden": 12, "outputs": 6})
+    costs = machine_costs(model, [4, 16, 4])
+    assert costs[0] == costs[2] == level_costs(model, 4)
+    assert costs[1] == level_costs(model, 16)
+    # A quarter of the samples: a quarter of the speed is as good, and less memory holds all of it.
+    need_mb = costs[0][1.0].memory_bytes / 1e6 * (1 + 1e-9)
+    machines = fleet((2, 10), (8, 10), (2, 10), memory_mb=(need_mb, 64, 0.9 * need_mb))
+    shares = capacity_shares(machines, costs)
+    assert shares[:2].tolist() == [1, 1]
+    assert 0 < shares[2] < 1

@@ -55,7 +55,7 @@ def test_every_figure_lands_in_its_column_in_si_units() -> None:
         c.BATTERY_RESERVE: 0.2, c.SOLAR_W: 4.0, c.CLOUDINESS: 0.25, c.CLOUD_TAU_S: 600.0, c.IMAGES: 99.0,
         c.HALF_ROWS: 12.0, c.THROTTLE: 2.5, c.HEAT_S: 120.0, c.COOL_S: 240.0, c.OUTAGE_FACTOR: 0.02, c.OUTAGE_UP_S: 500.0,
         c.OUTAGE_DOWN_S: 20.0, c.LINK_SPREAD: 0.5, c.JOIN_S: 60.0, c.TRACE: -1.0, c.WINDOWS: 0.0, c.N_WINDOWS: 2.0,
-        c.PERIOD_S: 86400.0, c.WINDOWS_BY_CLOCK: 1.0,
+        c.PERIOD_S: 86400.0, c.WINDOWS_BY_CLOCK: 1.0, c.OF_BATCH: 1.0, c.MOST: np.inf,
     }  # fmt: skip
     assert sorted(expected) == list(range(c.N_PARAMETERS))
     for column, value in expected.items():

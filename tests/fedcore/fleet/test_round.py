@@ -51,9 +51,12 @@ SERVER = {"nj_per_bit": 5.0, "round_overhead_s": 0.5, "wait_s": 30.0}
 class Played:
     """One fleet that plays rounds."""
 
-    def __init__(self, *groups: dict[str, Any], deadline_s: float | None = None, max_machines: int = 4, **fleet: Any):
+    def __init__(
+        self, *groups: dict[str, Any], deadline_s: float | None = None, max_machines: int = 4, most: int = GRID, **fleet: Any
+    ):
         described = Fleet.model_validate({"groups": list(groups), "server": SERVER, **fleet})
         self.arrays: FleetArrays = compile_fleet(described, deadline_s, max_machines)
+        self.arrays.parameters[:, c.MOST] = most
         self.fleets = stack_fleets([self.arrays])
         self._conditions = np.zeros((1, max_machines, c.N_CONDITIONS))
         begin(self.fleets, 0, KEY, self._conditions, 0)
@@ -159,9 +162,9 @@ def test_who_does_not_take_part() -> None:
 
 
 def test_a_block_over_the_memory_is_infeasible() -> None:
-    got = Played(group()).play([int(0.9 * GRID)])
+    got = Played(group(), most=100).play([100])
     assert got.status() == c.DONE
-    got = Played(group()).play([int(0.9 * GRID) + 1])
+    got = Played(group(), most=100).play([101])
     assert got.status() == c.INFEASIBLE
     assert got.totals[c.ROUND_S] == pytest.approx(30.5)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedcore.blocks import slice_weights
+from fedcore.blocks import freeze, slice_weights
 from fedcore.costs import cost_of_block
 from fedcore.local import LocalRecipe, LocalTask
 from fedcore.methods import FjORD, Server
@@ -148,6 +148,21 @@ def test_a_step_costs_the_mean_over_the_widths():
     widest = cost_of_block(model, block, batch)
     assert (cost.upload_bytes, cost.download_bytes) == (widest.upload_bytes, widest.download_bytes)
     assert cost.memory_bytes == widest.memory_bytes
+
+
+def test_a_momentum_target_is_paid_for_in_full_width():
+    model, batch = model_of("byol"), 4
+    server, (block, *_) = block_of(model, [0.6, 0.4, 0.2])
+    cost = FjORD().cost(server, 0, block, 10, RECIPE)
+    aim = freeze(slice_weights(model.target_of(server.state), model.neuron_map, block))
+    views = torch.randn(2, batch, 1, 8, 8, generator=torch.Generator().manual_seed(1)).unbind()
+    counted = []
+    for counts in FjORD().levels(model.neuron_map, block):
+        seen = prefix(slice_weights(server.state, model.neuron_map, block), model.neuron_map, counts, False)
+        with FlopCounterMode(display=False) as counter:
+            model.objective.loss(model.encoder.features, seen, aim, Batch(views)).backward()
+        counted.append(counter.get_total_flops())
+    assert cost.step_flops == pytest.approx(np.mean(counted), rel=0.02)
 
 
 def test_the_scaler_follows_the_width_of_the_batch():
