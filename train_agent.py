@@ -75,7 +75,7 @@ def main() -> None:
         from agents.frozen import FrozenPolicy, freeze, load_policy
         from agents.heuristics import HEURISTICS
         from agents.judge import Cell, cell_scenario, own_target
-        from agents.recipes import RECIPES, train
+        from agents.recipes import RECIPES, at_once, train
         from agents.report import Report, learning_curve, real_curves, score_bars, trade_off
         from agents.tables import comparison_grid, probe_grids, real_grid, simulation_grid
         from agents.worlds import LIBRARY, RANDOM, contents, described, training_worlds, trial_worlds
@@ -95,7 +95,8 @@ def main() -> None:
         raise InputError("--tier training is PPO on one scenario; expected it without --algo dqn, random and library")
     # The networks are small: a second thread costs more than it brings.
     torch.set_num_threads(1)
-    steps = options.steps or (FineTuneRecipe() if start else RECIPES[options.algo]).steps
+    recipe = RECIPES[options.algo]
+    steps = options.steps or (FineTuneRecipe() if start else recipe).steps
     code = code_of("agents.fine_tune" if start else "agents.recipes")
     content = content_key(code, *contents(worlds), *([start.card.digest] if start else []))
     folder = run_folder(options, options.scenario if several else scenario.name, steps, content)
@@ -113,6 +114,9 @@ def main() -> None:
         curve = [(int(a), float(b)) for a, b in known]
         console.print(f"training: already done, read from {path}")
     else:
+        learnt_from = steps if start else -(-steps // at_once(recipe)) * at_once(recipe)
+        if learnt_from > 1.1 * steps:
+            console.print(f"{options.algo} learns from {at_once(recipe):,} steps at a time: {steps:,} become {learnt_from:,}")
         with training_bar(options.algo, steps) as (on_step, on_note):
             if start is not None:
                 policy, curve = fine_tune(start, world, options.seed, folder, steps, on_step, on_note)
@@ -149,8 +153,10 @@ def main() -> None:
 
     report = Report(f"{options.algo.upper()} orchestrator for {scenario.title}", folder)
     report.text("What this is", [scenario.description, f"Made by: {command(options)}"])
-    levels = [(s.agent, s.mean) for s in summaries if s.agent in (policy.name, BEST_STATIC, "equal")]
-    report.figure("training", learning_curve(curve, levels), "Learning in simulation; dashed: held-out scores")
+    shown = () if several else (policy.name, BEST_STATIC, "equal")  # the learner's trials are in other scenarios there
+    levels = [(s.agent, s.mean) for s in summaries if s.agent in shown]
+    of = "episodes of real training, with exploration" if start else "trial episodes, always the same, without exploration"
+    report.figure("training", learning_curve(curve, levels), f"Learning: {of}; dashed: held-out scores in simulation")
     for grid in grids:
         report.grid(grid)
     report.figure("scores", score_bars(summaries), "Scores on held-out simulated episodes")

@@ -95,7 +95,8 @@ class Watch(BaseCallback):
         worlds: that it is tried in.
         checkpoint: file to save to; the best policy goes beside it.
         every: environment steps between checkpoints.
-        report: called with (steps done, mean log-efficiency of the last episodes).
+        report: called with (steps done, mean log-efficiency of the trial), which together are the learning curve: what is
+            learnt in is cut off at first where episodes are long, since the short ones end before the others.
         recipe: `PPORecipe` or `DQNRecipe`, to be logged.
     """
 
@@ -141,6 +142,7 @@ class Watch(BaseCallback):
             self.keep()
 
     def _on_training_end(self) -> None:
+        self._try()
         self._last = self.capture()
         self.keep()
 
@@ -159,6 +161,7 @@ class Watch(BaseCallback):
             picture = episode_picture(self.model, self.worlds[0])
             self.logger.record("orchestration/episode", Image(picture, "HWC"), exclude=BOARD_ONLY)
         self._tries += 1
+        self.curve.append((self.num_timesteps, score))
         if score > self.best:
             self.best = score
             write_torch(best_path(self.checkpoint), {"score": score, "policy": self.model.policy.state_dict()})
@@ -172,14 +175,12 @@ class Watch(BaseCallback):
             del self.recent[:-512]
         if self.num_timesteps >= self._next:
             self._next, self._due = self.num_timesteps + self.every, True
-            mean = None
             if self.recent:
                 mean = float(np.mean([info["log_efficiency"] for info in self.recent]))
                 parts = np.exp(np.log(np.maximum([info["parts"] for info in self.recent], 1e-9)).mean(axis=0))
                 for name, value in zip(PARTS_OF_SCORE, parts, strict=True):
                     self.logger.record(f"score/{name}", float(value))
                 self.logger.record("score/reached", float(np.mean([info["reached"] for info in self.recent])))
-                self.curve.append((self.num_timesteps, mean))
                 self.logger.record("orchestration/log_efficiency", mean)
             core = self.training_env.core  # type: ignore[attr-defined]
             exists = core.exists
@@ -188,7 +189,7 @@ class Watch(BaseCallback):
             steps = torch.from_numpy(core.steps.astype(np.float32))
             self.logger.record("orchestration/sync_intervals", steps, exclude=BOARD_ONLY)
             self._try()
-            self.report(self.num_timesteps, float("nan") if mean is None else mean)
+            self.report(*self.curve[-1])
         return True
 
 
@@ -266,6 +267,11 @@ def build(algorithm: str, worlds: Sequence[World], seed: int, log_dir: Path | No
     )
 
 
+def at_once(recipe: PPORecipe | DQNRecipe) -> int:
+    """Environment steps between two updates: what is learnt from is a whole number of times so many."""
+    return recipe.num_envs * (recipe.rollout if isinstance(recipe, PPORecipe) else recipe.train_every)
+
+
 def train(
     algorithm: str,
     worlds: Sequence[World],
@@ -286,7 +292,7 @@ def train(
         worlds: scenarios to train on.
         seed: of everything.
         folder: for TensorBoard files and the checkpoint.
-        steps: environment steps; None takes the recipe's.
+        steps: environment steps, for PPO rounded up to whole rollouts; None takes the recipe's.
         on_step: progress, see `Watch`.
         recipe: None takes the default.
         workers: processes for the warm start; the result does not depend on it.
@@ -295,13 +301,13 @@ def train(
         lessons: where those of the warm start are kept, or are already.
 
     Returns:
-        The best policy, ready to freeze, and its learning curve (steps, mean log-efficiency of recent episodes).
+        The best policy, ready to freeze, and the learning curve: (steps, mean log-efficiency of the policy's trial).
     """
     recipe = recipe or RECIPES[algorithm]
     total = steps or recipe.steps
     checkpoint = folder / "checkpoint.pt"
     model = build(algorithm, worlds, seed, folder / "tensorboard", recipe)
-    watch = Watch(tried_in or worlds, checkpoint, max(total // 25, 1), on_step, recipe)
+    watch = Watch(tried_in or worlds, checkpoint, max(total // 25, at_once(recipe)), on_step, recipe)
     if checkpoint.is_file():
         go_on(model, watch, checkpoint)
     elif recipe.warm is not None:

@@ -99,11 +99,11 @@ def tidy(axes: Axes, x: str, y: str) -> None:
 
 
 def learning_curve(curve: Sequence[tuple[int, float]], levels: Sequence[tuple[str, float]]) -> Figure:
-    """Training of the orchestrator: mean log-efficiency of recent (exploring) episodes, with reference levels."""
+    """Training of the orchestrator: mean log-efficiency, with reference levels."""
     figure = Figure(figsize=(7.5, 4), layout="constrained")
     axes = figure.add_subplot()
     if curve:
-        axes.plot([c[0] for c in curve], [c[1] for c in curve], color=COLOURS[0], lw=2, label="exploring policy")
+        axes.plot([c[0] for c in curve], [c[1] for c in curve], color=COLOURS[0], lw=2, label="the learner")
     for i, (name, value) in enumerate(levels):
         axes.axhline(value, color=COLOURS[1 + i], ls="--", lw=1.2, label=name)
     axes.legend(frameon=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +62,6 @@ def few_shot(
 ) -> FewShot:
     """Linear probe on a stratified fraction of the labels.
 
-    The interval is the percentile bootstrap over two factors at once, draws and test units (Owen 2007).
-
     Args:
         train_features: (N, D).
         train_labels: (N,).
@@ -81,21 +80,37 @@ def few_shot(
     rng = np.random.default_rng(seed)
     chosen = [stratified_draw(train_labels, fraction, rng) for _ in range(draws)]
     right = [linear_guesses(train_features[i], train_labels[i], test_features) == test_labels for i in chosen]
+    return FewShot(fraction, len(chosen[0]), draws, *over_draws(right, test_labels, seed, group))
+
+
+def over_draws(
+    right: Sequence[NDArray[np.bool_]], labels: NDArray[np.int64], seed: int, group: NDArray[np.int64] | None = None
+) -> tuple[Estimate, Estimate]:
+    """Plain and balanced accuracy, means over draws, with intervals that cover the draws and the test units.
+
+    The bootstrap over test units, widened where their n are few by n / (n - 1), and beside it a normal spread of the mean
+    over draws, which are too few to be resampled. How wide either is is known no better than from its n - 1 degrees of freedom,
+    which makes both Student's t of those (the Behrens-Fisher problem; Fisher 1935).
+
+    Args:
+        right: per draw (M,), whether its guesses are right.
+        labels: (M,) of the test images.
+        seed: of the bootstrap.
+        group: (M,) unit of the test images that is resampled; None: images.
+    """
+    draws, units = len(right), len(labels) if group is None else len(np.unique(group))
 
     def per_draw(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack([weighted_accuracies(weights, r, test_labels) for r in right])
+        return np.stack([weighted_accuracies(weights, r, labels) for r in right])
 
-    value = per_draw(np.ones((1, len(test_labels)))).mean(0)[0]
-    tests = np.concatenate([per_draw(weights) for weights in resamples(len(test_labels), seed, group)], axis=1)
-    again = np.concatenate(list(resamples(draws, seed + 1))) / draws
-    middle = tests.mean(0)
-    # A resample of few draws spreads too little, by (draws - 1) / draws.
-    widen = np.sqrt(draws / (draws - 1)) if draws > 1 else 1.0
-    samples = middle + widen * (np.einsum("dbs,bd->bs", tests, again) - middle)
-    return FewShot(
-        fraction,
-        len(chosen[0]),
-        draws,
-        percentile_interval(value[0], samples[:, 0]),
-        percentile_interval(value[1], samples[:, 1]),
-    )
+    values = per_draw(np.ones((1, len(labels))))[:, 0]
+    value = values.mean(0)
+    tests = np.concatenate([per_draw(weights) for weights in resamples(len(labels), seed, group)], axis=1)
+    samples, rng = tests.mean(0), np.random.default_rng([seed, 1])
+    if units > 1:
+        wider = np.sqrt(units / rng.chisquare(units - 1, (len(samples), 1)))
+        samples = value + wider * (samples - value)
+    if draws > 1:
+        samples += np.sqrt(values.var(0, ddof=1) / draws) * rng.standard_t(draws - 1, (len(samples), 1))
+    plain, balanced = np.clip(samples, 0.0, 1.0).T
+    return percentile_interval(value[0], plain), percentile_interval(value[1], balanced)

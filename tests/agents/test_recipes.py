@@ -35,8 +35,11 @@ def test_tensorboard_has_the_scores_parts_and_the_spread_of_decisions(tmp_path):
 def test_the_best_policy_is_kept_when_learning_spoils_it(tmp_path):
     worlds = [compile_world(scenarios.load("two-servers"))]
     wild = replace(RECIPE, learning_rate=1.0)  # throws the policy far off at the first step
-    policy, _ = train("ppo", worlds, 0, tmp_path, steps=512, recipe=wild)
+    policy, curve = train("ppo", worlds, 0, tmp_path, steps=500, recipe=wild)
     kept = torch.load(tmp_path / "best.pt")
+    # The curve is that of the trials: before the first step, after each rollout at most, after the last update.
+    assert [done for done, _ in curve] == [0, 128, 256, 384, 512, 512]
+    assert max(score for _, score in curve) == kept["score"]
     fresh = build("ppo", worlds, 0, None, wild)
     assert kept["score"] >= trial(fresh, worlds)
     fresh.policy.load_state_dict(kept["policy"])

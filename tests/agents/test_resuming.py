@@ -57,7 +57,7 @@ def same(got, wanted):
     assert all(torch.equal(got[0][name], value) for name, value in wanted[0].items())
 
 
-@pytest.mark.parametrize("at", [1, 7, 20])
+@pytest.mark.parametrize("at", [1, 3, 6])
 @pytest.mark.parametrize("algorithm", sorted(RECIPES))
 def test_an_interrupted_training_ends_as_one_that_was_not(algorithm, at, worlds, straight, tmp_path):
     told = []
@@ -72,7 +72,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(algorithm, at, worlds,
     torch.manual_seed(99)  # another process
     got = played(algorithm, worlds, tmp_path)
     same(got, straight[algorithm])
-    assert len(straight[algorithm][1]) > 10
+    assert len(straight[algorithm][1]) > 6
     assert json.loads(json.dumps(got[1], allow_nan=False))
 
 

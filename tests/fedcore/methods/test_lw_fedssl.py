@@ -170,6 +170,7 @@ def test_alignment_costs_one_view_there_and_back_and_one_view_there():
 def test_memory_counts_what_the_backward_pass_keeps_of_the_new_stage_only(encoder, depth):
     training = at_stage(LWFedSSL(rounds_per_stage=1), depth, encoder)
     model, block, n = training.model, training.plan([1, 1, 1])[0], 48
+    training.server.samples = (n, n, n)
     weights = slice_weights(training.state, model.neuron_map, block)
     batch = Batch(tuple(torch.randn(2, n, 1, 12, 12, generator=torch.Generator().manual_seed(1))))
     kept: dict[int, int] = {}

@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit
 
-from fedcore.probes.fewshot import few_shot, stratified_draw
+from fedcore.probes.fewshot import few_shot, over_draws, stratified_draw
+from fedcore.probes.intervals import Estimate
 from fedcore.probes.linear import linear_accuracy
 
 
@@ -34,6 +36,28 @@ def test_all_labels_are_the_linear_probe_and_few_are_worse():
     assert few.accuracy.low < few.accuracy.value < few.accuracy.high
     # Which six images were labelled matters more than which were tested.
     assert few.accuracy.high - few.accuracy.low > whole.accuracy.high - whole.accuracy.low
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    rng, labels = np.random.default_rng(0), np.arange(120) % 4
+    # How likely a guess is right hangs on which images were labelled, and on the test image.
+    draw, image = rng.normal(0, 0.5, (20_000, 1)), rng.normal(0, 0.3, (20_000, 1))
+    truth = expit(1.0 + draw + image).mean()
+    covered = []
+    for seed in range(200):
+        likely = expit(1.0 + rng.normal(0, 0.5, (5, 1)) + rng.normal(0, 0.3, (1, 120)))
+        plain, balanced = over_draws(list(rng.random((5, 120)) < likely), labels, seed)
+        covered.append((plain.low <= truth <= plain.high, balanced.low <= truth <= balanced.high))
+    assert (np.mean(covered, axis=0) > 0.91).all()
+    assert (np.mean(covered, axis=0) < 0.99).all()
+
+
+def test_intervals_stay_between_0_and_1():
+    right = np.ones((5, 40), dtype=bool)
+    right[0, :12], right[3, :9] = False, False
+    plain, _ = over_draws(list(right), np.arange(40) % 2, 0)
+    assert plain.value < plain.high == 1.0
+    assert over_draws([np.ones(8, dtype=bool)], np.arange(8) % 2, 0)[0] == Estimate(1.0, 1.0, 1.0)
 
 
 def test_draws_follow_the_seed():
