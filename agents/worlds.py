@@ -21,13 +21,15 @@ DRAWS = 1920
 MANY = 64
 """Draws that are worth processes of their own."""
 ATTEMPTS = 100
+TRIAL = ATTEMPTS
+"""Entropy of draws that a policy is tried in: no attempt of those that it learns in has it."""
 TRIAL_DRAWS = 128
 """Random scenarios, of the validation range, that decide which policy is kept."""
 
 
 def random_world(entropy: Sequence[int], split: Split) -> World:
-    """A draw from a split of `scenarios.generate`, compiled: the first of its stream whose reference policy reaches the target,
-    which nearly always is the first of all.
+    """A draw from a split of `scenarios.generate`, compiled: the first of its stream whose reference policy reaches the target
+    within the budget of rounds, which nearly always is the first of all.
 
     Args:
         entropy: of the stream.
@@ -38,16 +40,18 @@ def random_world(entropy: Sequence[int], split: Split) -> World:
     """
     for attempt in range(ATTEMPTS):  # a 0 at the end of a seed changes no draw
         try:
-            return compile_world(random_scenario(np.random.default_rng([*entropy, attempt]), split))
+            world = compile_world(random_scenario(np.random.default_rng([*entropy, attempt]), split))
         except UnreachableError:
             continue
+        if world.reference.rounds < world.budgets[3]:
+            return world
     raise InputError(
         f"split {split}: of {ATTEMPTS} random scenarios (seeds {list(entropy)}) none has a reference policy that reaches the "
         "target; expected a calibration and ranges that let some"
     )
 
 
-def random_worlds(number: int, seed: int, split: Split = "train", workers: int = 1) -> list[World]:
+def random_worlds(number: int, seed: int, split: Split = "train", workers: int = 1, apart: Sequence[int] = ()) -> list[World]:
     """So many draws, the same for the same seed.
 
     Args:
@@ -55,8 +59,10 @@ def random_worlds(number: int, seed: int, split: Split = "train", workers: int =
         seed: of all.
         split: to draw from.
         workers: processes, where draws are many; the result does not depend on it.
+        apart: entropy that sets them apart from others of the seed. Without, the draws of all splits are twins: the same
+            places in different ranges.
     """
-    streams = [(seed, i) for i in range(number)]
+    streams = [(seed, i, *apart) for i in range(number)]
     if workers < 2 or number < MANY:
         return [random_world(stream, split) for stream in streams]
     with worker_pool(workers) as pool:
@@ -98,7 +104,7 @@ def trial_worlds(name: str, seed: int, worlds: Sequence[World], workers: int = 1
     """
     if name != RANDOM:
         return worlds
-    return random_worlds(TRIAL_DRAWS, seed, "validation", workers)
+    return random_worlds(TRIAL_DRAWS, seed, "validation", workers, (TRIAL,))
 
 
 def contents(worlds: Sequence[World]) -> list[str]:

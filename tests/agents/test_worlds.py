@@ -33,7 +33,9 @@ def test_a_policy_for_any_fleet_is_tried_in_worlds_that_it_does_not_learn_in(mon
     monkeypatch.setattr("agents.worlds.TRIAL_DRAWS", 2)
     worlds = training_worlds("random", 0, draws=2)
     tried_in = trial_worlds("random", 0, worlds)
-    assert [w.scenario for w in tried_in] == scenarios_of(2, 0, "validation")
+    drawn = [random_scenario(np.random.default_rng([0, i, agents_worlds.TRIAL]), "validation") for i in range(2)]
+    assert [w.scenario for w in tried_in] == drawn
+    assert not {s.name for s in drawn} & {s.name for s in scenarios_of(2, 0, "validation")}  # twins of what is learnt in
     assert not {w.scenario.name for w in tried_in} & {w.scenario.name for w in worlds}
     assert trial_worlds("two-servers", 0, worlds) is worlds
 
@@ -53,6 +55,14 @@ def test_a_draw_that_nobody_can_finish_is_followed_by_another():
         agents_worlds.compile_world(random_scenario(np.random.default_rng([3, 562])))
     world = random_world((3, 562), "train")
     assert world.scenario == random_scenario(np.random.default_rng([3, 562, 1]))
+
+
+def test_a_draw_whose_reference_needs_more_rounds_than_there_are_is_followed_by_another():
+    first = agents_worlds.compile_world(random_scenario(np.random.default_rng([123, 282])))
+    assert first.reference.rounds > first.budgets[3]
+    world = random_world((123, 282), "train")
+    assert world.scenario == random_scenario(np.random.default_rng([123, 282, 1]))
+    assert world.reference.rounds < world.budgets[3]
 
 
 def test_a_range_in_which_nothing_can_be_finished_is_told(monkeypatch):

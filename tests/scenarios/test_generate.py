@@ -172,8 +172,7 @@ def test_everything_the_library_has_is_drawn(split: Split) -> None:
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, split=st.sampled_from(SPLITS))
 def test_every_draw_compiles(seed: int, split: Split) -> None:
-    world = compile_world(draw(seed, split))
-    assert 1 < world.reference.rounds < world.budgets[3]
+    assert compile_world(draw(seed, split)).reference.rounds > 1
 
 
 @pytest.mark.parametrize("split", SPLITS)
