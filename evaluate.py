@@ -310,17 +310,19 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
     agents = list(dict.fromkeys((names or list(POLICIES)) + ([str(path)] if path else [])))
     assert options.runs is not None
     shown = labels(agents)
-    cells, spoken, simulated = [], [], []
+    simulated = []
     with progress_bar() as bar:
         task = bar.add_task("simulated episodes", total=len(chosen) * len(agents) * options.episodes, note="")
         for scenario in chosen:
             players = [orchestrator(name, scenario) for name in agents]
             name_apart(agents, players)
             simulated += benchmark(players, scenario, options.episodes, on_episode=lambda: bar.advance(task))
-            data = images_for(scenario, options.data)
-            target = own_target(scenario, data, bar.console.print)
-            cells += [Cell(name, cell_scenario(scenario), run, data, target) for run in range(options.runs) for name in agents]
-            spoken += [f"{scenario.name}, {shown[name]}, {run}" for run in range(options.runs) for name in agents]
+    cells, spoken = [], []
+    for scenario in chosen:
+        data = images_for(scenario, options.data)
+        target = own_target(scenario, data, console.print)
+        cells += [Cell(name, cell_scenario(scenario), run, data, target) for run in range(options.runs) for name in agents]
+        spoken += [f"{scenario.name}, {shown[name]}, {run}" for run in range(options.runs) for name in agents]
     judgements = judge_with_bars(cells, spoken, options.out / "cells", options.workers)
     found = agreement(simulated, [j.result for j in judgements])
     report = Report("Simulation and real training", folder)

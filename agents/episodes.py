@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from gymnasium.utils.seeding import np_random
+from numpy.typing import NDArray
 
 from agents.base import Orchestrator
 from agents.heuristics.base import Heuristic
 from envs.core import REACHED, Core, SimulatedLearner
 from envs.single import SingleEnv
 from fedcore.world import compile_world
-from scenarios import Scenario
+from scenarios import InputError, Scenario
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,15 @@ def curve_point(info: dict[str, Any]) -> list[float]:
     return [*(info[name] for name in names), float(info["shares"].sum())]
 
 
+@contextmanager
+def _where(scenario: Scenario, seed: int, rounds: int) -> Iterator[None]:
+    """Around a decision: what is told of it says where it was to be made."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error} (scenario {scenario.name}, seed {seed}, round {rounds + 1})") from error
+
+
 def play_episode(
     agent: Orchestrator,
     env: SingleEnv,
@@ -91,7 +102,9 @@ def play_episode(
     curve: list[list[float]] = []
     ended = False
     while not ended:
-        observation, _, ended, _, info = env.step(agent.decide(observation))
+        with _where(scenario, seed, len(curve)):
+            action = agent.decide(observation)
+        observation, _, ended, _, info = env.step(action)
         curve.append(curve_point(info))
         on_round(info)
     return EpisodeResult.of(agent.name, scenario.name, seed, info, info["log_efficiency"], info["reached"], curve)
@@ -111,15 +124,21 @@ def play_together(agent: Orchestrator, scenario: Scenario, seeds: Sequence[int])
     playing: list[Any] = [copy(agent) for _ in seeds]
     for one in playing:
         one.begin(scenario)
-    rows = np.arange(len(seeds))
+
+    def decided(row: int, observation: NDArray[np.floating]) -> NDArray[np.float32]:
+        with _where(scenario, seeds[row], rounds):
+            return np.asarray(playing[row].decide(observation))
+
+    rows, rounds = np.arange(len(seeds)), 0
     results: dict[int, EpisodeResult] = {}
     while len(rows):
         observations = core.observe().copy()
         if isinstance(agent, Heuristic) and agent.memoryless:
             actions = playing[0].decide_many(observations)
         else:
-            actions = np.stack([playing[row].decide(o) for row, o in zip(rows, observations, strict=True)])
+            actions = np.stack([decided(int(row), o) for row, o in zip(rows, observations, strict=True)])
         _, reason = core.step(actions)
+        rounds += 1
         scores = core.log_efficiency()
         for b in np.flatnonzero(reason):
             info = core.info(int(b))

@@ -1,11 +1,13 @@
 """A frozen policy as ONNX, for where there is no Python: `python -m agents.export_onnx ppo-default policy.onnx`.
 
 The graph goes from `observation` (batch, K_max x machine features + fleet features), as `envs.observation` describes it, to
-`rating` (batch, moves), both float32: the highest is the move of `envs.menu`. Needs the optional extra `onnx`.
+`rating` (batch, moves), both float32: the highest is the move of `envs.menu`. Its metadata name both, and the policy. Needs the
+optional extra `onnx`. More: docs/onnx.md.
 """
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,11 @@ from typing import Annotated
 import torch
 import tyro
 
-from agents.frozen import FrozenPolicy, load_policy
+from agents.frozen import FrozenPolicy, code_version, load_policy
 from agents.network import for_any_fleet
-from envs.observation import N_FLEET, N_MACHINE
+from envs.menu import LEVELS, PATTERNS
+from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE
+from fedcore.files import write_bytes
 from scenarios.errors import InputError
 
 
@@ -44,22 +48,37 @@ def export_onnx(policy: FrozenPolicy, path: Path, max_machines: int = 16) -> Non
         InputError: the optional extra is not installed, or the file cannot be written.
     """
     try:
-        import onnx  # noqa: F401 - torch.onnx needs it
+        import onnx
     except ImportError:
         raise InputError("ONNX export needs the optional extra: pip install 'intrafed[onnx]'") from None
     example = torch.zeros((2, max_machines * N_MACHINE + N_FLEET))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            # The tracer is the older of torch's two exporters: it needs nothing but onnx itself.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # constants are meant to be constants
-            torch.onnx.export(
-                for_any_fleet(policy.network), (example,), str(path), input_names=["observation"], output_names=["rating"],
-                dynamic_axes={"observation": {0: "batch"}, "rating": {0: "batch"}}, dynamo=False, verbose=False,
-            )  # fmt: skip
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error} (expected a writable disk)") from None
+    with tempfile.TemporaryDirectory(prefix="intrafed-") as folder, warnings.catch_warnings():
+        graph = Path(folder) / "policy.onnx"
+        # The tracer is the older of torch's two exporters: it needs nothing but onnx itself.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # constants are meant to be constants
+        torch.onnx.export(
+            for_any_fleet(policy.network), (example,), str(graph), input_names=["observation"], output_names=["rating"],
+            dynamic_axes={"observation": {0: "batch"}, "rating": {0: "batch"}}, dynamo=False, verbose=False,
+        )  # fmt: skip
+        model = onnx.load(graph)
+    onnx.helper.set_model_props(model, metadata(policy, max_machines))
+    write_bytes(path, model.SerializeToString())
+
+
+def metadata(policy: FrozenPolicy, max_machines: int) -> dict[str, str]:
+    """What a graph says of itself, see docs/onnx.md; lists are separated by commas."""
+    return {
+        "policy": policy.name,
+        "algorithm": policy.card.algorithm,
+        "weights_sha256": policy.card.digest,
+        "intrafed": code_version(),
+        "max_machines": str(max_machines),
+        "machine_features": ",".join(MACHINE_FEATURES),
+        "fleet_features": ",".join(FLEET_FEATURES),
+        "patterns": ",".join(PATTERNS),
+        "levels": str(LEVELS),
+    }
 
 
 def main() -> None:

@@ -6,10 +6,12 @@ import concurrent.futures
 import json
 import multiprocessing
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.progress import Progress
 
 from agents.agent_key import agent_key
 from agents.benchmark import HELD_OUT_SEED, EpisodeResult, orchestrator, play_episode
@@ -91,6 +93,15 @@ def _start(updates: Any) -> None:
     global _updates
     single_threaded()
     _updates = updates
+
+
+def _waiting(updates: Any) -> Iterator[Any]:
+    """What processes have told since the last look."""
+    while True:
+        try:
+            yield updates.get_nowait()
+        except queue.Empty:
+            return
 
 
 def cell_path(folder: Path, cell: Cell) -> Path:
@@ -175,11 +186,7 @@ def judge(
             waiting = set(jobs)
             while waiting:
                 done, waiting = concurrent.futures.wait(waiting, timeout=0.3)
-                while True:
-                    try:
-                        label, rounds, progress = updates.get_nowait()
-                    except queue.Empty:
-                        break
+                for label, rounds, progress in _waiting(updates):
                     on_round(int(label), rounds, progress)
                 for job in done:
                     write_text(paths[jobs[job]], json.dumps(job.result()))
@@ -225,10 +232,16 @@ def own_target(scenario: Scenario, data: str | None, say: Callable[[str], None])
     if target_holds(scenario.workload, data is not None):
         return None
     say(f"{data or scenario.workload.data}: measuring what the reference policy reaches on it (progress 1)")
-    return target_of(scenario, data)
+    with Progress() as bar:
+        task = bar.add_task("rounds of the reference policy", total=TARGET_ROUNDS)
+        target = target_of(scenario, data, on_round=lambda rounds: bar.update(task, completed=rounds))
+        bar.update(task, completed=TARGET_ROUNDS)
+    return target
 
 
-def target_of(scenario: Scenario, data: str | None = None, seed: int = 0) -> float:
+def target_of(
+    scenario: Scenario, data: str | None = None, seed: int = 0, on_round: Callable[[int], None] = lambda rounds: None
+) -> float:
     """InfoNCE (of text: held-out loss) at progress 1 on data that no calibration has seen.
 
     Plays the reference policy (everyone, equal shares) for as many rounds as calibrations do, in a process of its own;
@@ -238,6 +251,7 @@ def target_of(scenario: Scenario, data: str | None = None, seed: int = 0) -> flo
         scenario: where.
         data: path of images that take the place of the scenario's, or None.
         seed: of weights.
+        on_round: told how many rounds have been played.
 
     Raises:
         InputError: the data do not load, or are too few for the fleet.
@@ -246,8 +260,14 @@ def target_of(scenario: Scenario, data: str | None = None, seed: int = 0) -> flo
     path = cell_path(cache_folder("targets", TARGET_ROUNDS, TARGET_PART), cell)
     target = read_kept(path)
     if not isinstance(target, float):
-        with worker_pool(1) as pool:
-            target = pool.submit(_reach_target, cell).result()
+        updates = multiprocessing.get_context("spawn").Queue()
+        with worker_pool(1, _start, (updates,)) as pool:
+            job = pool.submit(_reach_target, cell)
+            while not job.done():
+                concurrent.futures.wait([job], timeout=0.3)
+                for rounds in _waiting(updates):
+                    on_round(rounds)
+            target = job.result()
         write_text(path, json.dumps(target))
     return target
 
@@ -259,4 +279,4 @@ def _reach_target(cell: Cell) -> float:
     scenario = parse(cell.scenario, "scenario")
     dataset = None if cell.data is None else load_images(cell.data, size_px=scenario.workload.image_px)
     training = build_training(scenario, prepare_data(scenario, dataset), None, cell.seed)
-    return target_between(training.untrained, play_reference(training, scenario))
+    return target_between(training.untrained, play_reference(training, scenario, _updates.put))

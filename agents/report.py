@@ -20,6 +20,8 @@ from agents.tables import Grid
 from fedcore.files import write_bytes, write_text
 
 # Okabe and Ito's palette: safe for colour-blind readers.
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+"""With the colours: as many agents as can be told apart in a scatter."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999", "#F0E442")
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -126,18 +128,19 @@ def score_bars(summaries: Sequence[Summary]) -> Figure:
 
 def trade_off(results: Sequence[EpisodeResult]) -> Figure:
     """Time against energy of every simulated episode, and against traffic."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(10.5, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, agent in enumerate(dict.fromkeys(r.agent for r in results)):
         own = [r for r in results if r.agent == agent]
         time = [r.time_s for r in own]
         for axes, values in ((left, [r.energy_j / 1e3 for r in own]), (right, [r.bytes / 1e6 for r in own])):
-            axes.scatter(time, values, s=14, alpha=0.6, color=COLOURS[i % len(COLOURS)], label=agent)
+            mark, colour = MARKS[i // len(COLOURS) % len(MARKS)], COLOURS[i % len(COLOURS)]
+            axes.scatter(time, values, s=14, alpha=0.6, marker=mark, color=colour, label=agent if axes is left else None)
     for axes, label in ((left, "energy, kJ"), (right, "traffic, MB")):
         axes.set_xscale("log")
         axes.set_yscale("log")
         tidy(axes, "simulated seconds to the end", label)
-    left.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     return figure
 
 

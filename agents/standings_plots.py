@@ -6,11 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from agents.report import COLOURS, tidy
+from agents.report import COLOURS, MARKS, tidy
 from agents.standings import Standings
 from agents.statistics import pareto, profile, profile_band
 
-MARKS = ("o", "s", "^", "D", "v", "P", "X")
 SHOWN = 7
 """Agents that a plot of curves shows: more cannot be told apart."""
 

@@ -162,7 +162,7 @@ def scenario_grid(standings: Standings) -> Grid:
     for case in standings.cases:
         name = case.scenario.name
         (best, score), *rest = standings.ranked([name])
-        planned = [r.log_efficiency for r in standings.planned.get(name, ())]
+        lost, planned = standings.regret(best, [name])
         rows.append(
             (
                 name,
@@ -171,12 +171,13 @@ def scenario_grid(standings: Standings) -> Grid:
                 f"{best} {score.value:+.2f} ({_range(score)})",
                 f"{rest[0][0]} {rest[0][1].value:+.2f}" if rest else "-",
                 *(f"{standings.middle(agent, [name]):+.2f}" for agent in shown),
-                f"{np.mean(planned):+.2f} ({len(planned)})" if planned else "-",
+                f"{lost:+.2f} ({planned})" if planned else "-",
             )
         )
     return Grid(
         "Scenario by scenario: IQM of ln efficiency",
-        ("scenario", "split", "machines", "best agent", "second", *shown, "clairvoyant (episodes)"),
+        ("scenario", "split", "machines", "best agent", "second", *shown, "regret to clairvoyant (episodes)"),
         tuple(rows),
-        "All agents: scenarios.png, episodes.csv.",
+        "All agents: scenarios.png, episodes.csv. Regret: what the best agent loses to the clairvoyant planner, mean over the "
+        "same episodes.",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -38,12 +38,16 @@ def target_between(untrained: float, reached: float) -> float:
     return untrained - TARGET_PART * (untrained - reached)
 
 
-def play_reference(training: FederatedTraining, scenario: Scenario) -> float:
-    """InfoNCE that the reference policy reaches in `TARGET_ROUNDS` rounds, mean of the last `TARGET_TAIL`."""
+def play_reference(
+    training: FederatedTraining, scenario: Scenario, on_round: Callable[[int], None] = lambda rounds: None
+) -> float:
+    """InfoNCE that the reference policy reaches in `TARGET_ROUNDS` rounds, mean of the last `TARGET_TAIL`; `on_round` is told
+    how many there have been."""
     machines = len(scenario.fleet.machines)
     tail = []
     for r in range(TARGET_ROUNDS):
         report = training.play([scenario.reference.share] * machines, scenario.reference.sync_interval)
         if r >= TARGET_ROUNDS - TARGET_TAIL:
             tail.append(report.infonce)
+        on_round(r + 1)
     return float(np.mean(tail))

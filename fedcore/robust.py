@@ -17,6 +17,7 @@ from fedcore.blocks import places
 from fedcore.merge import Update, merge
 from fedcore.neurons import NeuronMap, Parameter, State
 from fedcore.slices import trained_slice
+from scenarios.errors import InputError
 
 Merge = Callable[[State, NeuronMap, Sequence[Update], float], State]
 
@@ -53,8 +54,25 @@ def median(state: State, neuron_map: NeuronMap, updates: Sequence[Update], serve
     return merged
 
 
+BETA = 0.2
+"""Part of the machines that the trimmed mean leaves out at either end."""
+
+
+def check_rule(rule: str, machines: int) -> None:
+    """Refuse a rule that protects nobody in a fleet of so many machines.
+
+    Raises:
+        InputError: they are too few to be trimmed.
+    """
+    if rule == "trimmed-mean" and machines < 1.0 / BETA:
+        raise InputError(
+            f"merge_rule is 'trimmed-mean', which leaves out nobody of {machines} machines; expected at least "
+            f"{1.0 / BETA:.0f} of them, or 'median'"
+        )
+
+
 def trimmed_mean(
-    state: State, neuron_map: NeuronMap, updates: Sequence[Update], server_step: float = 1.0, beta: float = 0.2
+    state: State, neuron_map: NeuronMap, updates: Sequence[Update], server_step: float = 1.0, beta: float = BETA
 ) -> State:
     """Coordinate-wise trimmed mean (Yin et al. 2018, definition 2): the mean without the floor(beta n) smallest and largest
     of an entry's n values. Fewer than 1 / beta machines are not trimmed.

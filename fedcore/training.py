@@ -17,7 +17,7 @@ from fedcore.methods import IntraLayer, Method, Server
 from fedcore.model import Model
 from fedcore.neurons import Layer, NeuronMap, Parameter, State
 from fedcore.probes import effective_rank, extract_features, feature_std
-from fedcore.robust import MERGES
+from fedcore.robust import MERGES, check_rule
 from fedcore.samples import Samples
 from scenarios.errors import InputError
 
@@ -103,6 +103,7 @@ class FederatedTraining:
     ) -> None:
         self.method: Method = IntraLayer() if method is None else method
         self.method.check(model, engine.recipe)
+        check_rule(self.method.merge_rule, len(machine_names))
         self.engine, self.probe, self.seed = engine, probe, seed
         self.guard_images = guard_images
         state = model.init_state(torch.Generator().manual_seed(seed))

@@ -68,10 +68,10 @@ class Device(Section):
         "layer that is cut in trained and frozen rows runs as two products (docs/speed.md)",
     )
     memory_mb: Positive = Field(description="memory that training may use; a larger block is infeasible")
-    active_power_w: Positive
+    active_power_w: Positive = Field(description="while it trains")
     idle_power_w: NonNegative = Field(description="while invited and waiting")
     step_jitter: Spread = Field(0.05, description="standard deviation of ln(step time) from round to round")
-    thermal: Thermal | None = None
+    thermal: Thermal | None = Field(None, description="of a device without a fan; null: it never slows down")
 
     @model_validator(mode="before")
     @classmethod
@@ -82,8 +82,8 @@ class Device(Section):
 class Outages(Section):
     """A link that all but fails now and then (two-state Markov)."""
 
-    mean_up_s: Positive
-    mean_down_s: Positive
+    mean_up_s: Positive = Field(description="mean length of a stretch without an outage")
+    mean_down_s: Positive = Field(description="mean length of an outage")
     rate_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.01, description="of the rate that is left meanwhile")
 
 
@@ -91,19 +91,19 @@ class Link(Section):
     """A machine's own access link, given as devices are; its rate follows a mean-reverting log-normal process, or a trace."""
 
     uplink_mbps: Positive = Field(description="mean rate; with a trace, what the orchestrator is told before it has measured")
-    downlink_mbps: Positive
-    latency_s: NonNegative = 0.02
+    downlink_mbps: Positive = Field(description="likewise, from the server")
+    latency_s: NonNegative = Field(0.02, description="one way; every transfer waits for it once")
     variability: Spread = Field(0.0, description="standard deviation of ln(rate) around its mean")
     correlation_s: Positive = Field(60.0, description="time over which the rate forgets (1/e)")
     mean_spread: Spread = Field(0.0, description="standard deviation of ln(mean rate) from episode to episode")
-    outages: Outages | None = None
+    outages: Outages | None = Field(None, description="null: it never fails")
     trace: str | None = Field(
         None,
         description="CSV file second,uplink_mbps,downlink_mbps, replayed from a random second on and over again; relative to "
         "the scenario file",
     )
-    transmit_nj_per_bit: NonNegative = 0.0
-    receive_nj_per_bit: NonNegative = 0.0
+    transmit_nj_per_bit: NonNegative = Field(0.0, description="energy of the machine's radio per bit that it sends")
+    receive_nj_per_bit: NonNegative = Field(0.0, description="energy of the machine's radio per bit that it receives")
     via: tuple[str, ...] = Field((), description="names of shared links on the way to the server")
     at: str | None = Field(
         None,
@@ -126,9 +126,9 @@ class Link(Section):
 class Load(Section):
     """Background work that comes and goes (two-state Markov) and slows training down meanwhile."""
 
-    slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)]
-    mean_busy_s: Positive
-    mean_free_s: Positive
+    slowdown: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(description="of steps while it is busy")
+    mean_busy_s: Positive = Field(description="mean length of a busy stretch")
+    mean_free_s: Positive = Field(description="mean length of a free stretch")
 
 
 Hours = Annotated[tuple[Annotated[float, Field(ge=0, le=24)], Annotated[float, Field(ge=0, le=24)]], Field()]
@@ -138,7 +138,7 @@ class Availability(Section):
     """When a machine is there; whoever leaves during a round loses its block. What is given holds together."""
 
     mean_on_s: Positive | None = Field(None, description="on/off Markov; together with mean_off_s")
-    mean_off_s: Positive | None = None
+    mean_off_s: Positive | None = Field(None, description="mean length of an absence; mean_on_s of a presence")
     daily_hours: Annotated[tuple[Hours, ...], Field(max_length=12)] = Field(
         (), description="hours of the day at which it is there, as [from, to]; [22, 6] runs over midnight"
     )
@@ -165,12 +165,12 @@ class Availability(Section):
 class Battery(Section):
     """Energy store with an optional solar panel. Below its reserve a machine is away until it has recharged."""
 
-    capacity_j: Positive
-    initial_fraction: Fraction = 0.8
-    reserve_fraction: Fraction = 0.1
-    solar_peak_w: NonNegative = 0.0
+    capacity_j: Positive = Field(description="when full")
+    initial_fraction: Fraction = Field(0.8, description="charge at the episode's start")
+    reserve_fraction: Fraction = Field(0.1, description="charge at or below which the machine is away")
+    solar_peak_w: NonNegative = Field(0.0, description="harvest at noon under a clear sky; 0: no panel")
     cloudiness: Fraction = Field(0.3, description="mean fraction of the harvest lost to clouds")
-    cloud_correlation_s: Positive = 900.0
+    cloud_correlation_s: Positive = Field(900.0, description="time over which the sky forgets (1/e)")
 
     @model_validator(mode="after")
     def _starts_above_reserve(self) -> Battery:
@@ -182,22 +182,22 @@ class Battery(Section):
 class Group(Section):
     """Machines of one kind."""
 
-    name: Name
-    count: Annotated[int, Field(ge=1, le=64)] = 1
-    device: Device
-    link: Link
-    load: Load | None = None
-    availability: Availability | None = None
-    battery: Battery | None = None
+    name: Name = Field(description="of the machine, or the start of theirs: name-0, name-1, ...")
+    count: Annotated[int, Field(ge=1, le=64)] = Field(1, description="machines")
+    device: Device = Field(description="what computes")
+    link: Link = Field(description="its access to the network")
+    load: Load | None = Field(None, description="background work; null: none")
+    availability: Availability | None = Field(None, description="null: always there")
+    battery: Battery | None = Field(None, description="null: on mains")
     images: Annotated[int, Field(ge=16, le=1_000_000)] = Field(160, description="training images, or windows of text, of each")
 
 
 class SharedLink(Section):
     """A link that several machines' flows share max-min fairly."""
 
-    name: Name
+    name: Name = Field(description="that `via` calls it by")
     uplink_mbps: Positive = Field(description="towards the server")
-    downlink_mbps: Positive
+    downlink_mbps: Positive = Field(description="from the server")
     latency_s: NonNegative = Field(0.0, description="added to that of the machines whose flows cross it")
     between: tuple[Name, Name] | None = Field(
         None, description="the nodes that it joins, in any order: relays by names of their own, or 'server'"
@@ -223,14 +223,16 @@ class Server(Section):
 class Fleet(Section):
     """All machines plus the network between them."""
 
-    groups: Annotated[tuple[Group, ...], Field(min_length=1)]
-    links: tuple[SharedLink, ...] = ()
-    server: Server = Server()
+    groups: Annotated[tuple[Group, ...], Field(min_length=1)] = Field(description="the machines")
+    links: tuple[SharedLink, ...] = Field((), description="that machines share on their way to the server")
+    server: Server = Field(Server(), description="the coordinator's side")
     grid_gco2e_per_kwh: NonNegative | Annotated[tuple[NonNegative, ...], Field(min_length=HOURS, max_length=HOURS)] = Field(
         369.0, description="one figure, or one for every hour of the day; default: USA, codecarbon / Our World in Data"
     )
-    pue: Annotated[float, Field(ge=1, le=5)] = 1.0
-    start_hour: Annotated[float, Field(ge=0, lt=24)] = 9.0
+    pue: Annotated[float, Field(ge=1, le=5)] = Field(
+        1.0, description="power usage effectiveness: what a building draws over what its machines do, for carbon"
+    )
+    start_hour: Annotated[float, Field(ge=0, lt=24)] = Field(9.0, description="hour of the day at which an episode begins")
 
     @model_validator(mode="after")
     def _names_agree(self) -> Fleet:
@@ -321,7 +323,7 @@ class Workload(Section):
     """What is trained."""
 
     data: str = Field("soil-micrographs-mixed", min_length=1, description="an embedded set, or a path to images or text")
-    image_px: Annotated[int, Field(ge=8, le=256)] = 32
+    image_px: Annotated[int, Field(ge=8, le=256)] = Field(32, description="height and width that images are brought to")
     window: Annotated[int, Field(ge=4, le=1024)] = Field(64, description="tokens per sample, where text is trained on")
     split: Literal["auto", "group", "site", "class", "dirichlet", "iid"] = Field(
         "auto",
@@ -331,20 +333,24 @@ class Workload(Section):
     dirichlet_alpha: Annotated[float, Field(ge=0.001, le=1_000_000)] = Field(
         0.3, description="concentration of the dirichlet split: small is skewed, large is even"
     )
-    encoder: str = "convnet"
-    encoder_options: dict[str, Any] = {}
-    objective: str = "simclr"
-    objective_options: dict[str, Any] = {}
-    batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
-    learning_rate: Positive = 3e-3
-    weight_decay: NonNegative = 1e-4
+    encoder: str = Field("convnet", description="a name in fedcore.encoders.ENCODERS")
+    encoder_options: dict[str, Any] = Field({}, description="arguments of its constructor")
+    objective: str = Field("simclr", description="a name in fedcore.objectives.OBJECTIVES")
+    objective_options: dict[str, Any] = Field({}, description="arguments of its constructor")
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = Field(
+        32, description="images or windows per local step; a machine that holds fewer trains on all of its own"
+    )
+    learning_rate: Positive = Field(3e-3, description="of AdamW on the machines")
+    weight_decay: NonNegative = Field(1e-4, description="of AdamW on the machines")
     context: Fraction = Field(1.0, description="part of the other neurons that a machine sees: 1 cooperative, 0 subnet")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it")
     context_rule: Literal[
         "random", "random-unscaled", "nested", "nested-moment", "nested-unscaled", "important", "compensated",
         "compensated-random",
     ] = Field("random-unscaled", description="which neurons a thinned context shows, and how it is corrected: docs/context.md")
-    selection: Literal["random", "rolling", "fixed", "importance"] = "random"
+    selection: Literal["random", "rolling", "fixed", "importance"] = Field(
+        "random", description="which neurons a machine's share is: docs/shares.md"
+    )
     server_step: Annotated[float, Field(gt=0, le=1.5)] = Field(
         0.7, description="below 1 damps machines that move their blocks at once, each taking the others as frozen"
     )
@@ -355,12 +361,8 @@ class Workload(Section):
 class Decision(Section):
     """What an orchestrator may choose."""
 
-    sync_intervals: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], Field(min_length=1, max_length=16)] = (
-        2,
-        5,
-        10,
-        20,
-        40,
+    sync_intervals: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], Field(min_length=1, max_length=16)] = Field(
+        (2, 5, 10, 20, 40), description="the menu of H, local steps of a round; ascending"
     )
     deadline_s: Positive | None = Field(None, description="a block that is later than this is lost")
 
@@ -374,36 +376,36 @@ class Decision(Section):
 class Reference(Section):
     """The policy whose cost to the target is 1: equal shares, fixed sync interval."""
 
-    share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    sync_interval: Annotated[int, Field(ge=1, le=1000)] = 10
+    share: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="of every machine, as far as its memory holds it")
+    sync_interval: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="H of every round")
 
 
 class Reward(Section):
     """How decisions are paid."""
 
-    kind: str = "efficiency"
+    kind: str = Field("efficiency", description="a name in envs.rewards: docs/rewards.md")
     energy_weight: Fraction = Field(0.5, description="w_E; bytes weigh 1 - w_E")
 
 
 class Budgets(Section):
     """An episode ends when one is spent. Absolute figures win; where null, a multiple of the reference's need."""
 
-    of_reference: Annotated[float, Field(gt=1, le=100)] = 3.0
-    rounds: Annotated[int, Field(ge=1, le=100_000)] = 200
-    time_s: Positive | None = None
-    energy_j: Positive | None = None
-    bytes: Positive | None = None
+    of_reference: Annotated[float, Field(gt=1, le=100)] = Field(3.0, description="times what the reference policy needs")
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = Field(200, description="at most")
+    time_s: Positive | None = Field(None, description="simulated seconds")
+    energy_j: Positive | None = Field(None, description="of machines and server's side")
+    bytes: Positive | None = Field(None, description="up and down, all machines")
 
 
 class Scenario(Section):
     """One scenario file."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
-    title: str = ""
-    description: str = ""
-    fleet: Fleet
-    workload: Workload = Workload()
-    decision: Decision = Decision()
-    reference: Reference = Reference()
-    reward: Reward = Reward()
-    budgets: Budgets = Budgets()
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)] = Field(description="unlike any other's")
+    title: str = Field("", description="for tables and pictures")
+    description: str = Field("", description="what it is hard about")
+    fleet: Fleet = Field(description="machines and network")
+    workload: Workload = Field(Workload(), description="what is trained")
+    decision: Decision = Field(Decision(), description="what may be chosen")
+    reference: Reference = Field(Reference(), description="what scores are relative to")
+    reward: Reward = Field(Reward(), description="how decisions are paid")
+    budgets: Budgets = Field(Budgets(), description="when an episode ends")

@@ -169,6 +169,7 @@ def _choose(
                 f"{path}: its test marks leave no {lacking} images of {catalogue.n}; expected some of both"
             )
         _warn_of_shared_groups(path, catalogue, test)
+    _warn_of_unknown_classes(path, catalogue, test)
     if max_images is None:
         return test, np.arange(catalogue.n)
     return test, subsample(catalogue, test, max_images, sample_rng)
@@ -182,6 +183,20 @@ def _warn_of_shared_groups(path: Path, catalogue: Catalogue, test: NDArray[np.bo
         warnings.warn(
             f"{path}: {len(shared)} groups, such as '{catalogue.group_names[shared[0]]}', have both training "
             "and test images, so probes will look better than they are",
+            stacklevel=3,
+        )
+
+
+def _warn_of_unknown_classes(path: Path, catalogue: Catalogue, test: NDArray[np.bool_]) -> None:
+    """Whole groups are held out, and a class may be of one group alone."""
+    if catalogue.labels is None:
+        return
+    lacking = np.setdiff1d(catalogue.labels[test], catalogue.labels[~test])
+    if len(lacking):
+        named = ", ".join(f"'{catalogue.classes[c]}'" for c in lacking[:3])
+        warnings.warn(
+            f"{path}: {len(lacking)} classes, {named}{', ...' if len(lacking) > 3 else ''}, have test images and no training "
+            "images, so no probe can tell them: more groups of each class would",
             stacklevel=3,
         )
 

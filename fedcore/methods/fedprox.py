@@ -37,8 +37,8 @@ class FedProx(Partial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.mu >= 0.0:
-            raise InputError(f"fedprox: mu is {self.mu}, expected a number of at least 0")
+        if not 0.0 <= self.mu < float("inf"):
+            raise InputError(f"fedprox: mu is {self.mu}, expected a finite number of at least 0")
 
     def train(
         self,

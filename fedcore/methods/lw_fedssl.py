@@ -53,13 +53,14 @@ class LWFedSSL(ProgFedSSL):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.representation_alignment >= 0.0:
+        if not 0.0 <= self.representation_alignment < float("inf"):
             raise InputError(
-                f"{self.name}: representation_alignment is {self.representation_alignment}, expected a number of at least 0"
+                f"{self.name}: representation_alignment is {self.representation_alignment}, expected a finite number of at "
+                "least 0"
             )
-        if not self.alignment_temperature > 0.0:
+        if not 0.0 < self.alignment_temperature < float("inf"):
             raise InputError(
-                f"{self.name}: alignment_temperature is {self.alignment_temperature}, expected a number above 0"
+                f"{self.name}: alignment_temperature is {self.alignment_temperature}, expected a finite number above 0"
             )
         if self.server_calibration_steps < 0:
             raise InputError(

@@ -27,6 +27,14 @@ class Partial(IntraLayer):
 
     partial: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.partial and (self.context, self.rule) != (IntraLayer.context, IntraLayer.rule):
+            raise InputError(
+                f"{self.name}: context is {self.context} and rule {self.rule!r}, which whole models have no use for; expected "
+                "them left out, or partial=True"
+            )
+
     def blocks(self, server: Server, shares: Sequence[float], rng: np.random.Generator) -> list[Block | None]:
         """See `Method.blocks`."""
         if self.partial:

@@ -48,10 +48,10 @@ class PFedMe(Partial):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field, value in (("lambda_", self.lambda_), ("eta", self.eta)):
-            if not value > 0.0:
-                raise InputError(f"pfedme: {field} is {value}, expected a number above 0")
-        if not self.mu >= 0.0:
-            raise InputError(f"pfedme: mu is {self.mu}, expected a number of at least 0")
+            if not 0.0 < value < float("inf"):
+                raise InputError(f"pfedme: {field} is {value}, expected a finite number above 0")
+        if not 0.0 <= self.mu < float("inf"):
+            raise InputError(f"pfedme: mu is {self.mu}, expected a finite number of at least 0")
         if self.personal_steps < 1:
             raise InputError(f"pfedme: personal_steps is {self.personal_steps}, expected at least 1")
 

@@ -91,10 +91,10 @@ class Private(IntraLayer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.clip_norm > 0.0:
-            raise InputError(f"clip_norm is {self.clip_norm}, expected a number above 0")
-        if not self.noise_multiplier >= 0.0:
-            raise InputError(f"noise_multiplier is {self.noise_multiplier}, expected a number of at least 0")
+        if not 0.0 < self.clip_norm < float("inf"):
+            raise InputError(f"clip_norm is {self.clip_norm}, expected a finite number above 0")
+        if not 0.0 <= self.noise_multiplier < float("inf"):
+            raise InputError(f"noise_multiplier is {self.noise_multiplier}, expected a finite number of at least 0")
         if not 0.0 < self.delta < 1.0:
             raise InputError(f"delta is {self.delta}, expected a number between 0 and 1")
         if self.merge_rule != "mean":

@@ -153,9 +153,11 @@ class Scaffold(Partial):
         if self.uniform:
             updates = [replace(update, weight=1.0) for update in updates]
         super().merge(server, tasks, results, updates)
-        for task, result in zip(tasks, results, strict=True):
-            change = result.extra["dc"]
-            if not all(bool(value.isfinite().all()) for value in change.values()):
+        for task, result, update in zip(tasks, results, updates, strict=True):
+            change = result.extra.get("dc", {})
+            shapes = {name: value.shape for name, value in update.trained.items()}
+            sound = {name: value.shape for name, value in change.items() if value.isfinite().all()}
+            if sound != shapes:
                 continue  # its weights were fine, or they would have been refused: its variate stays what it was
             part = 1.0 / len(server.samples) if self.uniform else result.samples / sum(server.samples)
             own = server.kept[task.machine].get("c", self._zeros(server))

@@ -17,11 +17,24 @@ class SplitNN(Split):
     and the server's half is one and the same for all.
 
     What the last one ends with is the new state. Weights that would be refused are not handed over: the next machine
-    goes on from those before them. Both optimisers start fresh with every machine.
+    goes on from those before them. Both optimisers start fresh with every machine. A momentum target follows after the round,
+    by as many steps as the relay has made.
     """
 
     name = "splitnn"
     one_by_one = True
+
+    def merge(
+        self, server: Server, tasks: Sequence[LocalTask], results: Sequence[LocalResult], updates: Sequence[Update]
+    ) -> None:
+        """See `Method.merge`."""
+        super().merge(server, tasks, results, updates)
+        server.memory["relayed"] = len(updates)
+
+    def after_merge(self, server: Server, steps: int) -> None:
+        """See `Method.after_merge`: H steps of every machine, one after the other."""
+        for _ in range(server.memory["relayed"]):
+            super().after_merge(server, steps)
 
     def run(self, server: Server, engine: Trainer, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         """See `Method.run`: what the relay ends with is every machine's result, so that their mean is its last state."""

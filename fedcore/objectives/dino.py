@@ -120,8 +120,8 @@ class DINO(Objective):
             ("teacher_temperature", teacher_temperature),
             ("teacher_temperature_start", teacher_temperature_start),
         ):
-            if temperature <= 0:
-                raise InputError(f"dino: {name} is {temperature}, expected a number above 0")
+            if not 0.0 < temperature < float("inf"):
+                raise InputError(f"dino: {name} is {temperature}, expected a finite number above 0")
         if head_layers not in (2, 3):
             raise InputError(f"dino: head_layers is {head_layers}, expected 2 or 3")
         if not 0.0 <= centre_momentum <= 1.0:

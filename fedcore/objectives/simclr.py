@@ -46,8 +46,8 @@ class SimCLR(Objective):
     """
 
     def __init__(self, encoder: Encoder, hidden: int = 256, outputs: int = 128, temperature: float = 0.1) -> None:
-        if not temperature > 0.0:
-            raise InputError(f"simclr: temperature is {temperature}, expected a number above 0")
+        if not 0.0 < temperature < float("inf"):
+            raise InputError(f"simclr: temperature is {temperature}, expected a finite number above 0")
         self.heads = mlp_head("projector", encoder.feature_columns, encoder.feature_dim, hidden, outputs)
         self.norm_gains = frozenset({"projector.hidden.gain"})
         self.temperature = temperature

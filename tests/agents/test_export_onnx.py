@@ -24,6 +24,11 @@ def test_equals_the_policy_on_batches_of_any_size(algorithm, tmp_path):
     policy = FrozenPolicy(network, PolicyCard(algorithm, 16, "x", 0, 1))
     export_onnx(policy, tmp_path / "policy.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "policy.onnx"))
+    told = session.get_modelmeta().custom_metadata_map
+    assert (told["algorithm"], told["max_machines"]) == (algorithm, "16")
+    names = told["machine_features"].split(","), told["fleet_features"].split(",")
+    assert session.get_inputs()[0].shape[1] == 16 * len(names[0]) + len(names[1])
+    assert session.get_outputs()[0].shape[1] == len(told["patterns"].split(",")) * int(told["levels"])
     env = BatchedVecEnv([compile_world(scenarios.load(name)) for name in ("farm-lte", "phones")], 50, seed=0)
     rng = np.random.default_rng(0)
     observation = env.reset()

@@ -65,7 +65,7 @@ def test_a_class_is_made_anew_for_every_episode(file: Path) -> None:
 )
 def test_what_is_no_action_is_told(file: Path, name: str, words: str) -> None:
     scenario = load("two-servers")
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=rf"{words}.* \(scenario two-servers, seed 1, round 1\)$"):
         play_together(orchestrator(f"{file}:{name}", scenario), scenario, [1])
 
 

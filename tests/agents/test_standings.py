@@ -63,5 +63,5 @@ def test_tables_tell_them(standings: Standings) -> None:
     assert "reached 75 %" in field.note
     row = scenario_grid(standings).rows[0]
     assert row[0] == "farm-lte"
-    assert row[-1] == "+3.10 (1)"
+    assert row[-1] == "+2.00 (1)"
     assert np.isnan(standings.regret("good", ["two-servers"])[0])

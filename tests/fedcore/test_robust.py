@@ -16,7 +16,7 @@ from fedcore.model import build_model
 from fedcore.neurons import Layer, NeuronMap, Parameter
 from fedcore.probes import HeldOutInfoNCE
 from fedcore.probes.features import to_tensor
-from fedcore.robust import MERGES, median, norm_clipping, trimmed_mean
+from fedcore.robust import MERGES, check_rule, median, norm_clipping, trimmed_mean
 from fedcore.samples import Samples
 from fedcore.slices import trained_slice
 from fedcore.training import FederatedTraining
@@ -59,6 +59,13 @@ def test_median_by_hand():
     assert bias(median, [5.0, -1.0, 2.0, 3.0]) == 2.5
     assert bias(median, [7.0]) == 7.0
     assert bias(median, [5.0, -1.0, 2.0], 0.5, start=1.0) == 1.5
+
+
+def test_a_fleet_that_is_too_small_to_be_trimmed_is_told():
+    with pytest.raises(InputError, match=r"'trimmed-mean', which leaves out nobody of 4 machines; expected at least 5 of them"):
+        check_rule("trimmed-mean", 4)
+    check_rule("trimmed-mean", 5)
+    check_rule("median", 1)
 
 
 def test_trimmed_mean_by_hand():

@@ -432,6 +432,15 @@ def test_slide_in_train_and_test_is_warned_of(tmp_path):
         load_images(counted(tmp_path, text))
 
 
+def test_a_class_that_a_held_out_group_takes_with_it_is_warned_of(tmp_path):
+    group = np.repeat(np.arange(8), 5)
+    file = save_npz(tmp_path / "own.npz", y=group // 2, group=group, test=group == 3, classes=np.array(["a", "b", "c", "d"]))
+    assert load_images(file).test.sum() == 5  # the class has another group
+    file = save_npz(tmp_path / "lone.npz", y=group, group=group, test=group == 3, classes=np.array(list("abcdefgh")))
+    with pytest.warns(UserWarning, match=r"lone.npz: 1 classes, 'd', have test images and no training images"):
+        load_images(file)
+
+
 def test_unlisted_images_are_left_out_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="5 images"):
         assert len(load_images(counted(tmp_path, counts_text(35)))) == 35

@@ -31,7 +31,9 @@ def same(one, two) -> bool:
 
 def test_shares_say_who_takes_part_unless_blocks_are_asked_for():
     assert all(map(same, plan(Partial()), plan(FedAvg())))
-    assert all(map(same, plan(Partial(context=0.5, rule="rolling")), plan(FedAvg())))
+    for unused in ({"context": 0.5}, {"rule": "rolling"}):
+        with pytest.raises(InputError, match="which whole models have no use for; expected them left out, or partial=True"):
+            Partial(**unused)
     blocks = plan(Partial(partial=True, context=0.5, rule="rolling"))
     assert all(map(same, blocks, plan(IntraLayer(context=0.5, rule="rolling"))))
     assert len(blocks[0].trained["fc1"]) == 6

@@ -194,11 +194,18 @@ def test_flops_are_those_that_torch_counts(option, machine):
     assert (extra > 0) == (option == "I")
 
 
-def test_a_variate_that_is_not_finite_reaches_nobody():
+@pytest.mark.parametrize("how", ["not finite", "of another shape", "missing"])
+def test_a_variate_that_is_no_change_of_its_block_reaches_nobody(how):
     class Poisoned(InProcessEngine):
         def train(self, method, model, state, target, tasks):
             results = super().train(method, model, state, target, tasks)
-            results[1].extra["dc"]["fc1.weight"][0, 0] = float("nan")
+            dc = results[1].extra["dc"]
+            if how == "not finite":
+                dc["fc1.weight"][0, 0] = float("nan")
+            elif how == "of another shape":
+                dc["fc1.weight"] = dc["fc1.weight"][:, :1].clone()
+            else:
+                del dc["fc1.weight"]
             return results
 
     training = federation(Scaffold())

@@ -54,6 +54,15 @@ def test_it_is_a_relay_of_local_training_bit_for_bit(objective, cut):
     assert training.method.one_by_one
 
 
+def test_a_momentum_target_follows_every_step_of_the_relay():
+    training = federation(SplitNN(), "byol")
+    before = dict(training.target)
+    training.play([1, 0, 1], 3)
+    keep = training.model.objective.target_momentum ** (2 * 3)
+    for name, old in before.items():
+        torch.testing.assert_close(training.target[name], old.lerp(training.state[name], 1 - keep))
+
+
 def test_the_server_step_goes_part_of_the_way_to_the_last_state():
     training = federation(SplitNN(0.5))
     before, expected = dict(training.state), relayed(training, [0, 1, 2], 2)
