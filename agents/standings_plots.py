@@ -108,7 +108,8 @@ def heat_map(standings: Standings) -> Figure:
     """Every agent's interquartile mean in every scenario."""
     names, agents = standings.groups()["all"], _order(standings)
     values = np.array([[standings.middle(agent, [name]) for agent in agents] for name in names])
-    figure = Figure(figsize=(0.5 * len(agents) + 3.2, 0.24 * len(names) + 1.8), layout="constrained")
+    height = max(0.24 * len(names) + 1.8, 3.4)
+    figure = Figure(figsize=(0.5 * len(agents) + 3.2, height), layout="constrained")
     axes = figure.add_subplot()
     limit = float(np.abs(values).max())
     image = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
@@ -121,5 +122,5 @@ def heat_map(standings: Standings) -> Figure:
             )  # fmt: skip
     axes.set_xticks(range(len(agents)), agents, rotation=60, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=7)
-    figure.colorbar(image, ax=axes, shrink=0.5, label="IQM ln efficiency")
+    figure.colorbar(image, ax=axes, shrink=min(1.0, 4.0 / height), label="IQM ln efficiency")
     return figure

@@ -27,6 +27,7 @@ from fedcore.costs import GRID
 from fedcore.dynamics import Dynamics, learn
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import stack_fleets
+from fedcore.fleet.conditions import is_present
 from fedcore.world import World, share_indices
 from scenarios.errors import InputError
 
@@ -357,15 +358,25 @@ class Core:
         )  # fmt: skip
         return self.observed
 
+    def status(self, b: int) -> list[str]:
+        """What became of every machine of episode b in the last round, a name of `columns.STATUS_NAMES`; before the first,
+        whether it is there: "ready" or "away"."""
+        w = int(self.world_index[b])
+        machines = range(len(self.world(b).arrays.names))
+        if self.round[b]:
+            return [c.STATUS_NAMES[int(self.telemetry[b, k, c.STATUS])] for k in machines]
+        parameters, windows, start_s = self.fleets.parameters, self.fleets.windows, self.fleet[b, c.START_S]
+        here = (is_present(parameters, w, k, self.conditions, b, windows, start_s, 0.0) for k in machines)
+        return [c.READY if there else c.STATUS_NAMES[c.AWAY] for there in here]
+
     def info(self, b: int) -> dict[str, Any]:
         """What episode b's last round cost and gave, for `info` of one environment."""
         names = self.world(b).arrays.names
-        status = self.telemetry[b, : len(names), c.STATUS].astype(int)
         return {
             "round": int(self.round[b]),
             "sync_interval": int(self.steps[b]),
             "shares": self.shares[b, : len(names)].copy(),
-            "status": [c.STATUS_NAMES[s] for s in status],
+            "status": self.status(b),
             "progress": float(self.progress[b]),
             "time_s": float(self.spent[b, 0]),
             "energy_j": float(self.spent[b, 1]),

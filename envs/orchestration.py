@@ -43,7 +43,10 @@ class OrchestrationEnv(SingleEnv):
 
     Entries of machines that do not exist or are away are ignored. Values outside [-1, 1] are clipped. NaN, infinity and
     wrong shapes raise `ValueError`. All shares 0 is allowed: `server.wait_s` and the overhead pass and nobody trains.
-    A block that does not fit a machine's memory is not trained: its status in `info` is "infeasible".
+    A block that does not fit a machine's memory is not trained.
+
+    `info["status"]` says what became of every machine in the last round: "done" (its block came back), "resting", "away",
+    "left", "late", "flat" (its battery) or "infeasible" (its memory); before the first round, "ready" or "away".
 
     ## Reward
 

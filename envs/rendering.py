@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from envs.core import Core
 from envs.memory import DOWN_BPS, UP_BPS
 from fedcore.fleet import columns as c
-from fedcore.fleet.conditions import is_present
 from fedcore.fleet.graph import SERVER, fleet_graph, routing_tree
 from fedcore.workload import model_for
 
@@ -39,9 +38,8 @@ FEW = ("#332288", "#44aa99", "#cc6677", "#ddcc77", "#88ccee", "#882255", "#11773
 MANY = ("#aa6f9e", "#882e72", "#1965b0", "#5289c7", "#7bafde", "#4eb265", "#90c987", "#cae0ab", "#f7f056", "#f6c141",
         "#f1932d", "#e8601c", "#dc050c", "#a5170e", "#72190e", "#42150a")  # fmt: skip
 
-READY = "ready"  # before the first round there is no status yet
 MARK = {"absent": "○", "away": "◌", "resting": "○", "done": "●", "left": "✕", "late": "◷", "infeasible": "▲",
-        "flat": "▽", READY: "○"}  # fmt: skip
+        "flat": "▽", c.READY: "○"}  # fmt: skip
 LOST = {"left": "#b3261e", "late": "#a15c00", "infeasible": "#7a2e7a", "flat": "#b3261e"}
 TINT = {**LOST, "done": "#00694d"}
 SHADES, SPARK = "·░▒▓█", "▁▂▃▄▅▆▇█"
@@ -77,13 +75,7 @@ class _View:
         self.title, self.round = self.scenario.title or self.scenario.name, int(core.round[0])
         self.parameters, self.telemetry = core.fleets.parameters[core.world_index[0], :n], core.telemetry[0, :n]
         self.shares, self.up_bps, self.down_bps = core.shares[0, :n], *core.heard[0, :n, [UP_BPS, DOWN_BPS]]
-        if self.round:
-            self.status = [c.STATUS_NAMES[int(s)] for s in self.telemetry[:, c.STATUS]]
-        else:
-            windows, start_s = core.fleets.windows, core.fleet[0, c.START_S]
-            w, machines = int(core.world_index[0]), core.fleets.parameters
-            here = [is_present(machines, w, k, core.conditions, 0, windows, start_s, 0.0) for k in range(n)]
-            self.status = [READY if there else "away" for there in here]
+        self.status = core.status(0)
         self.done = np.array([status == "done" for status in self.status])
         self.battery = core.conditions[0, :n, c.CHARGE_J] / np.maximum(self.parameters[:, c.BATTERY_J], 1e-9)
         self.reference = core.reference[0]
@@ -94,7 +86,9 @@ class _View:
         self.hidden = len(layers) - len(shown)
         self.layers = [(layers[i].name, layers[i].neurons) for i in shown]
         self.none = np.array([], dtype=np.int64)
-        self.blocks = [[np.asarray(b[i]) if len(b) else self.none for b in blocks] for i in shown]
+        # What was meant for a machine that was not there, or that it cannot hold, was never sent.
+        sent = [len(b) > 0 and status not in ("away", "infeasible") for b, status in zip(blocks, self.status, strict=True)]
+        self.blocks = [[np.asarray(b[i]) if was else self.none for b, was in zip(blocks, sent, strict=True)] for i in shown]
 
 
 def _quantity(value: float, unit: str) -> str:
@@ -108,7 +102,8 @@ def _clock(s: float) -> str:
 
 def _short(name: str, most: int) -> str:
     """The middle goes: the end tells machines of one group apart."""
-    return name if len(name) <= most else f"{name[: most - 7]}…{name[-6:]}"
+    tail = min(6, max(most - 2, 1))
+    return name if len(name) <= most else f"{name[: max(most - 1 - tail, 0)]}…{name[-tail:]}"
 
 
 def _pale(color: str, strength: float) -> str:
@@ -153,7 +148,7 @@ def _header(page: Axes, view: _View, history: History) -> None:
     progress = float(view.core.progress[0])
     tiles = [("progress", f"{100 * progress:.0f} %", "", progress, INK)]
     for (key, color, _), spent, limit in zip(COSTS, view.spent, view.limit, strict=True):
-        tiles.append((f"{key.split('_')[0]} / reference", f"{spent:.2f}", f"budget {limit:.3g}", spent / limit, color))
+        tiles.append((f"{key.split('_')[0]} / reference", f"{spent:.2f}", f"of {limit:.3g}", spent / limit, color))
     for i, (label, value, limit, part, color) in enumerate(tiles):
         x, width = 660 + 133 * i, 117
         _write(page, x, 22, label, 8, MUTED)
@@ -220,7 +215,7 @@ def _tree(page: Axes, view: _View, rows: NDArray[np.float64], height: float, col
     sizes = min(0.46 * height, 15.0) * (1.0 + 0.5 * (speed - speed.max()) / max(float(np.ptp(speed)), 0.5))
     for name, status, radius in zip(view.names, view.status, sizes, strict=True):
         gone = status in LOST or status == "away"
-        fill = _pale(color[name], 1.0 if status == "done" else 0.75 if status == READY else 0.25)
+        fill = _pale(color[name], 1.0 if status == "done" else 0.75 if status == c.READY else 0.25)
         page.add_patch(Circle(at[name], radius, fc="white" if status == "away" else fill, lw=1.6,
                               ec=TINT.get(status, MUTED) if gone else color[name],
                               ls=(0, (2.2, 1.6)) if gone else "-", zorder=3))  # fmt: skip
@@ -306,7 +301,8 @@ def _strips(page: Axes, view: _View, rows: NDArray[np.float64], height: float, c
         fills.extend([color] * len(outlines))
 
     for i, ((name, neurons), width) in enumerate(zip(view.layers, widths, strict=True)):
-        _write(page, x, 104, _short(name, max(int(width / 7), 8)), 8.5 if width > 50 else 7, weight="bold")
+        size = 8.5 if width > 50 else 7.0 if width > 32 else 6.0  # a bold letter is about three quarters as wide as it is high
+        _write(page, x, 104, _short(name, max(int((width + gap) / (0.95 * size)), 3)), size, weight="bold")
         _write(page, x, 119, f"{neurons} neurons" if width > 60 else str(neurons), 7, MUTED)
         for y, status, color, index in zip(rows, view.status, colors, view.blocks[i], strict=True):
             low = y - lane / 2

@@ -43,7 +43,8 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]], quality: str, title: s
         for axes, budget in zip(line, BUDGETS, strict=True):
             for (name, group), colour in zip(list(runs.items())[: len(COLOURS)], COLOURS, strict=False):
                 costs = [column(run, budget) / run["budgets"][budget] for run in group]
-                x = GRID[: 1 + int(np.searchsorted(GRID, min(cost[-1] for cost in costs), side="right") - 1)]
+                end = min(1.0, *(float(cost[-1]) for cost in costs))
+                x = np.append(GRID[end > GRID], end)
                 values = np.array([np.interp(x, c, column(run, quantity)) for c, run in zip(costs, group, strict=True)])
                 axes.plot(x, values.mean(0), color=colour, lw=1.8, label=name)
                 axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.10, lw=0)

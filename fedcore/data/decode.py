@@ -32,20 +32,28 @@ def decode_images(source: FileSource, names: Sequence[str], size_px: int) -> NDA
         UserWarning: files have several pages (or frames), of which the first is the image.
 
     Raises:
-        InputError: a file is damaged, is no image, or has more pixels than PIL's MAX_IMAGE_PIXELS; it is
-            named.
+        InputError: files are damaged, are no images, or have more pixels than PIL's MAX_IMAGE_PIXELS; the first is told, and
+            the others are named.
     """
     images = np.empty((len(names), size_px, size_px, 1), dtype=np.uint8)
-    paged = []
+    paged, failed, why = list[str](), list[str](), ""
     with warnings.catch_warnings():
         # PIL only warns up to twice MAX_IMAGE_PIXELS; an image above it is refused here.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for i, name in enumerate(names):
-            pixels, pages = _decode(source, name, size_px)
+            try:
+                pixels, pages = _decode(source, name, size_px)
+            except InputError as error:  # look at the others too: whoever mends one wants to know of all
+                failed.append(name)
+                why = why or str(error)
+                continue
             paged += [name] if pages > 1 else []
             if pixels.ndim == 3 and images.shape[3] == 1:
                 images = np.repeat(images, 3, axis=3)
             images[i] = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    if failed:
+        more = f", and {len(failed) - 1} more cannot be read: {', '.join(failed[1:6])}{', ...' if len(failed) > 6 else ''}"
+        raise InputError(why + (more if len(failed) > 1 else ""))
     if paged:
         warnings.warn(
             f"{source.path}: {len(paged)} images, such as '{paged[0]}', have several pages (or frames): the first of each is "

@@ -34,6 +34,9 @@ N_TELEMETRY = 12
 ROUND_S, TOTAL_ENERGY_J, TOTAL_BYTES, TOTAL_CO2E_KG = range(4)
 N_TOTALS = 4
 
+READY = "ready"
+"""Of a machine that is there before the first round."""
+
 # Values of STATUS.
 ABSENT, AWAY, RESTING, DONE, LEFT, LATE, INFEASIBLE, FLAT = range(8)
 STATUS_NAMES = (

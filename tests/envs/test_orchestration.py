@@ -334,3 +334,16 @@ def test_who_was_away_trained_nothing_whatever_was_asked_of_it() -> None:
     assert [info["status"][k] for k in away] == ["away"] * len(away)
     assert split(one).machine["last_share"][away].tolist() == [0.0] * len(away)
     assert (one == other).all()
+
+
+def test_before_the_first_round_machines_are_ready_or_away() -> None:
+    env = gym.make("envs:IntraFed/Orchestration-v0", scenario="phones-commute").unwrapped
+    seen = set()
+    for seed in range(6):
+        observation, info = env.reset(seed=seed)
+        present = split(observation).machine["available"][: len(info["status"])] > 0.5
+        assert info["status"] == ["ready" if here else "away" for here in present]
+        seen |= set(info["status"])
+        info = env.step(env.action_space.sample())[-1]
+        assert "ready" not in info["status"]
+    assert seen == {"ready", "away"}

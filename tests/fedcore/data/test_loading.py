@@ -432,6 +432,14 @@ def test_slide_in_train_and_test_is_warned_of(tmp_path):
         load_images(counted(tmp_path, text))
 
 
+def test_all_damaged_images_are_named_at_once(tmp_path):
+    bad = {f"a/bad{i}.jpg": b"no image" for i in range(8)}
+    with pytest.raises(InputError, match=r"'a/bad0.jpg' cannot .*, and 7 more cannot be read: a/bad1.jpg, .*5.jpg, \.\.\.$"):
+        load_images(write(tmp_path / "s", {**class_files(), **bad}))
+    with pytest.raises(InputError, match=r"and 1 more cannot be read: a/bad1.jpg$"):
+        load_images(write(tmp_path / "t", {**class_files(), **dict(list(bad.items())[:2])}))
+
+
 def test_a_class_that_a_held_out_group_takes_with_it_is_warned_of(tmp_path):
     group = np.repeat(np.arange(8), 5)
     file = save_npz(tmp_path / "own.npz", y=group // 2, group=group, test=group == 3, classes=np.array(["a", "b", "c", "d"]))
