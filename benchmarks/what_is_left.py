@@ -240,7 +240,7 @@ def main() -> None:
     where = {"library": [compile_world(load(name)) for name in names()]}
     for split_, title in (("validation", "validation"), ("ood", "out of distribution")):
         where[title] = random_worlds(options.draws, DRAWS_SEED, split_)  # type: ignore[arg-type]
-    where["larger fleets"] = [compile_world(case.scenario, case.max_machines) for case in larger(options.larger)]
+    where["larger fleets"] = [compile_world(case.scenario) for case in larger(options.larger)]
     players = PLAYERS | {policy: partial(Learned, policy) for policy in options.policies}
     rows, first = list[tuple[str, ...]](), dict[str, Floats]()
     for name, begin in track(players.items(), "players"):
