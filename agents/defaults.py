@@ -63,12 +63,9 @@ def trained(algorithm: str, options: DefaultsOptions, worlds: Sequence[World], t
     Raises:
         InputError: a file cannot be written.
     """
-    import torch
-
     from agents.cli import console, training_bar
     from agents.recipes import RECIPES, train
 
-    torch.set_num_threads(1)  # as train_agent.py
     recipe = RECIPES[algorithm]
     steps, where = options.steps or recipe.steps, contents(worlds)
     content = content_key(steps, repr(recipe), code_of("agents.recipes"), *where)
@@ -150,11 +147,13 @@ def summary(rows: Sequence[Quality], policies: Sequence[str]) -> str:
 
 def main() -> None:
     """Command line."""
+    import torch
     import tyro
 
     from agents.cli import console, natural, positive
 
     options = tyro.cli(DefaultsOptions)
+    torch.set_num_threads(1)  # as train_agent.py
     for name in ("episodes", "draws", "steps", "workers"):
         positive(name, getattr(options, name))
     natural("seed", options.seed)

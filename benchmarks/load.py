@@ -13,6 +13,7 @@ from contextlib import closing
 from statistics import median
 
 import torch
+import tyro
 
 from agents.shaped import whole_steps
 from fedcore.flower.namespaces import Quota, need_namespaces
@@ -27,7 +28,7 @@ REST_S = 2.0
 
 
 def main() -> None:
-    """Command line."""
+    """Print what a resting machine tells of its load, beside what its steps take, as a table; as root, on Linux."""
     need_namespaces()
     torch.set_num_threads(1)
     train = whole_steps(load("benchmarks/four-hosts.yaml"), 10)
@@ -68,4 +69,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     with told("interrupted"):
-        main()
+        tyro.cli(main)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -135,5 +136,10 @@ def markdown(rankings: Sequence[Ranking], episodes: int) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print how rewards rank policies beside the score, as tables."""
     print(markdown([rank(load(name), 128) for name in SCENARIOS], 128))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

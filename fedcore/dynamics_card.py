@@ -49,9 +49,11 @@ def page(text: str) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Make the tables of docs/learning-dynamics.md anew from the calibrations."""
     write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
-    main()
+    import tyro
+
+    tyro.cli(main)

@@ -114,6 +114,13 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-if __name__ == "__main__":
-    PAGE.write_text(page())
+def main() -> None:
+    """Write docs/scenario-file.md."""
+    PAGE.write_text(page(), encoding="utf-8")
     print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    tyro.cli(main)
