@@ -3,7 +3,7 @@ for each scenario in docs/scenarios/.
 
 Plays every heuristic, the best fixed decision and the clairvoyant planner on the same held-out simulated episodes of every
 scenario. Finished scenarios are kept, so an interrupted run resumes, and a changed scenario is the only one that is played
-again.
+again, as long as the code is the same.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from agents.benchmark import HELD_OUT_SEED, Comparison, EpisodeResult, benchmark, compare, summarise
 from agents.best_static import search_static
 from agents.clairvoyant import CLAIRVOYANT, play_clairvoyant
+from agents.content import code_of
 from agents.heuristics import HEURISTICS
 from agents.scenario_page import scenario_page
 from agents.tables import Grid
@@ -32,8 +33,6 @@ from scenarios.errors import need_at_least
 from scenarios.loader import LIBRARY, refuse_namesakes
 from scenarios.sources import sources_of
 
-VERSION = 7
-"""Part of every kept result's name: raise it when a change of the code changes what a scenario gives."""
 LEAST_FACTOR = 1.05
 """A scenario on which the best fixed decision gains less over the best heuristic teaches nothing; one on which clairvoyance
 gains less over the best fixed decision leaves nothing to react to."""
@@ -130,11 +129,12 @@ def headrooms(options: HeadroomOptions) -> list[Headroom]:
     """
     need_at_least(options, episodes=1, workers=1)
     jobs: dict[Path, Job] = {}
+    code = code_of("agents.headroom")
     chosen = [load(name) for name in options.scenarios or names()]
     refuse_namesakes(chosen)
     for scenario in chosen:
         calibration = load_calibration(scenario.workload.calibration).to_json()
-        key = content_key(VERSION, scenario.model_dump_json(), calibration, options.episodes, *sources_of(scenario))
+        key = content_key(code, scenario.model_dump_json(), calibration, options.episodes, *sources_of(scenario))
         path = cache_folder("headroom") / f"{scenario.name}-{key}.json"
         jobs[path] = (measured, (scenario.model_dump(mode="json"), options.episodes))
     kept = run_kept(jobs, options.workers, "headroom")
