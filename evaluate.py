@@ -69,7 +69,7 @@ class Options:
     """Processes for real runs, one core each."""
     agreement: bool = False
     """Play the same policies on both tiers and report whether simulation ranks them as real training does: --scenarios (by
-    default four), --agents (by default eight heuristics and four fixed decisions), --runs real runs each (by default 3),
+    default four), --agents (by default nine heuristics and four fixed decisions), --runs real runs each (by default 3),
     --episodes simulated ones."""
     benchmark: bool = False
     """Play the benchmark in simulation: --agents (by default every heuristic and searched fixed decision, and the policy; also
@@ -275,7 +275,7 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
         plain = cell_scenario(scenario)
         agents = everyone(path, picked)
         assert options.runs is not None
-        cells = [Cell(agent, plain, run, data, target) for run in range(options.runs) for agent in agents]
+        cells = [Cell(agent, plain, run, data, *target) for run in range(options.runs) for agent in agents]
         labels = [f"{'policy' if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
         console.print(f"[bold]{scenario.title}[/bold] ({scenario.name}), real training")
         cells_folder = options.out / "cells"
@@ -321,7 +321,7 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
     for scenario in chosen:
         data = images_for(scenario, options.data)
         target = own_target(scenario, data, console.print)
-        cells += [Cell(name, cell_scenario(scenario), run, data, target) for run in range(options.runs) for name in agents]
+        cells += [Cell(name, cell_scenario(scenario), run, data, *target) for run in range(options.runs) for name in agents]
         spoken += [f"{scenario.name}, {shown[name]}, {run}" for run in range(options.runs) for name in agents]
     judgements = judge_with_bars(cells, spoken, options.out / "cells", options.workers)
     found = agreement(simulated, [j.result for j in judgements])

@@ -169,7 +169,7 @@ def main() -> None:
         plain = cell_scenario(scenario)
         chosen = [str(path), *before, *best]
         target = own_target(scenario, None, console.print)
-        cells = [Cell(agent, plain, run, None, target) for run in range(options.real_runs) for agent in chosen]
+        cells = [Cell(agent, plain, run, None, *target) for run in range(options.real_runs) for agent in chosen]
         labels = [f"real: {policy.name if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
         judgements = judge_with_bars(cells, labels, folder / "real", options.workers)
         real = [

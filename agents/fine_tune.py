@@ -133,7 +133,8 @@ def _go_on(model: PPO, watch: _Watch, checkpoint: Path) -> None:
 
 def _model(policy: FrozenPolicy, world: World, seed: int, folder: Path, recipe: FineTuneRecipe) -> PPO:
     target = own_target(world.scenario, None, print)
-    options: dict[str, Any] = {"max_machines": room_for(world.scenario), "target_infonce": target}
+    options: dict[str, Any] = {"target_infonce": target.infonce, "reference_rounds": target.rounds}
+    options["max_machines"] = room_for(world.scenario)
     env = DummyVecEnv([lambda: MenuAction(gym.make("IntraFed/Training-v0", scenario=world.scenario, **options))])
     model = PPO(
         EquivariantActorCritic, env, learning_rate=recipe.learning_rate, n_steps=recipe.rollout, batch_size=recipe.rollout,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.benchmark import HELD_OUT_SEED, orchestrator
-from agents.judge import cell_scenario, own_target
+from agents.judge import OwnTarget, cell_scenario, own_target
 from agents.real_run import EVENTS, FAILED, RESULT, Job
 from fedcore.claim import claimed
 from fedcore.flower.app import write_connection
@@ -64,9 +64,9 @@ def main() -> None:
     folder: Path = options.out.resolve()
     agent = str(Path(options.agent).resolve()) if Path(options.agent).is_file() else options.agent
     data = None if options.data is None else str(options.data.resolve())
-    target = own_target(scenario, data, print) if options.target is None else options.target
+    target = own_target(scenario, data, print) if options.target is None else OwnTarget(options.target)
     job = Job(
-        agent, cell_scenario(scenario), HELD_OUT_SEED, str(folder), data, target, options.precision,
+        agent, cell_scenario(scenario), HELD_OUT_SEED, str(folder), data, *target, options.precision,
         options.context_precision, options.deadline_s, options.wait_s,
         options.load_port or None,
     )  # fmt: skip

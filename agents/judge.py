@@ -9,7 +9,7 @@ import queue
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.progress import Progress
 
@@ -20,9 +20,9 @@ from fedcore.dynamics import load_calibration
 from fedcore.encoder_file import save_encoder
 from fedcore.files import cache_folder, content_key, read_kept, write_text
 from fedcore.parallel import single_threaded, worker_pool
-from fedcore.reference import TARGET_PART, TARGET_ROUNDS, play_reference, target_between
+from fedcore.reference import TARGET_PART, TARGET_ROUNDS, reached_by, reference_curve, target_between
 from fedcore.workload import reads_text, target_holds
-from fedcore.world import room_for
+from fedcore.world import compile_world, room_for
 from scenarios import Scenario, parse
 from scenarios.sources import sources_of
 
@@ -39,6 +39,7 @@ class Cell:
         seed: number of the run; its episode's seed is `HELD_OUT_SEED` + seed.
         data: path of a user's images, or None.
         target_infonce: of that data, or None for the scenario's calibration.
+        reference_rounds: that the reference policy needs to get there, or None for those of simulation.
     """
 
     agent: str
@@ -46,6 +47,7 @@ class Cell:
     seed: int
     data: str | None = None
     target_infonce: float | None = None
+    reference_rounds: float | None = None
 
     def key(self) -> str:
         """Names the cell by content: an agent by its code or file, data by sizes and dates of all files, traces by what is
@@ -53,7 +55,8 @@ class Cell:
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
         scenario = json.dumps(self.scenario, sort_keys=True)
         sources = sources_of(Scenario.model_validate(self.scenario), self.data)
-        return content_key(calibration, agent_key(self.agent), scenario, self.seed, self.target_infonce, *sources)
+        aim = (self.target_infonce, self.reference_rounds)
+        return content_key(calibration, agent_key(self.agent), scenario, self.seed, *aim, *sources)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,10 @@ def play_cell(cell: Cell, label: str = "", encoder: Path | None = None) -> Judge
     dataset = None
     if cell.data is not None:
         dataset = load_images(cell.data, size_px=scenario.workload.image_px)
-    env = TrainingEnv(scenario, "efficiency", room_for(scenario), dataset=dataset, target_infonce=cell.target_infonce)
+    env = TrainingEnv(
+        scenario, "efficiency", room_for(scenario), dataset=dataset, target_infonce=cell.target_infonce,
+        reference_rounds=cell.reference_rounds,
+    )  # fmt: skip
     agent = orchestrator(cell.agent, scenario)
     collapsed, refused = False, []
 
@@ -221,8 +227,20 @@ def images_for(scenario: Scenario, data: Path | None) -> str | None:
     return None if data is None or reads_text(scenario.workload) else str(data)
 
 
-def own_target(scenario: Scenario, data: str | None, say: Callable[[str], None]) -> float | None:
-    """What progress 1 is on a person's own data, see `target_of`; None where the scenario's calibration says it.
+class OwnTarget(NamedTuple):
+    """What progress 1 is on a person's own data, in the order of a cell's fields; None where the calibration says it.
+
+    Attributes:
+        infonce: InfoNCE there (of text: held-out loss).
+        rounds: after which the reference policy has got there.
+    """
+
+    infonce: float | None = None
+    rounds: float | None = None
+
+
+def own_target(scenario: Scenario, data: str | None, say: Callable[[str], None]) -> OwnTarget:
+    """See `OwnTarget` and `target_of`.
 
     Args:
         scenario: where.
@@ -230,7 +248,8 @@ def own_target(scenario: Scenario, data: str | None, say: Callable[[str], None])
         say: told in a line what takes a while.
     """
     if target_holds(scenario.workload, data is not None):
-        return None
+        return OwnTarget()
+    compile_world(scenario)  # what is wrong with the scenario is told now, not after minutes
     say(f"{data or scenario.workload.data}: measuring what the reference policy reaches on it (progress 1)")
     with Progress() as bar:
         task = bar.add_task("rounds of the reference policy", total=TARGET_ROUNDS)
@@ -241,8 +260,8 @@ def own_target(scenario: Scenario, data: str | None, say: Callable[[str], None])
 
 def target_of(
     scenario: Scenario, data: str | None = None, seed: int = 0, on_round: Callable[[int], None] = lambda rounds: None
-) -> float:
-    """InfoNCE (of text: held-out loss) at progress 1 on data that no calibration has seen.
+) -> OwnTarget:
+    """Progress 1 on data that no calibration has seen, and how long the reference policy takes to it.
 
     Plays the reference policy (everyone, equal shares) for as many rounds as calibrations do, in a process of its own;
     kept in the cache by content.
@@ -257,9 +276,9 @@ def target_of(
         InputError: the data do not load, or are too few for the fleet.
     """
     cell = Cell("reference", cell_scenario(scenario), seed, data)
-    path = cell_path(cache_folder("targets", TARGET_ROUNDS, TARGET_PART), cell)
+    path = cell_path(cache_folder("targets-and-rounds", TARGET_ROUNDS, TARGET_PART), cell)
     target = read_kept(path)
-    if not isinstance(target, float):
+    if not isinstance(target, list):
         updates = multiprocessing.get_context("spawn").Queue()
         with worker_pool(1, _start, (updates,)) as pool:
             job = pool.submit(_reach_target, cell)
@@ -269,14 +288,17 @@ def target_of(
                     on_round(rounds)
             target = job.result()
         write_text(path, json.dumps(target))
-    return target
+    return OwnTarget(*target)
 
 
-def _reach_target(cell: Cell) -> float:
+def _reach_target(cell: Cell) -> OwnTarget:
     from fedcore.data.loading import load_images
     from fedcore.workload import build_training, prepare_data
 
     scenario = parse(cell.scenario, "scenario")
     dataset = None if cell.data is None else load_images(cell.data, size_px=scenario.workload.image_px)
     training = build_training(scenario, prepare_data(scenario, dataset), None, cell.seed)
-    return target_between(training.untrained, play_reference(training, scenario, _updates.put))
+    curve = reference_curve(training, scenario, _updates.put)
+    target = target_between(training.untrained, reached_by(curve))
+    # Where nothing was learned there is no such round, and whoever trains is told.
+    return OwnTarget(target, next((float(r) for r, loss in enumerate(curve, 1) if loss <= target), float(TARGET_ROUNDS)))

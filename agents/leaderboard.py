@@ -259,7 +259,7 @@ def on_training(standings: Standings, what: Played, runs: int, top: int) -> list
         chosen = [*standings.order([name])[:top], *(label for label in ("equal",) if label in shown)]
         for label in dict.fromkeys(chosen):
             for seed in range(runs):
-                cells.append(Cell(shown[label], cell_scenario(case.scenario), seed, target_infonce=target))
+                cells.append(Cell(shown[label], cell_scenario(case.scenario), seed, None, *target))
                 told.append(f"{name}, {label}, run {seed}")
     return judge_with_bars(cells, told, cache_folder("benchmark-real"), what.workers)
 

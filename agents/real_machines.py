@@ -17,7 +17,7 @@ from agents.benchmark import HELD_OUT_SEED, benchmark, orchestrator
 from agents.cli import console, judge_with_bars, progress_bar
 from agents.episodes import EpisodeResult
 from agents.flower_trial import play_trial
-from agents.judge import Cell, cell_scenario, images_for, own_target
+from agents.judge import Cell, OwnTarget, cell_scenario, images_for, own_target
 from agents.naming import distinct, labels, name_apart
 from agents.ray_trial import play_over_ray
 from agents.real_run import EVENTS, Job
@@ -104,7 +104,7 @@ def held_against(
     runs: int,
     out: Path,
     what: Simulated,
-    target: float | None = None,
+    target: OwnTarget,
 ) -> Truth:
     """Simulate the decisions of real runs, and play their agents on both simulated tiers.
 
@@ -129,7 +129,7 @@ def held_against(
         name_apart(agents, players)
         fast = benchmark(players, scenario, what.episodes)
     plain, trials = cell_scenario(scenario), range(max(runs, what.trained))
-    cells = [Cell(name, plain, run, None, target) for run in trials for name in agents]
+    cells = [Cell(name, plain, run, None, *target) for run in trials for name in agents]
     trained = judge_with_bars(cells, [labels(agents)[cell.agent] for cell in cells], out / "cells", what.workers)
     real = [EpisodeResult(**each["result"]) for each in told]
     tiers = {"same decisions": same, "Orchestration-v0": fast, "Training-v0": [j.result for j in trained]}
@@ -169,7 +169,7 @@ def on_machines(
         told, folders = [], []
         for run in range(runs):
             for agent in agents:
-                job = Job(agent, cell_scenario(scenario), HELD_OUT_SEED + run, "", path, target)
+                job = Job(agent, cell_scenario(scenario), HELD_OUT_SEED + run, "", path, *target)
                 job = Job(**{**vars(job), **(wire or {})})
                 kept = out / "machines" / content_key(job.identity(), against is not None, engine)
                 job = Job(**{**vars(job), "folder": str(kept.resolve())})

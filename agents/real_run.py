@@ -52,6 +52,7 @@ class Job:
         folder: where events, checkpoint and result go.
         data: path of images that the server measures progress on, or None for the scenario's own.
         target_infonce: progress 1 on that data, or None for the scenario's calibration.
+        reference_rounds: that the reference policy needs to get there; None takes those of simulation.
         precision: of blocks on the way up.
         context_precision: of what machines only see, on the way down: as `RemoteEngine`'s.
         deadline_s: after which a block is lost; None takes the scenario's, which may have none.
@@ -65,6 +66,7 @@ class Job:
     folder: str
     data: str | None = None
     target_infonce: float | None = None
+    reference_rounds: float | None = None
     precision: str = "fp32"
     context_precision: str = "fp32"
     deadline_s: float | None = None
@@ -182,7 +184,7 @@ def run_job(
     scale = None if job.target_infonce is None else ProgressScale(np.inf, job.target_infonce)
     try:
         engine.gather(job.gather_s)
-        env = MeasuredEnv(scenario, engine, data, scale, room_for(scenario))
+        env = MeasuredEnv(scenario, engine, data, scale, room_for(scenario), job.reference_rounds)
         return _play(job, env, agent, events)
     finally:
         engine.close()

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from agents.benchmark import EpisodeResult, Summary
 from agents.judge import Judgement
@@ -92,6 +93,16 @@ class Report:
         return path
 
 
+def plain_log(axes: Axes) -> None:
+    """Logarithmic axes with few, plain numbers."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
 def tidy(axes: Axes, x: str, y: str) -> None:
     """Axis labels, a faint grid, no box."""
     axes.set_xlabel(x)
@@ -137,8 +148,7 @@ def trade_off(results: Sequence[EpisodeResult]) -> Figure:
             mark, colour = MARKS[i // len(COLOURS) % len(MARKS)], COLOURS[i % len(COLOURS)]
             axes.scatter(time, values, s=14, alpha=0.6, marker=mark, color=colour, label=agent if axes is left else None)
     for axes, label in ((left, "energy, kJ"), (right, "traffic, MB")):
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        plain_log(axes)
         tidy(axes, "simulated seconds to the end", label)
     figure.legend(loc="outside right center", frameon=False, fontsize=8)
     return figure

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from agents.report import COLOURS, MARKS, tidy
+from agents.report import COLOURS, MARKS, plain_log, tidy
 from agents.standings import Standings
 from agents.statistics import pareto, profile, profile_band
 
@@ -93,12 +92,7 @@ def cost_plots(standings: Standings) -> Figure:
             )  # fmt: skip
             if front[n]:
                 axes.scatter(costs[n, i], costs[n, j], s=130, facecolors="none", edgecolors="#222", lw=1.2)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
+        plain_log(axes)
         tidy(axes, titles[i], titles[j])
     figure.legend(loc="outside right center", frameon=False, fontsize=8, title="agent (reached)")
     return figure

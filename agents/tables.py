@@ -73,8 +73,13 @@ def simulation_grid(summaries: Sequence[Summary], scenario: str) -> Grid:
         f"Simulation: {scenario}, {n} held-out episodes",
         ("agent", "efficiency", "ln efficiency", "95 % interval", "reached", "time s", "energy", "traffic", "rounds"),
         rows,
-        "efficiency = 1 / ((T / T_ref) C), geometric mean; the reference policy (equal) scores 1",
+        "efficiency = 1 / ((T / T_ref) C), geometric mean; the reference policy scores 1 on average over its own simulated "
+        "episodes",
     )
+
+
+LEAST_PAIRS = 6
+"""Of fewer, all may be on one side by chance once in twenty times or more."""
 
 
 def comparison_grid(comparisons: Sequence[Comparison], title: str) -> Grid:
@@ -85,7 +90,7 @@ def comparison_grid(comparisons: Sequence[Comparison], title: str) -> Grid:
             f"{c.difference:+.3f}",
             f"{c.low:+.3f} .. {c.high:+.3f}",
             f"x {c.factor:.2f}",
-            "yes" if c.low > 0 else ("no" if c.high < 0 else "not shown"),
+            "too few" if c.episodes < LEAST_PAIRS else "yes" if c.low > 0 else "no" if c.high < 0 else "not shown",
             str(c.episodes),
         )
         for c in comparisons

@@ -19,7 +19,7 @@ from fedcore.fleet import columns as c
 from fedcore.fleet.compile import DAY_S, HOUR_S
 from fedcore.training import ProgressScale
 from fedcore.workload import Prepared
-from fedcore.world import World, with_samples
+from fedcore.world import World, with_reference, with_samples
 
 Floats = NDArray[np.float64]
 
@@ -180,6 +180,7 @@ class MeasuredEnv(TrainingEnv):
         engine: connected to all machines.
         data: what the server holds: images that progress is measured on.
         scale: of progress; None takes the target of the scenario's calibration.
+        reference_rounds: as `TrainingEnv`'s.
         max_machines: K_max.
     """
 
@@ -190,8 +191,10 @@ class MeasuredEnv(TrainingEnv):
         data: Prepared | None = None,
         scale: ProgressScale | None = None,
         max_machines: int = 16,
+        reference_rounds: float | None = None,
     ) -> None:
         [world] = compile_scenarios(scenario, max_machines, engine.channels)
+        world = world if reference_rounds is None else with_reference(world, reference_rounds)
         said = world.samples.astype(int)
         dealt = [len(held) or int(said[k]) for k, held in enumerate(engine.samples)]
         worlds = [with_samples(as_measured(world), dealt)]

@@ -52,8 +52,9 @@ class OrchestrationEnv(SingleEnv):
 
     `reward="efficiency"` (default): change of the projected log-efficiency; its sum over an episode is the episode's
     log-efficiency, ln of 1 / ((T / T_ref) C), C = w_E E / E_ref + w_B B / B_ref, where T_ref, E_ref and B_ref are what
-    the scenario's reference policy needs: equal shares and a fixed H, 0.5 and 10 unless it says otherwise. `"ratio"` and
-    `"lagrangian"`: see `envs.rewards`. `info["vector_reward"]` has
+    the scenario's reference policy needs: equal shares and a fixed H, 0.5 and 10 unless it says otherwise. An episode that
+    misses the target scores p / ((T_budget / T_ref) C_budget), as if it had spent every budget, p being its progress, at
+    least 0.001. `"ratio"` and `"lagrangian"`: see `envs.rewards`. `info["vector_reward"]` has
     (progress, -time, -energy, -bytes) of the round for multi-objective work.
 
     ## Starting State

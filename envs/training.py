@@ -16,7 +16,7 @@ from fedcore.engines import Engine
 from fedcore.methods.private import Private
 from fedcore.training import FederatedTraining, ProgressScale, RoundReport
 from fedcore.workload import Prepared, build_training, made_here, prepare_data, target_holds
-from fedcore.world import compile_world, with_samples
+from fedcore.world import compile_world, with_reference, with_samples
 from scenarios import InputError
 
 Floats = NDArray[np.float64]
@@ -115,7 +115,9 @@ class TrainingEnv(SingleEnv):
     - `reward`, `max_machines`, `render_mode`: as `IntraFed/Orchestration-v0`.
     - `dataset`: a `fedcore.data.dataset.Dataset` to train on instead of the scenario's.
     - `target_infonce`: progress 1 for that data, or for files that `workload.data` names: needed unless `workload.calibration`
-      is a file of your own. `agents.judge.target_of(scenario, data)` measures it.
+      is a file of your own. `agents.judge.target_of(scenario, data)` measures it, and
+    - `reference_rounds`: rounds that the reference policy needs to get there on that data: T_ref, E_ref, B_ref and budgets go
+      by it. None takes those of simulation, which knows the calibration's data only.
 
     `info` adds `infonce`, `losses` (by name, of the machines whose blocks came back), `refused` (one sentence per refused
     update), `feature_std`, `effective_rank` and `collapsed`; and `epsilon`, what the run has spent of the privacy of the
@@ -134,6 +136,7 @@ class TrainingEnv(SingleEnv):
         render_mode: str | None = None,
         dataset: Dataset | None = None,
         target_infonce: float | None = None,
+        reference_rounds: float | None = None,
     ) -> None:
         worlds = compile_scenarios(scenario, max_machines, 1 if dataset is None else dataset.images.shape[3])
         if len(worlds) != 1:
@@ -149,6 +152,8 @@ class TrainingEnv(SingleEnv):
         if data is not None:
             dealt = [len(client) for client in data.clients]
             worlds = (with_samples(compile_world(own, max_machines, data.channels), dealt),)
+        if reference_rounds is not None:
+            worlds = (with_reference(worlds[0], reference_rounds),)
         scale = None if target_infonce is None else ProgressScale(np.inf, target_infonce)
         super().__init__(worlds, RealLearner(data, scale), reward, render_mode)
 

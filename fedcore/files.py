@@ -85,6 +85,11 @@ def content_key(*parts: object) -> str:
 
 
 def cache_folder(*parts: object) -> Path:
-    """A folder for resumable work, named by what the work is; under $INTRAFED_CACHE or ~/.cache/intrafed."""
-    root = Path(os.environ.get("INTRAFED_CACHE", "~/.cache/intrafed")).expanduser()
-    return root / f"{parts[0]}-{content_key(*parts)}"
+    """A folder for resumable work, named by what the work is; under `cache_root`."""
+    return cache_root() / f"{parts[0]}-{content_key(*parts)}"
+
+
+def cache_root() -> Path:
+    """$INTRAFED_CACHE, or intrafed in $XDG_CACHE_HOME or ~/.cache."""
+    own = os.environ.get("INTRAFED_CACHE")
+    return Path(own or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "intrafed").expanduser()

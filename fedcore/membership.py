@@ -198,6 +198,8 @@ def report(options: MembershipOptions) -> None:
     what = options.data.name if options.data else scenario.workload.data
     write_text(options.output / "membership.json", json.dumps({name: vars(got) for name, got in results.items()}, indent=1))
     write_bytes(options.output / "membership.png", draw(found, f"{scenario.name} on {what}, {options.rounds} rounds"))
+    if options.data is not None:
+        print("others may be of other groups than members (docs/privacy.md): what training adds is beyond the untrained line")
     print(f"plot and figures: {options.output}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from functools import partial
@@ -64,10 +65,14 @@ def _check_kinds(name: str, takes: type, options: dict[str, Any]) -> None:
     """Refuse an option's value that is not of the kind that its constructor declares: 8.5 neurons, yes for a number.
 
     Raises:
-        TypeError: there is one; unknown options are left to the constructor.
+        TypeError: there is one, or an option that the constructor does not take.
     """
     kinds = get_type_hints(takes.__init__)  # type: ignore[misc]
+    parameters = list(inspect.signature(takes.__init__).parameters.values())[2:]  # type: ignore[misc]
+    known, open_ended = [p.name for p in parameters], any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
     for option, value in options.items():
+        if option not in known and not open_ended:
+            raise TypeError(f"{name} takes no option {option!r}, expected one of {', '.join(known) or 'none'}")
         if option not in kinds:
             continue
         try:

@@ -38,16 +38,22 @@ def target_between(untrained: float, reached: float) -> float:
     return untrained - TARGET_PART * (untrained - reached)
 
 
-def play_reference(
+def reference_curve(
     training: FederatedTraining, scenario: Scenario, on_round: Callable[[int], None] = lambda rounds: None
-) -> float:
-    """InfoNCE that the reference policy reaches in `TARGET_ROUNDS` rounds, mean of the last `TARGET_TAIL`; `on_round` is told
-    how many there have been."""
-    machines = len(scenario.fleet.machines)
-    tail = []
+) -> list[float]:
+    """InfoNCE after each of `TARGET_ROUNDS` rounds of the reference policy; `on_round` is told how many there have been."""
+    machines, curve = len(scenario.fleet.machines), []
     for r in range(TARGET_ROUNDS):
-        report = training.play([scenario.reference.share] * machines, scenario.reference.sync_interval)
-        if r >= TARGET_ROUNDS - TARGET_TAIL:
-            tail.append(report.infonce)
+        curve.append(training.play([scenario.reference.share] * machines, scenario.reference.sync_interval).infonce)
         on_round(r + 1)
-    return float(np.mean(tail))
+    return curve
+
+
+def reached_by(curve: Sequence[float]) -> float:
+    """InfoNCE that a reference's curve ends at, mean of the last `TARGET_TAIL`."""
+    return float(np.mean(curve[-TARGET_TAIL:]))
+
+
+def play_reference(training: FederatedTraining, scenario: Scenario) -> float:
+    """InfoNCE that the reference policy reaches in `TARGET_ROUNDS` rounds."""
+    return reached_by(reference_curve(training, scenario))

@@ -155,6 +155,14 @@ def with_samples(world: World, samples: Sequence[int]) -> World:
     return replace(world, arrays=replace(world.arrays, parameters=parameters))
 
 
+def with_reference(world: World, rounds: float) -> World:
+    """The same world whose reference policy needs so many rounds, as on data that the calibration does not know: what one of
+    its rounds costs stays, and budgets that are multiples of its need follow."""
+    r = world.reference
+    factor = rounds / r.rounds
+    return replace(world, reference=ReferenceCost(factor * r.time_s, factor * r.energy_j, factor * r.bytes, rounds))
+
+
 def _most(costs: NDArray[np.float64], machine: NDArray[np.float64]) -> int:
     """Last row of a cost table up to which a machine's memory holds every block."""
     return int((costs[:, 3] <= machine[c.MEMORY_BYTES]).cumprod().sum()) - 1

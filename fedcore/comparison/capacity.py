@@ -49,7 +49,11 @@ def capacity_shares(scenario: Scenario, costs: Sequence[Mapping[float, BlockCost
         scenario: whose fleet.
         costs: of every level on every machine, see `machine_costs`.
     """
-    machines, flops = scenario.fleet.machines, np.array([own[1.0].step_flops for own in costs])
+    machines = scenario.fleet.machines
+    # As the simulator has it: small products waste half of a device's speed at `half_rows` rows.
+    flops = np.array(
+        [own[1.0].step_flops + g.device.half_rows * own[1.0].row_flops for own, g in zip(costs, machines, strict=True)]
+    )
     overhead_s = np.array([group.device.step_overhead_s for group in machines])
     step_s = overhead_s + flops / np.array([group.device.throughput_gflops * 1e9 for group in machines])
     uplink = np.array([group.link.uplink_mbps for group in machines])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import zipfile
 import zlib
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from fedcore.data import micrograph_shapes as draw
 from fedcore.data.dataset import Dataset
 from fedcore.data.micrograph_shapes import TILE_UM, Floats, Shapes
+from fedcore.files import cache_root
 
 KINDS = ("bacteria", "fungi", "nematodes")
 GENERATOR_VERSION = 2
@@ -294,7 +294,7 @@ def soil_micrographs(
         size_px: pixels along a tile of 40 um.
         seed: equal seeds give equal pictures, bit for bit.
         test_fraction: part of each site's pictures that is held out, in [0, 1].
-        cache_dir: where to keep the pictures; "default" is $INTRAFED_CACHE or ~/.cache/intrafed, None keeps nothing.
+        cache_dir: where to keep the pictures; "default" is `files.cache_root`, None keeps nothing.
 
     Returns:
         `Dataset` of n_sites * images_per_site images (N, size_px, size_px, 1) uint8, site after site, counts (N, 3).
@@ -344,7 +344,7 @@ def _generate(
 
 
 def _default_cache() -> Path:
-    return Path(os.environ.get("INTRAFED_CACHE") or Path.home() / ".cache" / "intrafed")
+    return cache_root()
 
 
 def _load(path: Path, n: int, size_px: int) -> dict[str, NDArray] | None:

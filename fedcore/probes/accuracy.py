@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.probes.intervals import Estimate, bootstrap
+from fedcore.probes.intervals import Estimate, percentile_interval, resamples, tail_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ def weighted_accuracies(
     """Plain and balanced accuracy of every resample.
 
     Args:
-        weights: (B, N), see `intervals.resamples`; a class that a resample lacks is left out of its mean.
+        weights: (B, N), see `intervals.resamples`; a class that a resample lacks is left out of its mean. Resampled within
+            classes none is lacking, and balanced accuracy is of the same classes in all.
         right: (N,) whether the guess is right.
         labels: (N,).
 
@@ -44,6 +45,17 @@ def weighted_accuracies(
     return np.stack([hits.sum(1) / size.sum(1), balanced], axis=1)
 
 
+def resampled_accuracies(
+    right: NDArray[np.bool_], labels: NDArray[np.int64], seed: int, group: NDArray[np.int64] | None
+) -> NDArray[np.float64]:
+    """(B, 2) plain and balanced accuracy of resamples: of groups, or of images, for balanced accuracy within classes."""
+    every = [weighted_accuracies(weights, right, labels) for weights in resamples(len(labels), seed, group)]
+    if group is not None:
+        return np.concatenate(every)
+    within = [weighted_accuracies(weights, right, labels) for weights in resamples(len(labels), seed, strata=labels)]
+    return np.stack([np.concatenate(every)[:, 0], np.concatenate(within)[:, 1]], axis=1)
+
+
 def accuracy_of(
     guesses: NDArray[np.int64], labels: NDArray[np.int64], seed: int, group: NDArray[np.int64] | None = None
 ) -> Accuracy:
@@ -56,4 +68,7 @@ def accuracy_of(
         group: (N,) unit that is resampled; None: images.
     """
     right = guesses == labels
-    return Accuracy(*bootstrap(lambda weights: weighted_accuracies(weights, right, labels), len(labels), seed, group))
+    values = weighted_accuracies(np.ones((1, len(labels))), right, labels)[0]
+    samples = resampled_accuracies(right, labels, seed, group)
+    tail = tail_of(len(labels) if group is None else len(np.unique(group)))
+    return Accuracy(*(percentile_interval(value, column, tail) for value, column in zip(values, samples.T, strict=True)))

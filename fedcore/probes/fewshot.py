@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.probes.accuracy import weighted_accuracies
-from fedcore.probes.intervals import Estimate, percentile_interval, resamples
+from fedcore.probes.accuracy import resampled_accuracies, weighted_accuracies
+from fedcore.probes.intervals import Estimate, percentile_interval
 from fedcore.probes.linear import linear_guesses
 
 FRACTIONS = (0.01, 0.1)
@@ -100,13 +100,11 @@ def over_draws(
     """
     draws, units = len(right), len(labels) if group is None else len(np.unique(group))
 
-    def per_draw(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack([weighted_accuracies(weights, r, labels) for r in right])
-
-    values = per_draw(np.ones((1, len(labels))))[:, 0]
+    values = np.concatenate([weighted_accuracies(np.ones((1, len(labels))), r, labels) for r in right])
     value = values.mean(0)
-    tests = np.concatenate([per_draw(weights) for weights in resamples(len(labels), seed, group)], axis=1)
-    samples, rng = tests.mean(0), np.random.default_rng([seed, 1])
+    # The same resamples for every draw.
+    samples = np.mean([resampled_accuracies(r, labels, seed, group) for r in right], axis=0)
+    rng = np.random.default_rng([seed, 1])
     if units > 1:
         wider = np.sqrt(units / rng.chisquare(units - 1, (len(samples), 1)))
         samples = value + wider * (samples - value)

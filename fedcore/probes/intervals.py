@@ -42,7 +42,11 @@ class Estimate:
 
 
 def resamples(
-    n: int, seed: int, group: NDArray[np.int64] | None = None, count: int = RESAMPLES
+    n: int,
+    seed: int,
+    group: NDArray[np.int64] | None = None,
+    count: int = RESAMPLES,
+    strata: NDArray[np.int64] | None = None,
 ) -> Iterator[NDArray[np.float64]]:
     """Weights of bootstrap resamples, in chunks.
 
@@ -52,19 +56,32 @@ def resamples(
         group: (n,) the unit that each item belongs to. Whole units are drawn, as many as there are, since items of one
             slide or site are alike. None draws single items.
         count: resamples in all.
+        strata: (n,) class of each item, where every resample has as many of each class as there are; not with `group`.
 
     Yields:
         (B, n) how many times each resample has each item; the chunks' B sum to `count`.
     """
     rng = np.random.default_rng(seed)
+    if strata is not None:
+        parts = [np.flatnonzero(strata == s) for s in np.unique(strata)]
+        for start in range(0, count, max(1, CHUNK // n)):
+            weights = np.empty((min(max(1, CHUNK // n), count - start), n))
+            for part in parts:
+                weights[:, part] = _counted(rng, len(weights), len(part))
+            yield weights
+        return
     member = np.arange(n) if group is None else np.unique(group, return_inverse=True)[1]
     units = int(member.max()) + 1
     step = max(1, CHUNK // n)
     for start in range(0, count, step):
         rows = min(step, count - start)
-        drawn = rng.integers(0, units, (rows, units)) + units * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
-        yield times[:, member].astype(np.float64)
+        yield _counted(rng, rows, units)[:, member].astype(np.float64)
+
+
+def _counted(rng: np.random.Generator, rows: int, units: int) -> NDArray[np.int64]:
+    """(rows, units) how many times each of so many draws has each unit."""
+    drawn = rng.integers(0, units, (rows, units)) + units * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units)
 
 
 def tail_of(units: int) -> float:

@@ -10,7 +10,7 @@ from agents.episodes import play_together
 from agents.heuristics import HEURISTICS
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, View, split
 from envs.orchestration import OrchestrationEnv
-from envs.patterns import finish_time, ready
+from envs.patterns import finish_time, ready, round_energy
 from envs.spaces import decode
 from fedcore.world import compile_world
 from scenarios import InputError
@@ -64,10 +64,13 @@ def test_makespan_balances_finish_times():
     assert np.ptp(times[inside]) < 0.02 * times[inside].max()
 
 
-def test_energy_asks_half_of_the_machines():
+def test_energy_asks_the_half_that_uses_least():
     env, observation, view = first_view("farm-lte")
     shares = shares_of("energy", env, observation)
     assert (shares > 0).sum() == np.ceil(ready(view).sum() / 2)
+    # The fastest is the hungriest here.
+    machines = [{"step_time": 0.3 * i, "step_energy": -0.5 * i} for i in range(6)]
+    assert np.flatnonzero(begun("energy").shares(view_of(machines), 10)).tolist() == [3, 4, 5]
 
 
 def test_deadline_keeps_everyone_within_the_median():
@@ -168,6 +171,33 @@ def test_round_robin_asks_everyone_before_anyone_twice():
     rounds = [np.flatnonzero(agent.shares(view_of([{}] * 8), 10)).tolist() for _ in range(5)]
     assert rounds == [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1]]
     assert np.flatnonzero(agent.shares(view_of([{}, {}, {"available": 0.0}, {}, {}, {}, {}, {}]), 10)).tolist() == [3, 4]
+
+
+def test_oort_lets_slower_machines_in_once_progress_flags_and_comes_back_to_whom_it_has_long_not_asked():
+    agent = begun("oort")
+    for r in range(41):
+        agent._pace(1.0 - 0.9**r)  # ever less per round
+    assert agent.percentile == 15.0
+    agent = begun("oort")
+    for r in range(41):
+        agent._pace(0.001 * r**2)  # ever more
+    assert agent.percentile == 10.0
+    agent.round, agent.asked = 40, np.array([1.0, 39.0, 39.0])
+    utility = agent.utility(view_of([{}, {}, {}]), np.ones(3))
+    assert utility[0] - utility[1] == pytest.approx(np.sqrt(0.1 * np.log(40)) * (1 - 1 / np.sqrt(39)))
+
+
+def test_lroas_queue_is_what_was_spent_beyond_the_allowance():
+    agent = begun("lroa")
+    view = view_of([{"step_time": 0.0}, {"step_time": 0.1}, {"step_time": 0.2}])
+    asked = []
+    for _ in range(3):
+        before = agent.queue.copy() if len(agent.queue) else np.zeros(3)
+        shares = agent.shares(view, 10)
+        asked.append(int(np.flatnonzero(shares)[0]))
+        spent = np.where(shares > 0, round_energy(view, np.ones(3), 10.0), 0.0)
+        assert agent.queue == pytest.approx(np.maximum(before + spent - agent.allowed, 0.0))
+    assert len(set(asked)) > 1  # who has spent too much gives way
 
 
 def test_oort_prefers_what_teaches_and_punishes_what_is_slow():

@@ -76,13 +76,15 @@ def test_text_of_ones_own_has_a_target_of_its_own_and_goes_into_the_scenario(tmp
     assert bring(load("farm-lte"), file) == load("farm-lte")
     assert images_for(load("farm-lte"), file) == str(file)
     said = []
-    target = own_target(mine, None, said.append)
+    own = own_target(mine, None, said.append)
     assert len(said) == 1
+    target = own.infonce
     assert target is not None
+    assert 1 <= own.rounds <= 36
     # Four letters at random: no model can lose less than ln 4 by much, and an untrained one loses ln 256.
     assert 0.9 < target < np.log(256)
-    assert own_target(tiny_text, None, said.append) is None
-    [judgement] = judge([Cell("equal", cell_scenario(mine), 0, target_infonce=target)], tmp_path / "cells", 1)
+    assert own_target(tiny_text, None, said.append) == (None, None)
+    [judgement] = judge([Cell("equal", cell_scenario(mine), 0, None, *own)], tmp_path / "cells", 1)
     assert np.isfinite(judgement.result.progress)
 
 

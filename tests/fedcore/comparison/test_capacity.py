@@ -60,6 +60,16 @@ def test_a_levels_cost_is_that_of_the_block_that_width_scaling_gives():
         assert cost_of_block(model, block, 4) == costs[level]
 
 
+def test_speed_counts_what_small_products_waste():
+    costs = [{level: BlockCost(1e9 * level, 4e5, 4e5, 1e7 * level, row_flops=1e7) for level in LEVELS}] * 2
+    alike = fleet((8, 10), (8, 10))
+    one, other = alike.fleet.groups
+    wasteful = other.model_copy(update={"device": other.device.model_copy(update={"half_rows": 300.0})})  # four times as long
+    wasting = alike.model_copy(update={"fleet": alike.fleet.model_copy(update={"groups": (one, wasteful)})})
+    assert capacity_shares(alike, costs).tolist() == [1, 1]
+    assert capacity_shares(wasting, costs).tolist() == [1, 0.25]
+
+
 def test_steps_on_fewer_samples_are_lighter():
     model = build_model((1, 16, 16), "convnet", "simclr", {"widths": (6, 8, 9)}, {"hidden": 12, "outputs": 6})
     costs = machine_costs(model, [4, 16, 4])

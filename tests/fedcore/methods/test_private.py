@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -71,6 +72,18 @@ def test_without_noise_and_within_the_bound_it_is_the_plain_mean_of_the_changes(
     merged = private_merge(state, neuron_map, made, 0.5, 1e6, 0.0, torch.Generator().manual_seed(0))
     for name, old in state.items():
         torch.testing.assert_close(merged[name], old + 0.5 * 0.02)
+
+
+def test_every_round_has_noise_of_its_own():
+    training = federation(Private(clip_norm=1e-9, noise_multiplier=1e9))  # what is learned is next to nothing beside the noise
+    states = [dict(training.state)]
+    for _ in range(2):
+        training.play([1.0, 1.0, 1.0], 1)
+        states.append(dict(training.state))
+    first, second = (torch.cat([(b[n] - a[n]).flatten() for n in a]) for a, b in pairwise(states))
+    together = float(torch.corrcoef(torch.stack([first, second]))[0, 1])
+    assert abs(together) < 0.2
+    assert float(second.std() / first.std()) == pytest.approx(1.0, abs=0.2)
 
 
 def test_one_machine_moves_the_sum_by_no_more_than_the_bound_whatever_it_sends():

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from fedcore.probes.accuracy import accuracy_of, weighted_accuracies
-from fedcore.probes.intervals import resamples
+from fedcore.probes.intervals import Estimate, resamples
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.choice([0, 2, 5], 40, p=(0.7, 0.2, 0.1))
@@ -31,3 +31,14 @@ def test_both_accuracies_with_intervals():
     # One group is all there is to draw: no width.
     alone = accuracy_of(GUESSES, LABELS, 0, np.zeros(40, np.int64)).plain
     assert alone.low == alone.high == alone.value
+
+
+def test_a_rare_class_does_not_come_and_go_in_the_interval_of_balanced_accuracy():
+    labels = np.repeat([0, 1, 2], [48, 1, 1])
+    majority = accuracy_of(np.zeros(50, dtype=np.int64), labels, 0)
+    assert majority.balanced == Estimate(1 / 3, 1 / 3, 1 / 3)
+    assert 0.9 < majority.plain.low < majority.plain.value < majority.plain.high <= 1.0
+    guesses = np.where(np.arange(50) % 4 == 0, 1, labels)
+    mixed = accuracy_of(guesses, labels, 0).balanced
+    assert mixed.low < mixed.value < mixed.high
+    assert mixed.high < 0.95

@@ -57,6 +57,16 @@ def test_intervals_stay_between_0_and_1():
     right[0, :12], right[3, :9] = False, False
     plain, _ = over_draws(list(right), np.arange(40) % 2, 0)
     assert plain.value < plain.high == 1.0
+    # Two draws that agree on half of 400 images: no wider than half a hundred images' luck.
+    same = np.arange(400) % 2 == 0
+    alike, _ = over_draws([same, same], np.arange(400) % 4, 0)
+    assert alike.high - alike.low == pytest.approx(2 * 1.96 * 0.5 / 20, rel=0.1)
+    # Which images were labelled decides all: the mean of five, by Student's t of four degrees of freedom.
+    labels = np.zeros(2000, dtype=np.int64)
+    parts = [0.4, 0.45, 0.5, 0.55, 0.6]
+    spread, _ = over_draws([np.arange(2000) < part * 2000 for part in parts], labels, 1)
+    wide = 2 * 2.776 * np.std(parts, ddof=1) / np.sqrt(5)
+    assert spread.high - spread.low == pytest.approx(wide, rel=0.25)
     assert over_draws([np.ones(8, dtype=bool)], np.arange(8) % 2, 0)[0] == Estimate(1.0, 1.0, 1.0)
 
 
