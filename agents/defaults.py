@@ -20,7 +20,7 @@ from agents.frozen import POLICIES, FrozenPolicy, freeze, load_policy
 from agents.heuristics import HEURISTICS
 from agents.quality import Quality, quality, quality_grid
 from agents.worlds import DRAWS, RANDOM, TRIAL_DRAWS, contents, described, random_worlds, training_worlds, trial_worlds
-from fedcore.files import content_key, write_text
+from fedcore.files import content_key, write_page
 from fedcore.world import World
 from scenarios import load, names
 
@@ -173,7 +173,7 @@ def main() -> None:
         card = replace(policy.card, evaluation={**policy.card.evaluation, "interquartile_mean": scores})
         freeze(FrozenPolicy(policy.network, card), options.folder / f"{policy.name}.safetensors")
     text = page(rows, spoken, options)
-    write_text(options.page, text)
+    write_page(options.page, text)
     console.print(text, highlight=False)
 
 

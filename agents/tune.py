@@ -22,7 +22,7 @@ from agents.trial import trial
 from agents.warm_start import WarmStart, teach, warm_start
 from agents.worlds import RANDOM, contents, training_worlds, trial_worlds
 from fedcore.comparison.tables import markdown
-from fedcore.files import content_key, write_text
+from fedcore.files import content_key, write_page, write_text
 from fedcore.parallel import worker_pool
 from fedcore.world import World
 from scenarios.errors import InputError
@@ -161,7 +161,7 @@ def main() -> None:
             write_text(finished, json.dumps(known))
             bar.update(task, completed=len(known), note=f"best {max(each['score'] for each in known):+.3f}")
     text = page(known[: options.trials], count, options)
-    write_text(options.page, text)
+    write_page(options.page, text)
     console.print(text, highlight=False)
 
 

@@ -52,6 +52,17 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode("utf-8"))
 
 
+BY_HAND = "## Told by hand"
+"""Where the part of a page begins that no command writes."""
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page's made part; what it has told by hand stays below."""
+    old = path.read_text(encoding="utf-8") if path.is_file() else ""
+    kept = old[old.index(BY_HAND) :] if BY_HAND in old else ""
+    write_text(path, f"{text.rstrip()}\n\n{kept}" if kept else text)
+
+
 def need_writable(folder: Path) -> None:
     """Refuse a folder that nothing can be written to, before the work that would be lost.
 

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from fedcore.files import cache_folder, content_key, write_bytes, write_text
+from fedcore.files import cache_folder, cache_root, content_key, write_bytes, write_page, write_text
 from scenarios.errors import InputError
 
 
@@ -70,5 +70,23 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     assert folder.parent == tmp_path
     assert folder.name == f"calibrate-{content_key('calibrate', 'x')}"
     monkeypatch.delenv("INTRAFED_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache_folder("a").parent == tmp_path / "home/.cache/intrafed"
+
+
+def test_a_page_made_anew_keeps_what_was_told_by_hand(tmp_path):
+    page = tmp_path / "page.md"
+    write_page(page, "# Made\n\n1\n")
+    assert page.read_text() == "# Made\n\n1\n"
+    page.write_text("# Made\n\n1\n\n## Told by hand\n\nMine.\n")
+    write_page(page, "# Made\n\n2\n")
+    assert page.read_text() == "# Made\n\n2\n\n## Told by hand\n\nMine.\n"
+
+
+def test_the_cache_follows_the_desktops_rule_where_nothing_of_ours_is_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("INTRAFED_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_root() == tmp_path / "intrafed"
+    monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "own"))
+    assert cache_root() == tmp_path / "own"
