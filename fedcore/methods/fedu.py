@@ -36,8 +36,8 @@ class FedU(FedBYOL):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 <= self.mu < float("inf"):
-            raise InputError(f"fedu: mu is {self.mu}, expected a finite number of at least 0")
+        if not self.mu >= 0.0:  # an endless one is FedBYOL
+            raise InputError(f"fedu: mu is {self.mu}, expected a number of at least 0")
 
     def begin(self, model: Model, state: State, task: LocalTask) -> State:
         """See `FedBYOL.begin`."""

@@ -99,7 +99,7 @@ def test_cost_is_that_of_fedavg_and_one_more_copy_of_what_is_trained():
     assert FedProx(mu=0.0).cost(training.server, 0, block, 5, ADAMW) == base
 
 
-@pytest.mark.parametrize("mu", [-0.1, float("nan")])
+@pytest.mark.parametrize("mu", [-0.1, float("nan"), float("inf")])
 def test_a_mu_that_is_none_is_refused(mu):
-    with pytest.raises(InputError, match=r"^fedprox: mu is .*, expected a number of at least 0$"):
+    with pytest.raises(InputError, match=r"^fedprox: mu is .*, expected a finite number of at least 0$"):
         FedProx(mu=mu)
