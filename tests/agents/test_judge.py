@@ -1,14 +1,15 @@
 """Real runs are kept by what decides them."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from agents.agent_key import agent_key
-from agents.benchmark import benchmark, orchestrator
+from agents.benchmark import benchmark, orchestrator, play_episode
 from agents.frozen import policy_path
-from agents.judge import Cell, bring, cell_scenario, encoder_path, images_for, judge, own_target
+from agents.judge import Cell, bring, cell_scenario, encoder_path, images_for, judge, own_target, play_cell
 from fedcore.encoder_file import load_encoder
 from scenarios import load, parse
 
@@ -64,6 +65,28 @@ def test_damaged_cells_are_played_again_and_encoders_are_kept_where_asked_for(tm
     encoder = load_encoder(encoder_path(path))
     assert encoder.workload.image_px == 16
     assert encoder.embed(np.zeros((2, 16, 16, 1), dtype=np.uint8)).shape == (2, 8)
+
+
+def test_runs_differ_and_the_untrained_encoder_is_the_one_before_training(tmp_path, tiny_cell):
+    cells = [replace(tiny_cell, seed=seed) for seed in (0, 1)]
+    first, second = judge(cells, tmp_path, 1)
+    assert first.result.seed != second.result.seed
+    assert first.result.curve != second.result.curve
+    assert first.untrained != first.probes
+    assert first.raw == second.raw != first.untrained
+
+
+def test_a_collapse_in_any_round_is_told(tiny_cell, monkeypatch):
+    told = iter([False, True])
+
+    def play(agent, env, seed, on_round):
+        result = play_episode(agent, env, seed)
+        for collapsed in (*told, False):
+            on_round({"collapsed": collapsed, "refused": [], "round": 1, "progress": 0.0})
+        return result
+
+    monkeypatch.setattr("agents.judge.play_episode", play)
+    assert play_cell(tiny_cell).collapsed
 
 
 def test_text_of_ones_own_has_a_target_of_its_own_and_goes_into_the_scenario(tmp_path, tiny_text):

@@ -199,8 +199,10 @@ def test_efficiency_rewards_sum_to_the_score_here_too(tiny: Scenario) -> None:
 
 def test_images_that_a_user_brings(tiny: Scenario) -> None:
     dataset = prepare_data(tiny).dataset
-    env = TrainingEnv(tiny, dataset=dataset, target_infonce=2.0)
+    env = TrainingEnv(tiny, dataset=dataset, target_infonce=2.0, reference_rounds=7.0)
     env.reset(seed=0)
+    assert env.core.world().reference.rounds == 7.0
+    assert env.core.reference[0, 3] == 7.0
     info = env.step(HALF)[4]
     training = env.learner.training
     assert training is not None

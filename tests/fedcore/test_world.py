@@ -11,7 +11,7 @@ import pytest
 from fedcore.costs import GRID
 from fedcore.fleet import columns as c
 from fedcore.workload import workload_costs
-from fedcore.world import calibration_note, compile_world, share_indices, with_samples
+from fedcore.world import calibration_note, compile_world, share_indices, with_reference, with_samples
 from scenarios import InputError, Scenario, load, names
 
 DYNAMICS = {
@@ -121,6 +121,14 @@ def test_fewer_samples_than_a_batch_are_smaller_steps(content: dict[str, Any]) -
     parameters[0, c.MEMORY_BYTES] = memory[200]
     small = replace(full, arrays=replace(full.arrays, parameters=parameters))
     assert with_samples(small, [64]).max_share_index[0] < 200 <= with_samples(small, [16]).max_share_index[0] < GRID
+
+
+def test_a_reference_of_other_rounds_scales_needs_and_budgets_and_no_rounds_cost(content: dict[str, Any]) -> None:
+    world = compiled(content)
+    other = with_reference(world, 2.5 * world.reference.rounds)
+    assert astuple(other.reference) == pytest.approx([2.5 * x for x in astuple(world.reference)])
+    assert other.budgets[:3] == pytest.approx([2.5 * x for x in world.budgets[:3]])
+    assert other.budgets[3] == world.budgets[3]
 
 
 def test_memory_limits_the_share(content: dict[str, Any]) -> None:
