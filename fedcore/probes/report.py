@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from fedcore.data.dataset import Dataset
@@ -18,7 +17,7 @@ from fedcore.parallel import one_thread
 from fedcore.probes.accuracy import Accuracy, accuracy_of
 from fedcore.probes.collapse import effective_rank, feature_std
 from fedcore.probes.counts import CountEstimates, estimate_counts, knn_log_counts, ridge_log_counts
-from fedcore.probes.features import extract_features, raw_pixels
+from fedcore.probes.features import extract_features, principal, raw_pixels
 from fedcore.probes.fewshot import FRACTIONS, FewShot, few_shot
 from fedcore.probes.geometry import geometry_of
 from fedcore.probes.infonce import HeldOutInfoNCE
@@ -31,8 +30,6 @@ LINEAR_LIMIT = 6000
 """Training images of the linear probe at most, drawn at random."""
 RANK_IMAGES = 1024
 """Test images that the effective rank is measured on at most, evenly over all of them."""
-RAW_COMPONENTS = 128
-"""Principal components of raw pixels that the linear probes see."""
 SEVERAL_GROUPS = 3
 """Intervals resample groups from so many on; with two they would be nothing but the two groups' values."""
 
@@ -238,9 +235,8 @@ class _Labelled:
         if report.quick:
             return report
         some = np.sort(np.random.default_rng([self.seed, 1]).permutation(train)[:LINEAR_LIMIT])
-        if report.raw and features.shape[1] > RAW_COMPONENTS:
-            pca = PCA(min(RAW_COMPONENTS, len(some)), svd_solver="randomized", random_state=self.seed)
-            features = pca.fit(features[some]).transform(features)
+        if report.raw:
+            features = principal(features, some, self.seed)
         guesses = linear_guesses(features[some], labels[some], features[test])
         shots = tuple(
             few_shot(features[train], labels[train], features[test], labels[test], f, self.seed, group=self.group)
