@@ -45,8 +45,7 @@ def device_step_s(scenario: Scenario) -> list[float]:
     that holds most trains on: what the pacemaker takes."""
     world = compile_world(scenario)
     flops, _, _, _, row = world.costs[-1] * world.arrays.parameters[: world.arrays.machines, c.OF_BATCH].max()
-    devices = [group.device for group in scenario.fleet.machines]
-    return [d.step_overhead_s + (flops + d.half_rows * row) / (1e9 * d.throughput_gflops) for d in devices]
+    return [group.device.step_s(flops, row) for group in scenario.fleet.machines]
 
 
 def whole_steps(scenario: Scenario, steps: int) -> Callable[[], None]:

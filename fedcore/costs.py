@@ -65,7 +65,7 @@ def cost_of_counts(
         target: layer -> neurons of the momentum target that a step looks at, where that is more than v_l (ordered dropout).
     """
     there = visible if activations is None else activations
-    aim = there if target is None else target
+    aim_rows, aim_there = (visible, there) if target is None else (target, target)
     objective, encoder = model.objective, {layer.name for layer in model.encoder.neuron_map.layers}
     views = {name: batch * objective.layer_views.get(name, objective.views_per_sample) for name in encoder}
     head_views = batch * objective.head_views
@@ -90,8 +90,8 @@ def cost_of_counts(
         up += learned
         down += seen
         if p.name in model.target_parameters:
-            aim_row = 2.0 * p.macs * (aim[p.cols] if p.cols is not None else 1) * p.per_pair
-            flops += aim_row * aim_views * (visible if target is None else target)[p.rows]
+            aim_row = 2.0 * p.macs * (aim_there[p.cols] if p.cols is not None else 1) * p.per_pair
+            flops += aim_row * aim_views * aim_rows[p.rows]
             row_flops += aim_row * aim_views
             down += seen
     below = True  # no gradient reaches the layers before the first trained one
@@ -100,7 +100,7 @@ def cost_of_counts(
         work = 2.0 * layer.macs * there[layer.name]
         flops += work * views.get(layer.name, head_views) * (1 if below else 3)
         if model.target_parameters and layer.name in encoder:
-            flops += 2.0 * layer.macs * aim[layer.name] * aim_views
+            flops += 2.0 * layer.macs * aim_there[layer.name] * aim_views
     statistics = sum(objective.statistics.values())
     memory = training_memory(model, trained, visible, batch, optimizer_copies, activations)
     return BlockCost(

@@ -15,7 +15,7 @@ from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
 from fedcore.fleet.conditions import begin_rows
 from fedcore.fleet.round import play_rounds
-from fedcore.workload import model_for, reads_text, workload_costs
+from fedcore.workload import model_for, reads_text, recipe_of, workload_costs
 from scenarios.errors import InputError
 from scenarios.schema import Scenario
 
@@ -148,7 +148,7 @@ def with_samples(world: World, samples: Sequence[int]) -> World:
     workload, parameters = world.scenario.workload, world.arrays.parameters.copy()
     parameters[:, c.MOST] = 0.0
     for row, held in zip(parameters, samples, strict=False):
-        batch = min(workload.batch_size, held)
+        batch = recipe_of(workload).batch_of(held)
         row[c.IMAGES], row[c.OF_BATCH], row[c.MOST] = held, batch / workload.batch_size, _most(world.costs, row)
         if batch < workload.batch_size and row[c.MOST] < GRID:
             row[c.MOST] = _most(workload_costs(workload, world.channels, batch), row)

@@ -73,6 +73,10 @@ class Device(Section):
     step_jitter: Spread = Field(0.05, description="standard deviation of ln(step time) from round to round")
     thermal: Thermal | None = Field(None, description="of a device without a fan; null: it never slows down")
 
+    def step_s(self, flops: float, row_flops: float) -> float:
+        """Seconds of a step of so many FLOPs, of which so many are of one row of every product."""
+        return self.step_overhead_s + (flops + self.half_rows * row_flops) / (1e9 * self.throughput_gflops)
+
     @model_validator(mode="before")
     @classmethod
     def _kind(cls, section: Any) -> Any:

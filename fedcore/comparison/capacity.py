@@ -50,12 +50,8 @@ def capacity_shares(scenario: Scenario, costs: Sequence[Mapping[float, BlockCost
         costs: of every level on every machine, see `machine_costs`.
     """
     machines = scenario.fleet.machines
-    # As the simulator has it: small products waste half of a device's speed at `half_rows` rows.
-    flops = np.array(
-        [own[1.0].step_flops + g.device.half_rows * own[1.0].row_flops for own, g in zip(costs, machines, strict=True)]
-    )
-    overhead_s = np.array([group.device.step_overhead_s for group in machines])
-    step_s = overhead_s + flops / np.array([group.device.throughput_gflops * 1e9 for group in machines])
+    whole = [own[1.0] for own in costs]
+    step_s = np.array([g.device.step_s(w.step_flops, w.row_flops) for g, w in zip(machines, whole, strict=True)])
     uplink = np.array([group.link.uplink_mbps for group in machines])
     scarcer = np.minimum(step_s.min() / step_s, uplink / uplink.max())
     levels, needs = np.array(LEVELS), np.array([[own[level].memory_bytes for level in LEVELS] for own in costs])

@@ -133,8 +133,15 @@ def _joined(windows: list[tuple[float, float]], period_s: float) -> list[tuple[f
     return [] if joined[-1][1] - joined[-1][0] >= period_s else joined
 
 
-def _machine_row(group: Group) -> NDArray[np.float64]:
+def _blank_row() -> NDArray[np.float64]:
+    """Parameters of no machine: nothing recorded, no outages, and costs as they are until a workload says more, see `world`."""
     row = np.zeros(c.N_PARAMETERS)
+    row[c.TRACE], row[c.OUTAGE_FACTOR], row[c.OF_BATCH], row[c.MOST] = -1.0, 1.0, 1.0, np.inf
+    return row
+
+
+def _machine_row(group: Group) -> NDArray[np.float64]:
+    row = _blank_row()
     d, n = group.device, group.link
     row[c.FLOPS_PER_S], row[c.STEP_OVERHEAD_S], row[c.HALF_ROWS] = d.throughput_gflops * 1e9, d.step_overhead_s, d.half_rows
     row[c.MEMORY_BYTES], row[c.STEP_JITTER] = d.memory_mb * 1e6, d.step_jitter
@@ -145,7 +152,6 @@ def _machine_row(group: Group) -> NDArray[np.float64]:
     row[c.UP_BPS], row[c.DOWN_BPS], row[c.LATENCY_S] = n.uplink_mbps * 1e6, n.downlink_mbps * 1e6, n.latency_s
     row[c.LINK_SIGMA], row[c.LINK_TAU_S], row[c.LINK_SPREAD] = n.variability, n.correlation_s, n.mean_spread
     row[c.TX_J_PER_BIT], row[c.RX_J_PER_BIT] = n.transmit_nj_per_bit * 1e-9, n.receive_nj_per_bit * 1e-9
-    row[c.OUTAGE_FACTOR], row[c.TRACE] = 1.0, -1.0
     if n.outages is not None:
         row[c.OUTAGE_FACTOR] = n.outages.rate_fraction
         row[c.OUTAGE_UP_S], row[c.OUTAGE_DOWN_S] = n.outages.mean_up_s, n.outages.mean_down_s
@@ -164,7 +170,7 @@ def _machine_row(group: Group) -> NDArray[np.float64]:
             b.reserve_fraction,
         )
         row[c.SOLAR_W], row[c.CLOUDINESS], row[c.CLOUD_TAU_S] = b.solar_peak_w, b.cloudiness, b.cloud_correlation_s
-    row[c.IMAGES], row[c.OF_BATCH], row[c.MOST] = group.images, 1.0, np.inf
+    row[c.IMAGES] = group.images
     return row
 
 
@@ -186,9 +192,7 @@ def compile_fleet(fleet: Fleet, deadline_s: float | None, max_machines: int) -> 
         )
     if len(fleet.links) + 1 > MAX_LINKS:
         raise InputError(f"the fleet has {len(fleet.links)} shared links, expected at most {MAX_LINKS - 1}")
-    parameters = np.zeros((max_machines, c.N_PARAMETERS))
-    parameters[:, c.TRACE], parameters[:, c.OUTAGE_FACTOR] = -1.0, 1.0
-    parameters[:, c.OF_BATCH], parameters[:, c.MOST] = 1.0, np.inf  # until a workload says more, see `world`
+    parameters = np.tile(_blank_row(), (max_machines, 1))
     via = np.zeros((max_machines, MAX_LINKS), dtype=np.bool_)
     tree = routing_tree(fleet_graph(fleet))
     order = [link.name for link in fleet.links]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,14 +47,18 @@ def weighted_accuracies(
 
 
 def resampled_accuracies(
-    right: NDArray[np.bool_], labels: NDArray[np.int64], seed: int, group: NDArray[np.int64] | None
+    rights: Sequence[NDArray[np.bool_]], labels: NDArray[np.int64], seed: int, group: NDArray[np.int64] | None
 ) -> NDArray[np.float64]:
-    """(B, 2) plain and balanced accuracy of resamples: of groups, or of images, for balanced accuracy within classes."""
-    every = [weighted_accuracies(weights, right, labels) for weights in resamples(len(labels), seed, group)]
-    if group is not None:
-        return np.concatenate(every)
-    within = [weighted_accuracies(weights, right, labels) for weights in resamples(len(labels), seed, strata=labels)]
-    return np.stack([np.concatenate(every)[:, 0], np.concatenate(within)[:, 1]], axis=1)
+    """(D, B, 2) plain and balanced accuracy of D sets of guesses on the same resamples: of groups, or of images, for balanced
+    accuracy within classes."""
+
+    def of(draws: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.concatenate([[weighted_accuracies(weights, right, labels) for right in rights] for weights in draws], axis=1)
+
+    every = of(resamples(len(labels), seed, group))
+    if group is None:
+        every[..., 1] = of(resamples(len(labels), seed, strata=labels))[..., 1]
+    return every
 
 
 def accuracy_of(
@@ -69,6 +74,6 @@ def accuracy_of(
     """
     right = guesses == labels
     values = weighted_accuracies(np.ones((1, len(labels))), right, labels)[0]
-    samples = resampled_accuracies(right, labels, seed, group)
+    [samples] = resampled_accuracies([right], labels, seed, group)
     tail = tail_of(len(labels) if group is None else len(np.unique(group)))
     return Accuracy(*(percentile_interval(value, column, tail) for value, column in zip(values, samples.T, strict=True)))

@@ -99,11 +99,9 @@ def over_draws(
         group: (M,) unit of the test images that is resampled; None: images.
     """
     draws, units = len(right), len(labels) if group is None else len(np.unique(group))
-
     values = np.concatenate([weighted_accuracies(np.ones((1, len(labels))), r, labels) for r in right])
     value = values.mean(0)
-    # The same resamples for every draw.
-    samples = np.mean([resampled_accuracies(r, labels, seed, group) for r in right], axis=0)
+    samples = resampled_accuracies(right, labels, seed, group).mean(0)
     rng = np.random.default_rng([seed, 1])
     if units > 1:
         wider = np.sqrt(units / rng.chisquare(units - 1, (len(samples), 1)))

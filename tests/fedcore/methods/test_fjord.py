@@ -132,17 +132,24 @@ def test_the_merge_is_the_papers_nested_one():
         assert not torch.equal(before[key], value)
 
 
-def test_a_step_costs_the_mean_over_the_widths():
-    model, batch = model_of(), 4
-    server, (block, *_) = block_of(model, [0.6, 0.4, 0.2])
-    cost = FjORD().cost(server, 0, block, 10, RECIPE)
+def counted_by_width(model, server, block, batch, aim=None):
+    """FLOPs of a step that torch counts, for every width of the block."""
     views = torch.randn(2, batch, 1, 8, 8, generator=torch.Generator().manual_seed(1)).unbind()
     counted = []
     for counts in FjORD().levels(model.neuron_map, block):
         seen = prefix(slice_weights(server.state, model.neuron_map, block), model.neuron_map, counts, False)
         with FlopCounterMode(display=False) as counter:
-            model.objective.loss(model.encoder.features, seen, None, Batch(views)).backward()
-        counted.append(counter.get_total_flops() - 3 * 2 * (2 * batch) ** 2 * 6)  # less the similarity matrix
+            model.objective.loss(model.encoder.features, seen, aim, Batch(views)).backward()
+        counted.append(counter.get_total_flops())
+    return counted
+
+
+def test_a_step_costs_the_mean_over_the_widths():
+    model, batch = model_of(), 4
+    server, (block, *_) = block_of(model, [0.6, 0.4, 0.2])
+    cost = FjORD().cost(server, 0, block, 10, RECIPE)
+    similarities = 3 * 2 * (2 * batch) ** 2 * 6
+    counted = [flops - similarities for flops in counted_by_width(model, server, block, batch)]
     assert len(counted) == 3
     assert cost.step_flops == pytest.approx(np.mean(counted), rel=0.02)
     widest = cost_of_block(model, block, batch)
@@ -155,13 +162,7 @@ def test_a_momentum_target_is_paid_for_in_full_width():
     server, (block, *_) = block_of(model, [0.6, 0.4, 0.2])
     cost = FjORD().cost(server, 0, block, 10, RECIPE)
     aim = freeze(slice_weights(model.target_of(server.state), model.neuron_map, block))
-    views = torch.randn(2, batch, 1, 8, 8, generator=torch.Generator().manual_seed(1)).unbind()
-    counted = []
-    for counts in FjORD().levels(model.neuron_map, block):
-        seen = prefix(slice_weights(server.state, model.neuron_map, block), model.neuron_map, counts, False)
-        with FlopCounterMode(display=False) as counter:
-            model.objective.loss(model.encoder.features, seen, aim, Batch(views)).backward()
-        counted.append(counter.get_total_flops())
+    counted = counted_by_width(model, server, block, batch, aim)
     assert cost.step_flops == pytest.approx(np.mean(counted), rel=0.02)
 
 
