@@ -84,9 +84,9 @@ class Judgement:
         """From JSON."""
         return Judgement(
             EpisodeResult(**content["result"]),
-            Probes(**content["probes"]),
-            Probes(**content["untrained"]),
-            Probes(**content["raw"]),
+            Probes.from_dict(content["probes"]),
+            Probes.from_dict(content["untrained"]),
+            Probes.from_dict(content["raw"]),
             content["collapsed"],
             tuple(content["refused"]),
         )

@@ -195,11 +195,10 @@ def write(standings: Standings, what: Played, folder: Path, command: str, judged
         The page for people, the Markdown page, the CSV and the JSON file.
     """
     tables = grids(standings, what)
-    if judged:
-        tables += [
-            real_grid(judged, "Real federated training of the best agents"),
-            *probe_grids(judged, "What the encoders of the real runs are worth"),
-        ]
+    real = {name: [j for j in judged if j.result.scenario == name] for name in dict.fromkeys(j.result.scenario for j in judged)}
+    for name, there in real.items():
+        tables.append(real_grid(there, f"Real federated training of the best agents: {name}"))
+        tables += probe_grids(there, f"What the encoders of the real runs are worth: {name}")
     said = introduction(standings, what, command)
     report = Report("Orchestrators compared", folder)
     report.text("In short", [said.replace("`", "")])
@@ -211,8 +210,8 @@ def write(standings: Standings, what: Played, folder: Path, command: str, judged
     for grid in tables[1:]:
         report.grid(grid)
     report.figure("scenarios", heat_map(standings), "Interquartile mean of ln efficiency in every scenario")
-    if judged:
-        report.figure("real", real_curves(judged), "Progress of the real runs against cost")
+    for name, there in real.items():
+        report.figure(f"real-{name}", real_curves(there), f"{name}: progress of the real runs against cost")
     report.commands([command, "python evaluate.py --benchmark --scenarios YOURS.yaml --agents enough,your_policy.py:decide"])
     pages = {
         "leaderboard.md": "\n\n".join(

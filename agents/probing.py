@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +12,14 @@ from numpy.typing import NDArray
 from fedcore.data.dataset import Dataset
 from fedcore.model import Model
 from fedcore.neurons import State
-from fedcore.probes import count_regression, extract_features, knn_accuracy, linear_accuracy, raw_pixels
-from fedcore.probes.counts import knn_count_r2
+from fedcore.probes import extract_features, raw_pixels
+from fedcore.probes.accuracy import accuracy_of
+from fedcore.probes.counts import estimate_counts, estimate_mae, knn_log_counts, ridge_log_counts
 from fedcore.probes.features import principal
+from fedcore.probes.intervals import Estimate
+from fedcore.probes.knn import knn_guesses
+from fedcore.probes.linear import linear_guesses
+from fedcore.probes.report import resampled_groups
 
 NEIGHBOURS = 5
 LINEAR_LIMIT = 6000
@@ -21,7 +27,8 @@ LINEAR_LIMIT = 6000
 
 @dataclass(frozen=True)
 class Probes:
-    """Scores on the held-out images; None where the set has no such labels.
+    """Scores on the held-out images with 95 % intervals over them, over groups where they are of several; None where the set
+    has no such labels.
 
     Attributes:
         knn: accuracy of kNN.
@@ -30,33 +37,40 @@ class Probes:
         count_r2: R2 of log counts (ridge on features; for raw pixels the better of ridge and kNN).
         count_mae: mean absolute error in objects per image, mean over kinds.
         images: that were held out.
+        groups: that intervals resample; None where they resample images.
     """
 
-    knn: float | None = None
-    knn_balanced: float | None = None
-    linear: float | None = None
-    count_r2: float | None = None
-    count_mae: float | None = None
+    knn: Estimate | None = None
+    knn_balanced: Estimate | None = None
+    linear: Estimate | None = None
+    count_r2: Estimate | None = None
+    count_mae: Estimate | None = None
     images: int | None = None
+    groups: int | None = None
+
+    @staticmethod
+    def from_dict(content: dict[str, Any]) -> Probes:
+        """From JSON."""
+        scores: dict[str, Any] = {name: Estimate(**v) if isinstance(v, dict) else v for name, v in content.items()}
+        return Probes(**scores)
 
 
 def _probe(features: NDArray[np.float32], dataset: Dataset, raw: bool = False) -> Probes:
-    train, test = ~dataset.test, dataset.test
-    knn = balanced = line = r2 = mae = None
+    train, test, groups = ~dataset.test, dataset.test, resampled_groups(dataset)
+    scores: dict[str, Any] = {}
     if dataset.labels is not None:
         y = dataset.labels
-        arguments = (features[train], y[train], features[test], y[test])
-        knn = knn_accuracy(*arguments, k=NEIGHBOURS)
-        balanced = knn_accuracy(*arguments, k=NEIGHBOURS, balanced=True)
+        nearest = accuracy_of(knn_guesses(features[train], y[train], features[test], k=NEIGHBOURS), y[test], 0, groups)
         some = np.random.default_rng(0).permutation(np.flatnonzero(train))[:LINEAR_LIMIT]
         seen = principal(features, some, 0) if raw else features
-        line = linear_accuracy(seen[some], y[some], seen[test], y[test])
+        linear = accuracy_of(linear_guesses(seen[some], y[some], seen[test]), y[test], 0, groups)
+        scores |= {"knn": nearest.plain, "knn_balanced": nearest.balanced, "linear": linear.plain}
     if dataset.counts is not None:
-        score = count_regression(features[train], dataset.counts[train], features[test], dataset.counts[test])
-        r2, mae = score.r2_log, float(np.mean(score.mae_per_kind))
-        if raw:
-            r2 = max(r2, knn_count_r2(features[train], dataset.counts[train], features[test], dataset.counts[test]))
-    return Probes(knn, balanced, line, r2, mae, int(test.sum()))
+        known, truth = (features[train], dataset.counts[train], features[test]), dataset.counts[test]
+        guess = ridge_log_counts(*known)
+        r2 = [estimate_counts(g, truth, 0, groups).r2_log for g in (guess, *([knn_log_counts(*known)] if raw else []))]
+        scores |= {"count_r2": max(r2, key=lambda e: e.value), "count_mae": estimate_mae(guess, truth, 0, groups)}
+    return Probes(**scores, images=int(test.sum()), groups=None if groups is None else len(np.unique(groups)))
 
 
 def probe_encoder(model: Model, state: State, dataset: Dataset) -> Probes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rich.table import Table
 
 from agents.benchmark import Comparison, Summary
@@ -98,10 +99,6 @@ def comparison_grid(comparisons: Sequence[Comparison], title: str) -> Grid:
     return Grid(title, ("comparison", "difference of ln efficiency", "95 % interval", "factor", "better?", "pairs"), rows)
 
 
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
 def real_grid(judgements: Sequence[Judgement], title: str) -> Grid:
     """Real runs, one row each."""
     rows = [
@@ -127,13 +124,16 @@ def real_grid(judgements: Sequence[Judgement], title: str) -> Grid:
 
 
 def probe_grids(judgements: Sequence[Judgement], title: str) -> list[Grid]:
-    """Downstream quality beside the untrained encoder and raw pixels, means over runs, in one table; in none where nothing of
-    it was measured: of text, and of images without labels."""
+    """Downstream quality beside the untrained encoder and raw pixels, means over runs of figures and of the ends of their
+    intervals, in one table; in none where nothing of it was measured: of text, and of images without labels."""
 
     def row(name: str, many: Sequence[Probes]) -> tuple[str, ...]:
         def mean(field: str) -> str:
             values = [getattr(p, field) for p in many]
-            return "-" if any(v is None for v in values) else _score(sum(values) / len(values))
+            if any(v is None for v in values):
+                return "-"
+            value, low, high = np.mean([(v.value, v.low, v.high) for v in values], axis=0)
+            return f"{value:.3f} ({low:.2f} .. {high:.2f})"
 
         return (name, *(mean(f) for f in ("knn", "knn_balanced", "linear", "count_r2", "count_mae")))
 
@@ -146,8 +146,6 @@ def probe_grids(judgements: Sequence[Judgement], title: str) -> list[Grid]:
     if len(shown) == 1:
         return []
     head, body = tuple(columns[i] for i in shown), tuple(tuple(r[i] for i in shown) for r in rows)
-    number = max((j.probes.images or 0 for j in judgements), default=0)
-    told = f"{number} held-out images" if number else "held-out images"
-    if number and {1, 2, 3} & set(shown):
-        told += f"; luck in them: about {0.98 / number**0.5:.3f} either way on an accuracy near a half"
-    return [Grid(title, head, body, f"{told}; intervals: python -m fedcore.compare")]
+    [(images, groups)] = {(j.probes.images, j.probes.groups) for j in judgements}
+    over = f"{images} held-out images" if groups is None else f"{groups} groups of {images} held-out images"
+    return [Grid(title, head, body, f"in brackets 95 % intervals over {over}, for one training: others differ by more")]

@@ -119,6 +119,14 @@ def estimate_counts(
     return CountEstimates(figures[0], figures[1 : n + 1], figures[n + 1 : 2 * n + 1], figures[2 * n + 1 :])
 
 
+def estimate_mae(
+    guess: NDArray[np.float64], counts: NDArray[np.int64], seed: int, group: NDArray[np.int64] | None = None
+) -> Estimate:
+    """Mean over kinds of the mean absolute error in objects per image; arguments as `estimate_counts`."""
+    error = np.abs(np.expm1(guess) - counts).mean(1, keepdims=True)
+    return bootstrap(lambda weights: weights @ error / weights.sum(1, keepdims=True), len(counts), seed, group)[0]
+
+
 def count_regression(
     train_features: NDArray[np.float32],
     train_counts: NDArray[np.int64],
@@ -134,14 +142,3 @@ def count_regression(
         test_counts: (M, kinds).
     """
     return score_counts(ridge_log_counts(train_features, train_counts, test_features), test_counts)
-
-
-def knn_count_r2(
-    train_features: NDArray[np.float32],
-    train_counts: NDArray[np.int64],
-    test_features: NDArray[np.float32],
-    test_counts: NDArray[np.int64],
-    k: int = 20,
-) -> float:
-    """Mean R2 of log counts predicted by the k nearest neighbours; arguments as `count_regression`."""
-    return score_counts(knn_log_counts(train_features, train_counts, test_features, k), test_counts).r2_log

@@ -149,6 +149,12 @@ def _count_estimates(content: dict[str, Any]) -> CountEstimates:
     return CountEstimates(Estimate(**content["r2_log"]), **lists)
 
 
+def resampled_groups(dataset: Dataset) -> NDArray[np.int64] | None:
+    """(test images,) the group of each, which intervals resample; None where they resample images, see `SEVERAL_GROUPS`."""
+    groups = dataset.group[dataset.test]
+    return groups if dataset.has_groups and len(np.unique(groups)) >= SEVERAL_GROUPS else None
+
+
 def probe_report(
     model: Model,
     state: State,
@@ -188,8 +194,7 @@ def probe_report(
             views = progress_probe.features(model, state)
         geometry = geometry_of(*views)
         some = features[test[:: -(-len(test) // RANK_IMAGES)]]
-        groups = dataset.group[test]
-        several = dataset.has_groups and len(np.unique(groups)) >= SEVERAL_GROUPS
+        groups = resampled_groups(dataset)
         report = ProbeReport(
             dataset.name,
             headline(dataset),
@@ -197,8 +202,8 @@ def probe_report(
             quick,
             len(train),
             len(test),
-            "group" if several else "image",
-            len(np.unique(groups)) if several else len(test),
+            "image" if groups is None else "group",
+            len(test) if groups is None else len(np.unique(groups)),
             progress_probe.loss(*views),
             progress_probe.chance,
             geometry.alignment,
@@ -206,7 +211,7 @@ def probe_report(
             effective_rank(some),
             feature_std(some),
         )
-        return _Labelled(dataset, features, train, test, groups if several else None, seed).fill(report)
+        return _Labelled(dataset, features, train, test, groups, seed).fill(report)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fedcore.probes import (
     linear_accuracy,
     raw_pixels,
 )
-from fedcore.probes.counts import knn_count_r2
+from fedcore.probes.counts import knn_log_counts, score_counts
 from fedcore.probes.report import ProbeReport, headline, probe_report, untrained_report
 from scenarios.errors import InputError
 
@@ -110,7 +110,7 @@ def test_raw_pixels_and_the_untrained_encoder_are_the_references():
     assert raw.raw
     assert raw.knn.plain.value == knn_accuracy(pixels[train], data.labels[train], pixels[test], data.labels[test], k=5)
     counts = pixels[train], data.counts[train], pixels[test], data.counts[test]
-    both = count_regression(*counts).r2_log, knn_count_r2(*counts)
+    both = count_regression(*counts).r2_log, score_counts(knn_log_counts(*counts[:3]), counts[3]).r2_log
     assert (raw.counts.r2_log.value, raw.knn_counts.r2_log.value) == pytest.approx(both)
     assert raw.quality == pytest.approx(max(both))
     untrained = untrained_report(MODEL, data, probe, seed=5)
