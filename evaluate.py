@@ -257,7 +257,8 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
     from agents.benchmark import benchmark, orchestrator, summarise
     from agents.cli import console, judge_with_bars
     from agents.heuristics import HEURISTICS
-    from agents.judge import Cell, cell_path, cell_scenario, encoder_path, images_for, own_target
+    from agents.judge import Cell, cell_path, cell_scenario, encoder_path, images_for
+    from agents.own_target import own_target
     from agents.report import Report, real_curves
     from agents.tables import probe_grids, real_grid
     from fedcore.files import slug, write_bytes, write_text
@@ -271,7 +272,7 @@ def on_training(options: Options, chosen: list[Scenario], path: Path | None, nam
             best = [s.agent for s in summarise(played) if s.agent != "equal"][:2]
             picked = ["equal", *best]
         data = images_for(scenario, options.data)
-        target = own_target(scenario, data, console.print)
+        target = own_target(scenario, data, console.print, options.workers)
         plain = cell_scenario(scenario)
         agents = everyone(path, picked)
         assert options.runs is not None
@@ -302,8 +303,9 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
     from agents.agreement import POLICIES, agreement, agreement_grid, agreement_plot, policy_grid
     from agents.benchmark import benchmark, orchestrator
     from agents.cli import console, judge_with_bars, progress_bar
-    from agents.judge import Cell, cell_scenario, images_for, own_target
+    from agents.judge import Cell, cell_scenario, images_for
     from agents.naming import labels, name_apart
+    from agents.own_target import own_target
     from agents.report import Report
     from fedcore.files import write_text
 
@@ -320,7 +322,7 @@ def both_tiers(options: Options, chosen: list[Scenario], path: Path | None, name
     cells, spoken = [], []
     for scenario in chosen:
         data = images_for(scenario, options.data)
-        target = own_target(scenario, data, console.print)
+        target = own_target(scenario, data, console.print, options.workers)
         cells += [Cell(name, cell_scenario(scenario), run, data, *target) for run in range(options.runs) for name in agents]
         spoken += [f"{scenario.name}, {shown[name]}, {run}" for run in range(options.runs) for name in agents]
     judgements = judge_with_bars(cells, spoken, options.out / "cells", options.workers)

@@ -74,7 +74,8 @@ def main() -> None:
         from agents.fine_tune import FineTuneRecipe, fine_tune
         from agents.frozen import FrozenPolicy, freeze, load_policy
         from agents.heuristics import HEURISTICS
-        from agents.judge import Cell, cell_scenario, own_target
+        from agents.judge import Cell, cell_scenario
+        from agents.own_target import own_target
         from agents.recipes import RECIPES, at_once, train
         from agents.report import Report, learning_curve, real_curves, score_bars, trade_off
         from agents.tables import comparison_grid, probe_grids, real_grid, simulation_grid
@@ -168,7 +169,7 @@ def main() -> None:
         best = [s.agent for s in summaries if s.agent in HEURISTICS][:2]
         plain = cell_scenario(scenario)
         chosen = [str(path), *before, *best]
-        target = own_target(scenario, None, console.print)
+        target = own_target(scenario, None, console.print, options.workers)
         cells = [Cell(agent, plain, run, None, *target) for run in range(options.real_runs) for agent in chosen]
         labels = [f"real: {policy.name if c.agent == str(path) else c.agent}, run {c.seed}" for c in cells]
         judgements = judge_with_bars(cells, labels, folder / "real", options.workers)

@@ -23,8 +23,8 @@ from torch import nn
 
 import envs  # noqa: F401 - registers
 from agents.frozen import FrozenPolicy
-from agents.judge import own_target
 from agents.network import MenuNetwork
+from agents.own_target import own_target
 from agents.recipes import content_digest
 from agents.resuming import of_this_training, read_checkpoint
 from agents.rollout import earned_from

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.benchmark import HELD_OUT_SEED, orchestrator
-from agents.judge import OwnTarget, cell_scenario, own_target
+from agents.judge import cell_scenario
+from agents.own_target import OwnTarget, own_target
 from agents.real_run import EVENTS, FAILED, RESULT, Job
 from fedcore.claim import claimed
 from fedcore.flower.app import write_connection

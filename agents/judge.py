@@ -5,24 +5,20 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import multiprocessing
-import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from rich.progress import Progress
+from typing import Any
 
 from agents.agent_key import agent_key
 from agents.benchmark import HELD_OUT_SEED, EpisodeResult, orchestrator, play_episode
 from agents.probing import Probes, probe_encoder, probe_raw, probe_untrained
 from fedcore.dynamics import load_calibration
 from fedcore.encoder_file import save_encoder
-from fedcore.files import cache_folder, content_key, read_kept, write_text
-from fedcore.parallel import single_threaded, worker_pool
-from fedcore.reference import TARGET_PART, TARGET_ROUNDS, reached_by, reference_curve, target_between
-from fedcore.workload import reads_text, target_holds
-from fedcore.world import compile_world, room_for
+from fedcore.files import content_key, read_kept, write_text
+from fedcore.parallel import lately, single_threaded, worker_pool
+from fedcore.workload import reads_text
+from fedcore.world import room_for
 from scenarios import Scenario, parse
 from scenarios.sources import sources_of
 
@@ -96,15 +92,6 @@ def _start(updates: Any) -> None:
     global _updates
     single_threaded()
     _updates = updates
-
-
-def _waiting(updates: Any) -> Iterator[Any]:
-    """What processes have told since the last look."""
-    while True:
-        try:
-            yield updates.get_nowait()
-        except queue.Empty:
-            return
 
 
 def cell_path(folder: Path, cell: Cell) -> Path:
@@ -192,7 +179,7 @@ def judge(
             waiting = set(jobs)
             while waiting:
                 done, waiting = concurrent.futures.wait(waiting, timeout=0.3)
-                for label, rounds, progress in _waiting(updates):
+                for label, rounds, progress in lately(updates):
                     on_round(int(label), rounds, progress)
                 for job in done:
                     write_text(paths[jobs[job]], json.dumps(job.result()))
@@ -225,80 +212,3 @@ def images_for(scenario: Scenario, data: Path | None) -> str | None:
     """Path of a person's images that take the place of a scenario's own; None where there are none, or its encoder reads
     text."""
     return None if data is None or reads_text(scenario.workload) else str(data)
-
-
-class OwnTarget(NamedTuple):
-    """What progress 1 is on a person's own data, in the order of a cell's fields; None where the calibration says it.
-
-    Attributes:
-        infonce: InfoNCE there (of text: held-out loss).
-        rounds: after which the reference policy has got there.
-    """
-
-    infonce: float | None = None
-    rounds: float | None = None
-
-
-def own_target(scenario: Scenario, data: str | None, say: Callable[[str], None]) -> OwnTarget:
-    """See `OwnTarget` and `target_of`.
-
-    Args:
-        scenario: where.
-        data: path of images that take the place of the scenario's, or None.
-        say: told in a line what takes a while.
-    """
-    if target_holds(scenario.workload, data is not None):
-        return OwnTarget()
-    compile_world(scenario)  # what is wrong with the scenario is told now, not after minutes
-    say(f"{data or scenario.workload.data}: measuring what the reference policy reaches on it (progress 1)")
-    with Progress() as bar:
-        task = bar.add_task("rounds of the reference policy", total=TARGET_ROUNDS)
-        target = target_of(scenario, data, on_round=lambda rounds: bar.update(task, completed=rounds))
-        bar.update(task, completed=TARGET_ROUNDS)
-    return target
-
-
-def target_of(
-    scenario: Scenario, data: str | None = None, seed: int = 0, on_round: Callable[[int], None] = lambda rounds: None
-) -> OwnTarget:
-    """Progress 1 on data that no calibration has seen, and how long the reference policy takes to it.
-
-    Plays the reference policy (everyone, equal shares) for as many rounds as calibrations do, in a process of its own;
-    kept in the cache by content.
-
-    Args:
-        scenario: where.
-        data: path of images that take the place of the scenario's, or None.
-        seed: of weights.
-        on_round: told how many rounds have been played.
-
-    Raises:
-        InputError: the data do not load, or are too few for the fleet.
-    """
-    cell = Cell("reference", cell_scenario(scenario), seed, data)
-    path = cell_path(cache_folder("targets-and-rounds", TARGET_ROUNDS, TARGET_PART), cell)
-    target = read_kept(path)
-    if not isinstance(target, list):
-        updates = multiprocessing.get_context("spawn").Queue()
-        with worker_pool(1, _start, (updates,)) as pool:
-            job = pool.submit(_reach_target, cell)
-            while not job.done():
-                concurrent.futures.wait([job], timeout=0.3)
-                for rounds in _waiting(updates):
-                    on_round(rounds)
-            target = job.result()
-        write_text(path, json.dumps(target))
-    return OwnTarget(*target)
-
-
-def _reach_target(cell: Cell) -> OwnTarget:
-    from fedcore.data.loading import load_images
-    from fedcore.workload import build_training, prepare_data
-
-    scenario = parse(cell.scenario, "scenario")
-    dataset = None if cell.data is None else load_images(cell.data, size_px=scenario.workload.image_px)
-    training = build_training(scenario, prepare_data(scenario, dataset), None, cell.seed)
-    curve = reference_curve(training, scenario, _updates.put)
-    target = target_between(training.untrained, reached_by(curve))
-    # Where nothing was learned there is no such round, and whoever trains is told.
-    return OwnTarget(target, next((float(r) for r, loss in enumerate(curve, 1) if loss <= target), float(TARGET_ROUNDS)))

@@ -20,8 +20,9 @@ from agents.content import code_of
 from agents.episodes import EpisodeResult, play_together
 from agents.greedy_mpc import GreedyMpc
 from agents.heuristics import HEURISTICS
-from agents.judge import Cell, Judgement, cell_scenario, own_target
+from agents.judge import Cell, Judgement, cell_scenario
 from agents.naming import labels
+from agents.own_target import own_target
 from agents.report import Report, real_curves
 from agents.splits import Case
 from agents.standings import Standings
@@ -254,7 +255,7 @@ def on_training(standings: Standings, what: Played, runs: int, top: int) -> list
     first = {case.scenario.workload.calibration: case for case in reversed(what.cases)}
     cells, told = [], []
     for case in first.values():
-        name, target = case.scenario.name, own_target(case.scenario, None, console.print)
+        name, target = case.scenario.name, own_target(case.scenario, None, console.print, what.workers)
         chosen = [*standings.order([name])[:top], *(label for label in ("equal",) if label in shown)]
         for label in dict.fromkeys(chosen):
             for seed in range(runs):

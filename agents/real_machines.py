@@ -17,8 +17,9 @@ from agents.benchmark import HELD_OUT_SEED, benchmark, orchestrator
 from agents.cli import console, judge_with_bars, progress_bar
 from agents.episodes import EpisodeResult
 from agents.flower_trial import play_trial
-from agents.judge import Cell, OwnTarget, cell_scenario, images_for, own_target
+from agents.judge import Cell, cell_scenario, images_for
 from agents.naming import distinct, labels, name_apart
+from agents.own_target import OwnTarget, own_target
 from agents.ray_trial import play_over_ray
 from agents.real_run import EVENTS, Job
 from agents.replay import replay
@@ -116,7 +117,7 @@ def held_against(
         runs: of each.
         out: folder of trained cells.
         what: how many simulated episodes.
-        target: progress 1 on data of a person's own, as `judge.own_target` gives it.
+        target: progress 1 on data of a person's own, as `own_target` gives it.
     """
     own: dict[str, list[float]] = {}
     world, same = compile_world(scenario), []

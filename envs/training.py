@@ -115,7 +115,7 @@ class TrainingEnv(SingleEnv):
     - `reward`, `max_machines`, `render_mode`: as `IntraFed/Orchestration-v0`.
     - `dataset`: a `fedcore.data.dataset.Dataset` to train on instead of the scenario's.
     - `target_infonce`: progress 1 for that data, or for files that `workload.data` names: needed unless `workload.calibration`
-      is a file of your own. `agents.judge.target_of(scenario, data)` measures it, and
+      is a file of your own. `agents.own_target.measure(scenario, data)` measures it, and
     - `reference_rounds`: rounds that the reference policy needs to get there on that data: T_ref, E_ref, B_ref and budgets go
       by it. None takes those of simulation, which knows the calibration's data only.
 
@@ -146,7 +146,7 @@ class TrainingEnv(SingleEnv):
             raise InputError(
                 f"scenario {own.name}: workload.calibration {own.workload.calibration!r} does not say what progress 1 is on "
                 f"{own.workload.data if dataset is None else dataset.name}; expected target_infonce, which "
-                "agents.judge.target_of measures, or a calibration file of your own (python -m fedcore.calibrate)"
+                "agents.own_target.measure measures, or a calibration file of your own (python -m fedcore.calibrate)"
             )
         data = None if made_here(own.workload) and dataset is None else prepare_data(own, dataset)
         if data is not None:

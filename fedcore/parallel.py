@@ -6,6 +6,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -95,6 +96,15 @@ def worker_pool(
         pool.shutdown(wait=False, cancel_futures=True)
         raise
     pool.shutdown()
+
+
+def lately(updates: Any) -> Iterator[Any]:
+    """What processes have put into a queue since the last look."""
+    while True:
+        try:
+            yield updates.get_nowait()
+        except queue.Empty:
+            return
 
 
 class Pool(Protocol):

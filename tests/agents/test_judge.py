@@ -9,7 +9,7 @@ import pytest
 from agents.agent_key import agent_key
 from agents.benchmark import benchmark, orchestrator, play_episode
 from agents.frozen import policy_path
-from agents.judge import Cell, bring, cell_scenario, encoder_path, images_for, judge, own_target, play_cell
+from agents.judge import Cell, cell_scenario, encoder_path, judge, play_cell
 from fedcore.encoder_file import load_encoder
 from scenarios import load, parse
 
@@ -25,17 +25,6 @@ def tiny_cell():
     content["reference"]["sync_interval"] = 2
     content["budgets"].update(rounds=3, time_s=1e6, energy_j=1e12, bytes=1e12)
     return Cell("equal", content, 0)
-
-
-@pytest.fixture
-def tiny_text(monkeypatch, tmp_path):
-    monkeypatch.setenv("INTRAFED_CACHE", str(tmp_path / "cache"))
-    content = cell_scenario(load("phones"))
-    content["workload"].update(window=8, batch_size=4, encoder_options={"dim": 16, "depth": 1, "heads": 2})
-    content["decision"]["sync_intervals"] = [1, 2]
-    content["reference"]["sync_interval"] = 2
-    content["budgets"].update(rounds=3, time_s=1e6, energy_j=1e12, bytes=1e12)
-    return parse(content, "text")
 
 
 def test_a_cell_is_named_by_its_agents_content_and_not_by_where_it_lies(tmp_path):
@@ -87,28 +76,6 @@ def test_a_collapse_in_any_round_is_told(tiny_cell, monkeypatch):
 
     monkeypatch.setattr("agents.judge.play_episode", play)
     assert play_cell(tiny_cell).collapsed
-
-
-def test_text_of_ones_own_has_a_target_of_its_own_and_goes_into_the_scenario(tmp_path, tiny_text):
-    file = tmp_path / "own.txt"
-    generator = np.random.default_rng(0)
-    file.write_text("".join(generator.choice(list("abc "), 40_000)))
-    mine = bring(tiny_text, file)
-    assert mine.workload.data == str(file)
-    assert images_for(mine, file) is None
-    assert bring(load("farm-lte"), file) == load("farm-lte")
-    assert images_for(load("farm-lte"), file) == str(file)
-    said = []
-    own = own_target(mine, None, said.append)
-    assert len(said) == 1
-    target = own.infonce
-    assert target is not None
-    assert 1 <= own.rounds <= 36
-    # Four letters at random: no model can lose less than ln 4 by much, and an untrained one loses ln 256.
-    assert 0.9 < target < np.log(256)
-    assert own_target(tiny_text, None, said.append) == (None, None)
-    [judgement] = judge([Cell("equal", cell_scenario(mine), 0, None, *own)], tmp_path / "cells", 1)
-    assert np.isfinite(judgement.result.progress)
 
 
 def test_fleets_of_any_size_are_played_on_real_training(tmp_path, tiny_cell):
