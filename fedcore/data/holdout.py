@@ -26,6 +26,15 @@ def hold_out(catalogue: Catalogue, fraction: float, rng: np.random.Generator) ->
         sizes = np.bincount(catalogue.group)
         if np.count_nonzero(sizes) >= MIN_GROUPS:
             return _whole_groups(catalogue.group, sizes, fraction, rng)
+    return hold_out_within(catalogue, fraction, rng)
+
+
+def hold_out_within(catalogue: Catalogue, fraction: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """As `hold_out`, a fraction of every group and class: images that differ from those kept in nothing but not being kept.
+
+    Returns:
+        (n,) bool, as `hold_out`.
+    """
     count = min(max(round(fraction * catalogue.n), 1), catalogue.n - 1)
     test = np.zeros(catalogue.n, dtype=np.bool_)
     test[_stratified(_strata(catalogue), count, rng, leave_one=True)] = True

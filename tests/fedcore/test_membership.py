@@ -72,6 +72,25 @@ def test_training_is_attacked_before_and_after(tmp_path, monkeypatch):
     assert draw(found, "t").startswith(b"\x89PNG")
 
 
+def test_of_data_with_groups_others_are_of_the_same_groups_as_members(tmp_path, monkeypatch):
+    scenario, seen = load("farm-lte"), []
+    groups = tuple(g.model_copy(update={"images": 32, "count": 1}) for g in scenario.fleet.groups)
+    scenario = scenario.model_copy(update={"fleet": scenario.fleet.model_copy(update={"groups": groups})})
+    group = np.repeat(np.arange(5), 30)
+    images = np.broadcast_to((50 * group).astype(np.uint8)[:, None, None], (150, 32, 32))  # a grey of its own for each
+    np.savez(tmp_path / "own.npz", x=images, group=group)
+
+    def spy(model, state, images, generator):
+        seen.append(images[:, 0, 0, 0] // 50)
+        return np.zeros(len(images))
+
+    monkeypatch.setattr("fedcore.membership.view_similarity", spy)
+    members, others = membership(scenario, tmp_path / "own.npz", 1, 0)["trained"]
+    assert len(others) == 30
+    assert set(seen[0][: len(members)]) <= set(range(5))
+    assert sorted(seen[0][len(members) :]) == sorted(np.repeat(np.arange(5), 6))
+
+
 def test_text_has_no_views():
     with pytest.raises(InputError, match="trains on text"):
         membership(load("phones"), None, 1, 0)
