@@ -26,7 +26,7 @@ def figures(report: ProbeReport, kinds: Sequence[str]) -> dict[str, Estimate]:
         if accuracy is not None:
             told[f"balanced {name} accuracy"] = accuracy.balanced
     for shot in report.few_shot:
-        told[f"linear, {shot.fraction:.0%} of labels"] = shot.balanced
+        told[f"balanced linear accuracy, {shot.fraction:.0%} of labels"] = shot.balanced
     if report.counts is not None:
         told["count R2"] = report.counts.r2_log
         for kind, name in enumerate(kinds):

@@ -220,7 +220,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
         "merged": merged,
         "collapsed": collapsed,
         "lacking": [name for name, lacking in zip(scenario.fleet.machine_names, lacks, strict=True) if lacking],
-        "weakest": int(np.argmin(capacity * 1e6 + speed)),
+        "weakest": int(np.lexsort((speed, capacity))[0]),
         "signal": measure.signal,
         "report": measure.report(training.model, training.state),
         "kinds": list(measure.kinds),

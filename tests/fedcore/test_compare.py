@@ -46,6 +46,14 @@ def spec(entry: str, **changes) -> RunSpec:
     return replace(RunSpec(entry, scenario, None, 0, rounds=4, steps=2, every=2, longest=1.5), **changes)
 
 
+def test_the_weakest_is_who_can_bear_least_and_of_those_the_slowest():
+    assert play(spec("fedavg"))["weakest"] == 1
+    scenario = parse(SMALL, "small").model_dump(mode="json")
+    for group, speed in zip(scenario["fleet"]["groups"], (2.0, 2.1), strict=True):  # both can bear whole models
+        group["device"]["throughput_gflops"] = speed
+    assert play(spec("fedavg", scenario=scenario))["weakest"] == 0
+
+
 def test_fedavg_spends_exactly_its_own_budgets():
     record = play(spec("fedavg"))
     last = record["checkpoints"][-1]

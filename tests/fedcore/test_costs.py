@@ -9,9 +9,9 @@ from safetensors.torch import save
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedcore.allocation import allocate
+from fedcore.allocation import allocate, context_count, trained_count
 from fedcore.blocks import Block, freeze, slice_weights, whole_block
-from fedcore.costs import GRID, cost_of_block, cost_of_share, cost_table
+from fedcore.costs import GRID, context_bytes, cost_of_block, cost_of_share, cost_table
 from fedcore.local import LocalRecipe, LocalTask, train_block
 from fedcore.model import Model, build_model
 from fedcore.samples import Batch, Samples
@@ -177,6 +177,23 @@ def test_the_table_is_monotone_and_sitting_out_is_free(encoder, objective, conte
         assert tuple(table[i, :3]) == (cost.step_flops, cost.upload_bytes, cost.download_bytes)
         # The whole model has no frozen part, whose gradients need room of their own: the table says what all smaller ones do.
         assert table[i, 3] == max(cost_of_share(model, j / GRID, context, samples).memory_bytes for j in range(1, i + 1))
+
+
+def test_context_rules_that_measure_send_means_up_and_constants_down():
+    model = model_of("mlp", "simclr")
+    plain = cost_of_share(model, 0.25, 0.5, 16)
+    more = cost_of_share(model, 0.25, 0.5, 16, "compensated")
+    layers = model.neuron_map.layers
+    seen = {x.name: trained_count(0.25, x.neurons) + context_count(0.5, 0.25, x) for x in layers}
+    up, down = context_bytes(model, seen, "compensated")
+    assert up > 0
+    assert down > 0
+    assert more.upload_bytes == plain.upload_bytes + up
+    assert more.download_bytes == plain.download_bytes + down
+    # A rule that only chooses by what is measured has nothing to send down, and all of a layer leaves nothing to make up for.
+    chosen = cost_of_share(model, 0.25, 0.5, 16, "important")
+    assert (chosen.upload_bytes, chosen.download_bytes) == (more.upload_bytes, plain.download_bytes)
+    assert cost_of_share(model, 0.25, 1.0, 16, "compensated") == cost_of_share(model, 0.25, 1.0, 16)
 
 
 def test_share_saves_upload_and_only_context_saves_forward_and_download():

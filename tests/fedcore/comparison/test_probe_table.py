@@ -30,8 +30,8 @@ def test_classes_give_knn_linear_and_few_shot() -> None:
     assert {name: e.value for name, e in told.items()} == {
         "balanced kNN accuracy": 0.5,
         "balanced linear accuracy": 0.625,
-        "linear, 1% of labels": 0.25,
-        "linear, 10% of labels": 0.375,
+        "balanced linear accuracy, 1% of labels": 0.25,
+        "balanced linear accuracy, 10% of labels": 0.375,
     }
 
 

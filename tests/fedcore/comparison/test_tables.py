@@ -80,6 +80,8 @@ def test_the_table_tells_ratios_to_the_first_row_and_who_never_got_there():
     assert table[3][4] == "1.00 (1 of 2 runs)"
     assert table[1][8] == "1.00"
     assert rows[2].memory_bytes == 1e6
+    mixed = [run([5, 4, 3], [0, 0, 0], per_round=(c, 3.0, 10.0)) for c in (1.0, 8.0)]  # a half and four times: mean 1.41
+    assert cells([rows[0], row_of("mixed", mixed, 3.5)], "R2")[2][4] == "1.41"
     text = markdown(table).splitlines()
     assert len(text) == 5
     assert text[1] == "|" + "---|" * 9
