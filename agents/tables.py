@@ -148,4 +148,4 @@ def probe_grids(judgements: Sequence[Judgement], title: str) -> list[Grid]:
     head, body = tuple(columns[i] for i in shown), tuple(tuple(r[i] for i in shown) for r in rows)
     [(images, groups)] = {(j.probes.images, j.probes.groups) for j in judgements}
     over = f"{images} held-out images" if groups is None else f"{groups} groups of {images} held-out images"
-    return [Grid(title, head, body, f"in brackets 95 % intervals over {over}, for one training: others differ by more")]
+    return [Grid(title, head, body, f"in brackets 95 % intervals over {over}, not over trainings")]

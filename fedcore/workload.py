@@ -234,7 +234,11 @@ def prepare_images(scenario: Scenario, dataset: Dataset | None = None, seed: int
     if dataset is None and scenario.workload.data not in EMBEDDED:
         from fedcore.data.loading import load_images
 
-        dataset = load_images(scenario.workload.data, size_px=scenario.workload.image_px)
+        try:
+            dataset = load_images(scenario.workload.data, size_px=scenario.workload.image_px)
+        except InputError as error:
+            names = ", ".join(sorted(EMBEDDED))
+            raise InputError(f"scenario {scenario.name}: workload.data, which is none of {names}: {error}") from None
     if dataset is not None:
         height, width = dataset.images.shape[1:3]
         if (height, width) != (scenario.workload.image_px,) * 2:

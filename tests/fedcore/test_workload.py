@@ -148,3 +148,9 @@ def test_the_schema_knows_every_rule():
     fields = Workload.model_fields
     assert set(get_args(fields["context_rule"].annotation)) == set(CONTEXT_RULES)
     assert set(get_args(fields["selection"].annotation)) == set(RULES)
+
+
+def test_data_that_do_not_load_are_told_by_scenario_and_field():
+    scenario = bare_scenario(2, Workload(**SMALL, data="/nowhere/at-all.zip"))
+    with pytest.raises(InputError, match=r"scenario calibration: workload\.data.*soil-micrographs.*/nowhere/at-all\.zip.*not exist"):
+        prepare_data(scenario)
