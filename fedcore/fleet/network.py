@@ -11,8 +11,8 @@ from fedcore.fleet.draws import uniform
 WAITING, RUNNING, ENDED = 0.0, 1.0, 2.0
 MOST_HOLES, HOLES_APART = 32, 64
 """Outages of one transfer that are played one by one; machines of a fleet whose draws lie beside each other."""
-LEFT, STATE, RATE, ROOM, START, OWN, END, INDEX = range(8)
-N_WORK = 8
+LEFT, STATE, RATE, ROOM, START, OWN, END, STOP, INDEX, FLOWS = range(10)
+N_WORK = 10
 """Rows of working memory that a transfer needs."""
 Floats = NDArray[np.float64]
 VECTORS = {"nnan", "nsz", "reassoc", "contract"}
@@ -90,10 +90,12 @@ def transfer(
     link_bps: Floats,
     via: NDArray[np.bool_],
     n_links: int,
+    stop_s: Floats,
     end_s: Floats,
+    moved: Floats,
     work: Floats,
 ) -> None:
-    """When each transfer ends, exactly: fluid flows between the moments at which one starts or ends.
+    """When each transfer ends, exactly: fluid flows between the moments at which one starts, ends or is given up.
 
     Args:
         start_s: (K,) when each flow starts.
@@ -103,22 +105,27 @@ def transfer(
         link_bps: (L,) capacity of shared links.
         via: (K, L) whether a flow crosses a link.
         n_links: links that are in use; the others are not looked at.
-        end_s: (K,) overwritten: end times in seconds; the start time for flows that are not there.
+        stop_s: (K,) when each flow gives up, whatever it has moved by then, and leaves its room to others; infinite: never.
+        end_s: (K,) overwritten: seconds at which it ended or gave up; its start for flows that are not there or never began.
+        moved: (K,) overwritten: bits, `bits` itself for those that ended.
         work: (N_WORK, max(K, L)) working memory.
     """
     n = len(start_s)
     for k in range(n):
-        end_s[k] = start_s[k] + (bits[k] / own_bps[k] if active[k] > 0.0 else 0.0)
-    for k in range(n):
-        work[STATE, k] = 0.0
+        work[STATE, k], end_s[k], moved[k] = 0.0, start_s[k], 0.0
+        work[FLOWS, k] = 1.0 if active[k] > 0.0 and stop_s[k] > start_s[k] else 0.0
+        if active[k] > 0.0 and stop_s[k] >= start_s[k]:
+            end_s[k], moved[k] = start_s[k] + bits[k] / own_bps[k], bits[k]
+            if stop_s[k] < end_s[k]:
+                end_s[k], moved[k] = stop_s[k], own_bps[k] * (stop_s[k] - start_s[k])
     over, apart = False, True
     for j in range(n_links):
         wanted = 0.0
         for k in range(n):
-            wanted += own_bps[k] if active[k] > 0.0 and via[k, j] else 0.0
+            wanted += own_bps[k] if work[FLOWS, k] > 0.0 and via[k, j] else 0.0
         work[ROOM, j] = wanted - link_bps[j]
         if work[ROOM, j] > 0.0:
-            m = _crossing(start_s, bits, active, own_bps, via, j, end_s, work)
+            m = _crossing(start_s, bits, own_bps, via, j, stop_s, end_s, work)
             over = over or _over(work[START, :m], work[END, :m], work[OWN, :m], link_bps[j])
             for i in range(m):
                 k = int(work[INDEX, i])
@@ -127,27 +134,30 @@ def transfer(
     if not over:
         return
     if not apart:  # a flow crosses two links that may be short
-        _share_many(start_s, bits, active, own_bps, link_bps, via, n_links, end_s, work)
+        _share_many(start_s, bits, own_bps, link_bps, via, n_links, stop_s, end_s, moved, work)
         return
     for j in range(n_links):
         if work[ROOM, j] > 0.0:
-            m = _crossing(start_s, bits, active, own_bps, via, j, end_s, work)
-            _share_one(work[START, :m], work[LEFT, :m], work[OWN, :m], link_bps[j], work[END, :m], work[STATE, :m])
+            m = _crossing(start_s, bits, own_bps, via, j, stop_s, end_s, work)
+            _share_one(
+                work[START, :m], work[LEFT, :m], work[OWN, :m], link_bps[j], work[STOP, :m], work[END, :m], work[STATE, :m]
+            )
             for i in range(m):
-                end_s[int(work[INDEX, i])] = work[END, i]
+                k = int(work[INDEX, i])
+                end_s[k], moved[k] = work[END, i], bits[k] - work[LEFT, i]
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _crossing(
-    start_s: Floats, bits: Floats, active: Floats, own_bps: Floats, via: NDArray[np.bool_], link: int, end_s: Floats,
+    start_s: Floats, bits: Floats, own_bps: Floats, via: NDArray[np.bool_], link: int, stop_s: Floats, end_s: Floats,
     work: Floats,
 ) -> int:  # fmt: skip
     """Gather the flows that cross a link, side by side; how many they are."""
     m = 0
     for k in range(len(start_s)):
-        if active[k] > 0.0 and via[k, link]:
+        if work[FLOWS, k] > 0.0 and via[k, link]:
             work[START, m], work[LEFT, m], work[OWN, m], work[END, m] = start_s[k], bits[k], own_bps[k], end_s[k]
-            work[INDEX, m] = k
+            work[STOP, m], work[INDEX, m] = stop_s[k], k
             m += 1
     return m
 
@@ -165,14 +175,17 @@ def _over(start_s: Floats, end_s: Floats, own_bps: Floats, room_bps: float) -> b
 
 
 @numba.njit(cache=True, fastmath=VECTORS, error_model="numpy")
-def _share_one(start_s: Floats, left: Floats, own_bps: Floats, room_bps: float, end_s: Floats, on: Floats) -> None:
+def _share_one(
+    start_s: Floats, left: Floats, own_bps: Floats, room_bps: float, stop_s: Floats, end_s: Floats, on: Floats
+) -> None:
     """`transfer` where one link alone is short: those that cross it get their own rate or one common level.
 
     Args:
         start_s: (M,) of the flows that cross it.
-        left: (M,) bits, used up.
+        left: (M,) bits, used up; what stays is what was given up.
         own_bps: (M,).
         room_bps: of the link.
+        stop_s: (M,) after `start_s`.
         end_s: (M,), overwritten.
         on: (M,), working memory.
     """
@@ -208,16 +221,19 @@ def _share_one(start_s: Floats, left: Floats, own_bps: Floats, room_bps: float, 
             level = higher
         step = next_s - now
         for k in range(m):
-            step = min(step, left[k] / min(own_bps[k], level) if on[k] > 0.0 else np.inf)
+            step = min(step, min(left[k] / min(own_bps[k], level), stop_s[k] - now) if on[k] > 0.0 else np.inf)
         for k in range(m):
             if on[k] > 0.0:
                 sent = min(own_bps[k], level) * step
                 # The flow that set the step ends exactly here, whatever rounding says.
                 if left[k] <= sent * (1.0 + 1e-15):
-                    on[k], end_s[k] = 0.0, now + step
+                    on[k], end_s[k], left[k] = 0.0, now + step, 0.0
                     running -= 1
                 else:
                     left[k] -= sent
+                    if stop_s[k] - now <= step:
+                        on[k], end_s[k] = 0.0, stop_s[k]
+                        running -= 1
         now += step
 
 
@@ -225,12 +241,13 @@ def _share_one(start_s: Floats, left: Floats, own_bps: Floats, room_bps: float, 
 def _share_many(
     start_s: Floats,
     bits: Floats,
-    active: Floats,
     own_bps: Floats,
     link_bps: Floats,
     via: NDArray[np.bool_],
     n_links: int,
+    stop_s: Floats,
     end_s: Floats,
+    moved: Floats,
     work: Floats,
 ) -> None:
     """`transfer` where several links are short."""
@@ -238,11 +255,11 @@ def _share_many(
     waiting, running = 0, 0
     for k in range(n):
         work[STATE, k] = ENDED
-        if active[k] > 0.0:
-            work[LEFT, k], work[STATE, k] = bits[k], WAITING
+        if work[FLOWS, k] > 0.0:
+            work[LEFT, k], work[STATE, k], moved[k] = bits[k], WAITING, bits[k]
             waiting += 1
             now = min(now, start_s[k])
-    # Every pass starts or ends at least one flow.
+    # Every pass starts, ends or stops at least one flow.
     while waiting + running > 0:
         step = np.inf
         for k in range(n):
@@ -256,7 +273,7 @@ def _share_many(
             _fill(own_bps, link_bps, via, n_links, work)
             for k in range(n):
                 if work[STATE, k] == RUNNING:
-                    step = min(step, work[LEFT, k] / work[RATE, k])
+                    step = min(step, min(work[LEFT, k] / work[RATE, k], stop_s[k] - now))
             for k in range(n):
                 if work[STATE, k] == RUNNING:
                     sent = work[RATE, k] * step
@@ -265,6 +282,9 @@ def _share_many(
                         running -= 1
                     else:
                         work[LEFT, k] -= sent
+                        if stop_s[k] - now <= step:
+                            work[STATE, k], end_s[k], moved[k] = ENDED, stop_s[k], bits[k] - work[LEFT, k]
+                            running -= 1
         now += step
 
 
@@ -277,13 +297,27 @@ def transfer_end_times(
     link_bps: Floats,
     via: NDArray[np.bool_],
 ) -> Floats:
-    """As `transfer`, with its own memory: (K,) end times in seconds."""
-    end_s = np.zeros(len(start_s))
+    """As `transfer`, with its own memory and nobody giving up: (K,) end times in seconds."""
+    return transfer_until(start_s, bits, active, own_bps, link_bps, via, np.full(len(start_s), np.inf))[0]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def transfer_until(
+    start_s: Floats,
+    bits: Floats,
+    active: NDArray[np.bool_],
+    own_bps: Floats,
+    link_bps: Floats,
+    via: NDArray[np.bool_],
+    stop_s: Floats,
+) -> tuple[Floats, Floats]:
+    """As `transfer`, with its own memory: (K,) end times in seconds and (K,) bits moved."""
+    end_s, moved = np.zeros(len(start_s)), np.zeros(len(start_s))
     transfer(
-        start_s, bits, active.astype(np.float64), own_bps, link_bps, via, len(link_bps), end_s,
+        start_s, bits, active.astype(np.float64), own_bps, link_bps, via, len(link_bps), stop_s, end_s, moved,
         np.zeros((N_WORK, max(via.shape))),
     )  # fmt: skip
-    return end_s
+    return end_s, moved
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -14,8 +14,11 @@ from fedcore.fleet.network import N_WORK, broken_s, replayed_s, transfer
 
 Floats = NDArray[np.float64]
 
-INVITED, START, COMPUTE, LEAVE_S, UP_BITS, DOWN_BITS, UP_BPS, DOWN_BPS, DOWN_END, READY, UP_END = range(11)
-N_SCRATCH = 11
+INVITED, START, COMPUTE, STOP_S, FLAT_S, UP_BITS, DOWN_BITS, UP_BPS, DOWN_BPS = range(9)
+DOWN_END, READY, UP_END, RECEIVED, SENT = range(9, 14)
+N_SCRATCH = 14
+BEFORE_COMPUTING, BEFORE_UPLOAD, WHOLE = 2, 4, 5
+"""How many phases of a round there are by then: latency, download, computing, latency, upload."""
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -45,6 +48,7 @@ def play_round(
     and jitter. Energy is active power x compute seconds + idle power x waiting seconds + energy per bit on both ends.
     Carbon is energy x PUE x grid intensity (Patterson et al. 2021). Conditions hold still within a round and move between
     rounds, except that recorded links and outages move by the second: a transfer gets the mean rate that it would have alone.
+    Whoever leaves, is past the deadline or runs out of charge stops there and then, and leaves its part of links to others.
 
     Args:
         fleets: stacked.
@@ -63,6 +67,7 @@ def play_round(
     # Taken out of `fleets` once: every look into it from a loop costs as much as the arithmetic.
     p, t, s, fleet, windows = fleets.parameters, telemetry, scratch, fleets.fleet[w], fleets.windows
     n, start_s = int(fleet[c.MACHINES]), fleet[c.START_S]
+    deadline_s = fleet[c.DEADLINE_S] if fleet[c.DEADLINE_S] > 0.0 else np.inf
     for k in range(n):
         for i in range(c.N_TELEMETRY):
             t[b, k, i] = 0.0
@@ -88,15 +93,20 @@ def play_round(
             step_s = p[w, k, c.STEP_OVERHEAD_S] + flops / p[w, k, c.FLOPS_PER_S]
             t[b, k, c.STEP_S] = step_s * slowdown(p, w, k, conditions, b) * jitter
             s[COMPUTE, k] = steps * t[b, k, c.STEP_S]
-            s[LEAVE_S, k] = stays_s(p, w, k, windows, start_s, elapsed_s)
+            s[STOP_S, k], s[FLAT_S, k] = min(stays_s(p, w, k, windows, start_s, elapsed_s), deadline_s), np.inf
             if p[w, k, c.OFF_S] > 0.0:
-                s[LEAVE_S, k] = min(s[LEAVE_S, k], -p[w, k, c.ON_S] * np.log(uniform(round_hash, LEAVE, k)))
+                s[STOP_S, k] = min(s[STOP_S, k], -p[w, k, c.ON_S] * np.log(uniform(round_hash, LEAVE, k)))
 
     via, links, work = fleets.via[w], int(fleet[c.LINKS]), s[N_SCRATCH:]
     transfer(
-        s[START, :n], s[DOWN_BITS, :n], s[INVITED, :n], s[DOWN_BPS, :n], fleets.link_down_bps[w], via, links,
-        s[DOWN_END, :n], work,
+        s[START, :n], s[DOWN_BITS, :n], s[INVITED, :n], s[DOWN_BPS, :n], fleets.link_down_bps[w], via, links, s[STOP_S, :n],
+        s[DOWN_END, :n], s[RECEIVED, :n], work,
     )  # fmt: skip
+    if _run_flat(p, w, conditions, b, s, n, BEFORE_COMPUTING):
+        transfer(
+            s[START, :n], s[DOWN_BITS, :n], s[INVITED, :n], s[DOWN_BPS, :n], fleets.link_down_bps[w], via, links,
+            s[STOP_S, :n], s[DOWN_END, :n], s[RECEIVED, :n], work,
+        )  # fmt: skip
     for k in range(n):
         s[READY, k] = s[DOWN_END, k] + s[COMPUTE, k] + p[w, k, c.LATENCY_S]
         if s[INVITED, k] > 0.0 and _moves(p, w, k):
@@ -104,34 +114,34 @@ def play_round(
             s[UP_BPS, k] = _mean_bps(
                 fleets, w, k, conditions, b, 0, s[UP_BPS, k], factor, s[UP_BITS, k], elapsed_s + s[READY, k], round_hash
             )
+    _run_flat(p, w, conditions, b, s, n, BEFORE_UPLOAD)
     transfer(
-        s[READY, :n], s[UP_BITS, :n], s[INVITED, :n], s[UP_BPS, :n], fleets.link_up_bps[w], via, links, s[UP_END, :n], work
-    )
+        s[READY, :n], s[UP_BITS, :n], s[INVITED, :n], s[UP_BPS, :n], fleets.link_up_bps[w], via, links, s[STOP_S, :n],
+        s[UP_END, :n], s[SENT, :n], work,
+    )  # fmt: skip
+    if _run_flat(p, w, conditions, b, s, n, WHOLE):
+        transfer(
+            s[READY, :n], s[UP_BITS, :n], s[INVITED, :n], s[UP_BPS, :n], fleets.link_up_bps[w], via, links, s[STOP_S, :n],
+            s[UP_END, :n], s[SENT, :n], work,
+        )  # fmt: skip
 
-    deadline_s = fleet[c.DEADLINE_S] if fleet[c.DEADLINE_S] > 0.0 else np.inf
     length = -1.0
     for k in range(n):
         if s[INVITED, k] <= 0.0:
             continue
+        start, down_end, ready, stop = s[START, k], s[DOWN_END, k], s[READY, k], s[STOP_S, k]
         finish, status = s[UP_END, k], c.DONE
-        if finish > deadline_s:
-            finish, status = deadline_s, c.LATE
-        if s[LEAVE_S, k] < finish:
-            finish, status = s[LEAVE_S, k], c.LEFT
+        if stop < ready or s[SENT, k] < s[UP_BITS, k]:
+            finish, status = stop, c.LATE if stop == deadline_s else c.FLAT if stop == s[FLAT_S, k] else c.LEFT
         t[b, k, c.STATUS], t[b, k, c.FINISH_S] = status, finish
         # Whatever phase it was in when it stopped, it paid for the part that it did.
-        start, down_end, ready = s[START, k], s[DOWN_END, k], s[READY, k]
         t[b, k, c.DOWNLOAD_S] = min(down_end, finish)
         t[b, k, c.COMPUTE_S] = min(max(finish - down_end, 0.0), s[COMPUTE, k])
         t[b, k, c.UPLOAD_S] = max(finish - ready, 0.0)
-        download_s, upload_s = down_end - start, s[UP_END, k] - ready
-        received, sent = 0.125 * s[DOWN_BITS, k], 0.125 * s[UP_BITS, k]
-        if status != c.DONE:
-            received *= min(1.0, max(finish - start, 0.0) / download_s)
-            sent *= min(1.0, t[b, k, c.UPLOAD_S] / upload_s) if upload_s > 0.0 else 0.0
-        t[b, k, c.RECEIVED_BYTES], t[b, k, c.SENT_BYTES] = received, sent
-        t[b, k, c.MEASURED_DOWN_BPS] = s[DOWN_BITS, k] / download_s
-        t[b, k, c.MEASURED_UP_BPS] = s[UP_BITS, k] / upload_s if upload_s > 0.0 else s[UP_BPS, k]
+        t[b, k, c.RECEIVED_BYTES], t[b, k, c.SENT_BYTES] = 0.125 * s[RECEIVED, k], 0.125 * s[SENT, k]
+        # Who moved nothing has measured nothing: the rate of the moment.
+        t[b, k, c.MEASURED_DOWN_BPS] = s[RECEIVED, k] / (down_end - start) if s[RECEIVED, k] > 0.0 else s[DOWN_BPS, k]
+        t[b, k, c.MEASURED_UP_BPS] = s[SENT, k] / (s[UP_END, k] - ready) if s[SENT, k] > 0.0 else s[UP_BPS, k]
         length = max(length, finish)
     length = fleet[c.OVERHEAD_S] + (length if length >= 0.0 else fleet[c.WAIT_S])
 
@@ -139,17 +149,14 @@ def play_round(
     for k in range(n):
         if s[INVITED, k] <= 0.0:
             continue
-        on_s = t[b, k, c.FINISH_S] if t[b, k, c.STATUS] == c.LEFT else length
+        gone = t[b, k, c.STATUS] == c.LEFT or t[b, k, c.STATUS] == c.FLAT
+        on_s = t[b, k, c.FINISH_S] if gone else length
         t[b, k, c.IDLE_S] = max(on_s - t[b, k, c.COMPUTE_S], 0.0)
         sent, received = t[b, k, c.SENT_BYTES], t[b, k, c.RECEIVED_BYTES]
         radio_j = 8.0 * (sent * p[w, k, c.TX_J_PER_BIT] + received * p[w, k, c.RX_J_PER_BIT])
         own_j = p[w, k, c.ACTIVE_W] * t[b, k, c.COMPUTE_S] + p[w, k, c.IDLE_W] * t[b, k, c.IDLE_S] + radio_j
-        if p[w, k, c.BATTERY_J] > 0.0 and own_j > conditions[b, k, c.CHARGE_J]:
-            # It gave what it had; the round is not longer for it. Its block is lost unless it had been sent by then.
-            waited_j = p[w, k, c.IDLE_W] * (on_s - t[b, k, c.FINISH_S])
-            if t[b, k, c.STATUS] == c.DONE and own_j - waited_j > conditions[b, k, c.CHARGE_J]:
-                t[b, k, c.STATUS] = c.FLAT
-            own_j = conditions[b, k, c.CHARGE_J]
+        if p[w, k, c.BATTERY_J] > 0.0 and (own_j > conditions[b, k, c.CHARGE_J] or t[b, k, c.STATUS] == c.FLAT):
+            own_j = conditions[b, k, c.CHARGE_J]  # it gave what it had, perhaps while it waited for others
         t[b, k, c.ENERGY_J] = own_j
         moved_bytes += sent + received
         energy_j += own_j + 8.0 * (sent + received) * fleet[c.SERVER_J_PER_BIT]
@@ -157,6 +164,50 @@ def play_round(
     totals[b, c.ROUND_S], totals[b, c.TOTAL_ENERGY_J], totals[b, c.TOTAL_BYTES] = length, energy_j, moved_bytes
     totals[b, c.TOTAL_CO2E_KG] = energy_j * fleet[c.KG_CO2E_PER_J + hour]
     advance(fleets, w, conditions, b, telemetry, elapsed_s, length, round_hash)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _run_flat(
+    parameters: Floats, w: int, conditions: Floats, b: int, scratch: Floats, machines: int, phases: int
+) -> bool:
+    """Stop machines whose charge does not last; whether any was.
+
+    A machine that waits or transfers takes its idle power, and what its radio takes beside, evenly over each transfer; one that
+    computes takes its active power. What the sun brings in a round is there for the next one.
+
+    Args:
+        parameters: `Fleets.parameters`.
+        w: fleet.
+        conditions: (B, K, N_CONDITIONS).
+        b: the episode.
+        scratch: of the round, whose rows STOP_S and FLAT_S change.
+        machines: how many.
+        phases: of the round that are known: `BEFORE_COMPUTING`, `BEFORE_UPLOAD` or `WHOLE`.
+    """
+    p, s, found = parameters, scratch, False
+    for k in range(machines):
+        if s[INVITED, k] <= 0.0 or p[w, k, c.BATTERY_J] <= 0.0:
+            continue
+        left, now, flat = conditions[b, k, c.CHARGE_J], 0.0, np.inf
+        for phase in range(phases):
+            until, power = s[START, k], p[w, k, c.IDLE_W]
+            if phase == 1:
+                until = s[DOWN_END, k]
+                power += p[w, k, c.RX_J_PER_BIT] * s[RECEIVED, k] / (until - now) if until > now else 0.0
+            elif phase == 2:
+                until, power = s[DOWN_END, k] + s[COMPUTE, k], p[w, k, c.ACTIVE_W]
+            elif phase == 3:
+                until = s[READY, k]
+            elif phase == 4:
+                until = s[UP_END, k]
+                power += p[w, k, c.TX_J_PER_BIT] * s[SENT, k] / (until - now) if until > now else 0.0
+            if power * (until - now) > left:
+                flat = now + left / power
+                break
+            left, now = left - power * (until - now), until
+        if flat < s[STOP_S, k]:
+            s[STOP_S, k], s[FLAT_S, k], found = flat, flat, True
+    return found
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")

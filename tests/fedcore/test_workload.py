@@ -152,5 +152,5 @@ def test_the_schema_knows_every_rule():
 
 def test_data_that_do_not_load_are_told_by_scenario_and_field():
     scenario = bare_scenario(2, Workload(**SMALL, data="/nowhere/at-all.zip"))
-    with pytest.raises(InputError, match=r"scenario calibration: workload\.data.*soil-micrographs.*/nowhere/at-all\.zip.*not exist"):
+    with pytest.raises(InputError, match=r"calibration: workload\.data.*soil-micrographs.*/nowhere/at-all\.zip.*not exist"):
         prepare_data(scenario)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedcore.fleet.draws import HOLES_UP, of_round, uniform
 from fedcore.fleet.network import (
+    FLOWS,
     HOLES_APART,
     N_WORK,
     _share_many,
@@ -18,6 +19,7 @@ from fedcore.fleet.network import (
     max_min_rates,
     replayed_s,
     transfer_end_times,
+    transfer_until,
 )
 
 Floats = NDArray[np.float64]
@@ -152,9 +154,49 @@ def test_one_short_link_agrees_with_the_general_rule(seed: int, flows: int, room
     link, active = np.array([room, 1.0]), rng.random(flows) < 0.9
     fast = transfer_end_times(start, bits, active, own, link, via)
     general, work = np.zeros(flows), np.zeros((N_WORK, max(flows, 2)))
-    _share_many(start, bits, active.astype(float), own, link, via, 2, general, work)
+    work[FLOWS, :flows] = active
+    _share_many(start, bits, own, link, via, 2, np.full(flows, np.inf), general, np.zeros(flows), work)
     assert fast[active] == pytest.approx(general[active], rel=1e-9)
     assert (fast[~active] == start[~active]).all()
+
+
+def test_who_gives_up_leaves_its_room_to_others() -> None:
+    start, bits, own = np.zeros(3), np.array([10.0, 10.0, 10.0]), np.full(3, 100.0)
+    via, stop = np.ones((3, 1), dtype=bool), np.array([2.0, np.inf, 0.0])
+    end, moved = transfer_until(start, bits, np.ones(3, dtype=bool), own, np.array([2.0]), via, stop)
+    # One bit/s each until 2 s, then 2 bit/s for the 8 that are left; the third never begins.
+    assert end == pytest.approx([2.0, 6.0, 0.0])
+    assert moved == pytest.approx([2.0, 10.0, 0.0])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 10), st.integers(1, 3))
+def test_links_carry_what_they_can_however_flows_give_up(seed: int, flows: int, links: int) -> None:
+    rng = np.random.default_rng(seed)
+    start, bits, own = rng.uniform(0, 3, flows).round(1), rng.uniform(1, 5, flows), rng.uniform(0.5, 2, flows).round(2)
+    via, room, active = rng.random((flows, links)) < 0.7, rng.uniform(0.3, 3.0, links), rng.random(flows) < 0.9
+    stop = np.where(rng.random(flows) < 0.5, start + rng.uniform(-1, 4, flows).round(1), np.inf)
+    end, moved = transfer_until(start, bits, active, own, room, via, stop)
+    flow = active & (stop > start)
+    assert (moved[~flow] == 0).all()
+    assert (end[flow] <= stop[flow]).all()
+    assert (moved[flow] <= np.minimum(bits, own * (end - start))[flow] * (1 + 1e-9)).all()
+    cut = flow & (moved < bits)
+    assert (end[cut] == stop[cut]).all()
+    # No flow is slowed down by another's giving up, and over any stretch from its first start a link carries at most its room.
+    patient = transfer_end_times(start, bits, active, own, room, via)
+    assert (end[flow] <= patient[flow] * (1 + 1e-9)).all() or links > 1
+    for j in range(links):
+        mine = flow & via[:, j]
+        if mine.any():
+            assert moved[mine].sum() <= room[j] * (end[mine].max() - start[mine].min()) * (1 + 1e-9)
+    # Cutting everybody at one time is the same flows, seen until then: the link has carried at most its room by then.
+    once = 2.0
+    _, seen = transfer_until(start, bits, active, own, room, via, np.full(flows, once))
+    for j in range(links):
+        mine = active & via[:, j] & (start < once)
+        if mine.any():
+            assert seen[mine].sum() <= room[j] * (once - start[mine].min()) * (1 + 1e-9)
 
 
 def test_short_links_without_a_common_flow_are_shared_apart() -> None:

@@ -220,15 +220,61 @@ def test_a_machine_that_leaves_loses_its_block(leaves_at: float) -> None:
     assert got.status() == c.AWAY
 
 
-def test_a_battery_that_runs_down_gives_what_it_had() -> None:
-    battery = {"capacity_j": 100.0, "initial_fraction": 0.4, "reserve_fraction": 0.1}
+# 2 W for 0.52 s and 8 Mbit at 100 nJ, then 5 W for 10.5 s, 2 W for 0.02 s, 2 W for 0.5 s and 4 Mbit at 300 nJ.
+@pytest.mark.parametrize(
+    ("charge_j", "flat_s", "received", "computed", "sent"),
+    [
+        (0.02, 0.01, 0.0, 0.0, 0.0),
+        (0.04 + 0.9, 0.27, 0.5e6, 0.0, 0.0),  # half of the download: 0.25 s at 2 W, 4 Mbit at 100 nJ
+        (1.84 + 25.0, 5.52, 1e6, 5.0, 0.0),
+        (1.84 + 52.5 + 0.02, FINISH - 0.51, 1e6, COMPUTE, 0.0),
+        (1.84 + 52.5 + 0.04 + 1.1, FINISH - 0.25, 1e6, COMPUTE, 0.25e6),  # half of the upload: 0.25 s at 2 W, 2 Mbit at 300 nJ
+    ],
+)
+def test_a_battery_that_runs_down_stops_there_and_gives_what_it_had(
+    charge_j: float, flat_s: float, received: float, computed: float, sent: float
+) -> None:
+    battery = {"capacity_j": 200.0, "initial_fraction": charge_j / 200.0, "reserve_fraction": 0.0}
     got = Played(group(battery=battery), start_hour=0).play([HALF])
+    t = got.telemetry[0]
     assert got.status() == c.FLAT
-    assert got.telemetry[0, c.ENERGY_J] == pytest.approx(40.0)
-    assert got.totals[c.TOTAL_ENERGY_J] == pytest.approx(40.0 + 12e6 * 5e-9)
+    assert t[c.FINISH_S] == pytest.approx(flat_s)
+    assert got.totals[c.ROUND_S] == pytest.approx(flat_s + 0.5)  # nobody waits for it
+    assert t[c.COMPUTE_S] == pytest.approx(computed)
+    assert t[c.RECEIVED_BYTES] == pytest.approx(received)
+    assert t[c.SENT_BYTES] == pytest.approx(sent)
+    assert t[c.ENERGY_J] == pytest.approx(charge_j)
+    assert got.totals[c.TOTAL_ENERGY_J] == pytest.approx(charge_j + 8 * (received + sent) * 5e-9)
     assert got.conditions[0, c.CHARGE_J] == 0.0
-    got.play([HALF], counter=1)
-    assert got.status() == c.AWAY
+    assert got.play([HALF], counter=1).status() == c.AWAY
+
+
+def test_who_leaves_gives_its_part_of_a_link_to_the_others() -> None:
+    cell = {"name": "cell", "uplink_mbps": 100.0, "downlink_mbps": 8.0}
+    on_s = 0.52 / -np.log(uniform(np.uint64(of_round(KEY, 3)), LEAVE, 0))
+    leaver = group(availability={"mean_on_s": on_s, "mean_off_s": 1e12}, link={"via": ["cell"]})
+    got = Played(leaver, group("b", link={"via": ["cell"]}), links=[cell]).play([HALF, HALF], counter=3)
+    assert [got.status(k) for k in range(2)] == [c.LEFT, c.DONE]
+    # 4 Mbit/s each for half a second; then 6 Mbit at 8.
+    assert got.telemetry[0, c.RECEIVED_BYTES] == pytest.approx(0.25e6)
+    assert got.telemetry[1, c.DOWNLOAD_S] == pytest.approx(0.52 + 0.75)
+
+
+def test_a_flat_machine_sends_nothing_and_nobody_shares_with_it() -> None:
+    cell = {"name": "cell", "uplink_mbps": 8.0, "downlink_mbps": 100.0}
+    battery = {"capacity_j": 200.0, "initial_fraction": 0.1, "reserve_fraction": 0.0}
+    got = Played(
+        group(battery=battery, link={"via": ["cell"]}), group("b", link={"via": ["cell"]}), links=[cell], start_hour=0
+    ).play([HALF, HALF])
+    assert [got.status(k) for k in range(2)] == [c.FLAT, c.DONE]
+    assert got.telemetry[1, c.UPLOAD_S] == pytest.approx(0.5)
+
+
+def test_at_a_deadline_a_link_has_carried_no_more_than_it_can() -> None:
+    cell = {"name": "cell", "uplink_mbps": 100.0, "downlink_mbps": 4.0}
+    small = group("small", link={"via": ["cell"], "downlink_mbps": 2.0})
+    got = Played(group(count=3, link={"via": ["cell"]}), small, links=[cell], deadline_s=1.02).play([HALF] * 4)
+    assert 8 * got.telemetry[:, c.RECEIVED_BYTES].sum() == pytest.approx(4e6)
 
 
 # Until its block is in, it needs 10.5 s at 5 W, 1.04 s at 2 W, 4 Mbit at 300 nJ and 8 Mbit at 100 nJ: 56.58 J.
