@@ -210,7 +210,7 @@ def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResu
         action = agent.decide(shown[-1])
         _, _, ended, _, info = env.step(action)
         curve.append(curve_point(info))
-        decisions.append({"shares": [float(s) for s in info["shares"]], "steps": info["sync_interval"]})
+        decisions.append({"shares": [float(s) for s in info["shares"][: info["machines"]]], "steps": info["sync_interval"]})
         for text in info["refused"]:
             events.say(f"round {info['round'] - 1}: refused: {text}")
         if info["collapsed"]:

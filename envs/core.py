@@ -305,9 +305,7 @@ class Core:
         after = self.ledger()
         self.ledgers = (before, after)
         reason = self.end_reasons()
-        transition = Transition(
-            before, after, self.energy_weight, self.reference[:, 3], reason > 0, self.log_efficiency(after)
-        )
+        transition = Transition(before, after, self.energy_weight, reason > 0, self.log_efficiency(after))
         return self.reward(transition), reason
 
     def play(self, decisions: Decisions) -> Floats:
@@ -370,12 +368,13 @@ class Core:
         return [c.READY if there else c.STATUS_NAMES[c.AWAY] for there in here]
 
     def info(self, b: int) -> dict[str, Any]:
-        """What episode b's last round cost and gave, for `info` of one environment."""
-        names = self.world(b).arrays.names
+        """What episode b's last round cost and gave, for `info` of one environment; arrays have K_max rows, whatever the
+        fleet, so that fleets of any size stand side by side in a vector environment."""
         return {
             "round": int(self.round[b]),
+            "machines": len(self.world(b).arrays.names),
             "sync_interval": int(self.steps[b]),
-            "shares": self.shares[b, : len(names)].copy(),
+            "shares": self.shares[b].copy(),
             "status": self.status(b),
             "progress": float(self.progress[b]),
             "time_s": float(self.spent[b, 0]),
@@ -385,5 +384,5 @@ class Core:
             "round_time_s": float(self.totals[b, c.ROUND_S]),
             "round_energy_j": float(self.totals[b, c.TOTAL_ENERGY_J]),
             "round_bytes": float(self.totals[b, c.TOTAL_BYTES]),
-            "telemetry": self.telemetry[b, : len(names)].copy(),
+            "telemetry": self.telemetry[b].copy(),
         }

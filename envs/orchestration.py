@@ -41,12 +41,14 @@ class OrchestrationEnv(SingleEnv):
     | 0 .. K_max-1 | share of machine k: (a + 0.5) / 1.5 on a grid of 1/256; at or below -0.5 it sits this round out |
     | K_max | sync interval: [-1, 1] is cut into equal parts, one per entry of the scenario's menu |
 
-    Entries of machines that do not exist or are away are ignored. Values outside [-1, 1] are clipped. NaN, infinity and
-    wrong shapes raise `ValueError`. All shares 0 is allowed: `server.wait_s` and the overhead pass and nobody trains.
-    A block that does not fit a machine's memory is not trained.
+    Entries of machines that do not exist or are away are ignored. Values outside [-1, 1] are clipped. NaN, infinity,
+    wrong shapes and what are no real numbers raise `ValueError`. All shares 0 is allowed: `server.wait_s` and the
+    overhead pass and nobody trains. A block that does not fit a machine's memory is not trained.
 
     `info["status"]` says what became of every machine in the last round: "done" (its block came back), "resting", "away",
     "left", "late", "flat" (its battery) or "infeasible" (its memory); before the first round, "ready" or "away".
+    `info["shares"]` (K_max,) and `info["telemetry"]` (K_max, `fedcore.fleet.columns.N_TELEMETRY`) have zeros beyond the
+    fleet's `info["machines"]`.
 
     ## Reward
 

@@ -27,8 +27,10 @@ def decode(actions: NDArray[np.floating], levels: NDArray[np.int64]) -> tuple[ND
         (B, K_max) shares in [0, 1], (B,) index into the menu of sync intervals.
 
     Raises:
-        ValueError: wrong shape, or not finite.
+        ValueError: wrong shape, no real numbers, or not finite.
     """
+    if np.asarray(actions).dtype.kind not in "fiu":
+        raise ValueError(f"actions are of type {np.asarray(actions).dtype}, expected real numbers in [-1, 1]")
     actions = np.asarray(actions, dtype=np.float64)
     if actions.ndim != 2:
         raise ValueError(f"actions have shape {actions.shape}, expected (environments, K_max + 1)")

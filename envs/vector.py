@@ -16,6 +16,7 @@ from envs.observation import observation_space
 from envs.restoring import Restorable
 from envs.single import ScenarioLike, compile_scenarios
 from envs.spaces import action_space
+from fedcore.fleet import columns as c
 
 _REASONS = np.array(END_REASONS, dtype=object)
 
@@ -69,12 +70,16 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
         `options={"reset_mask": mask}`, (B,) bool, only those of the mask.
 
         Raises:
-            ValueError: another number of seeds than of episodes, or a mask that is none.
+            TypeError: a mask that is no array of numpy's bool.
+            ValueError: another number of seeds than of episodes, or a mask of another shape or that chooses none.
             ResetNeeded: a mask leaves episodes as they are that never began.
         """
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(f"reset_mask is {mask!r:.60}, expected {self.num_envs} values of numpy's bool, not all False")
+        wrong = f"reset_mask is {mask!r:.60}, expected {self.num_envs} values of numpy's bool, not all False"
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise TypeError(wrong)
+        if mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(wrong)
         if not self._began and not mask.all():
             raise gym.error.ResetNeeded("no episode began yet: call reset() of all first")
         seeds = [None if seed is None else seed + i for i in range(self.num_envs)] if not isinstance(
@@ -88,15 +93,16 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
         self.core.reset(which, [self.generators[i] for i in which])
         self._ended[which] = False
         self._began = True
-        return self._observe(), self._info()
+        return self._observe(), self._info(mask)
 
-    def _info(self) -> dict[str, Any]:
-        """Where every episode stands."""
-        spent = self.core.spent
-        told: dict[str, Any] = {"round": self.core.round.copy(), "progress": self.core.progress.copy()}
-        told |= {name: spent[:, i].copy() for i, name in enumerate(("time_s", "energy_j", "bytes"))}
-        everyone = np.ones(self.num_envs, dtype=np.bool_)
-        return told | {f"_{name}": everyone for name in told}
+    def _info(self, mask: NDArray[np.bool_]) -> dict[str, Any]:
+        """Where the episodes of a mask stand; 0 of others."""
+        core, told = self.core, dict[str, Any](round=self.core.round, progress=self.core.progress)
+        told |= {name: core.spent[:, i] for i, name in enumerate(("time_s", "energy_j", "bytes"))}
+        told["co2e_kg"] = core.co2e_kg
+        rounds = (("round_time_s", c.ROUND_S), ("round_energy_j", c.TOTAL_ENERGY_J), ("round_bytes", c.TOTAL_BYTES))
+        told |= {name: core.totals[:, i] for name, i in rounds}
+        return {name: np.where(mask, value, 0) for name, value in told.items()} | {f"_{name}": mask.copy() for name in told}
 
     def _observe(self) -> NDArray[np.float32]:
         return self.core.observe().copy() if self.copy else self.core.observe()
@@ -111,8 +117,9 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
         """Play one round in every episode, or start anew where one ended.
 
         `info` has arrays (B,) as gymnasium's vector environments give them, each with a mask under the same name with `_`
-        before it: `round`, `progress`, `time_s`, `energy_j` and `bytes` of every episode, and of those that have just ended
-        `end_reason`, `reached` and `log_efficiency`. With `SAME_STEP`, what is of ended episodes is in `final_obs` and
+        before it: `round`, `progress`, `time_s`, `energy_j`, `bytes`, `co2e_kg`, `round_time_s`, `round_energy_j` and
+        `round_bytes` of every episode, and of those that have just ended `end_reason`, `reached`, `log_efficiency` and
+        `efficiency`. With `SAME_STEP`, what is of ended episodes is in `final_obs` and
         `final_info`, and the rest of those that begin. Other figures of a single environment's `info` are not gathered.
         """
         if not self._began:
@@ -129,12 +136,14 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
             self.core.reset(restart, [self.generators[i] for i in restart])
             rewards[restart], reason[restart] = 0.0, 0
         ended = reason > 0
-        info = self._info()
+        everyone = np.ones(self.num_envs, dtype=np.bool_)
+        info = self._info(everyone)
         which = np.flatnonzero(ended)
         if len(which):
             scores = np.where(ended, self.core.log_efficiency(), 0.0)
-            info |= {"log_efficiency": scores, "reached": reason == REACHED, "end_reason": _REASONS[reason]}
-            info |= {f"_{name}": ended.copy() for name in ("log_efficiency", "reached", "end_reason")}
+            ends: dict[str, Any] = {"log_efficiency": scores, "efficiency": np.where(ended, np.exp(scores), 0.0)}
+            ends |= {"reached": reason == REACHED, "end_reason": _REASONS[reason]}
+            info |= ends | {f"_{name}": ended.copy() for name in ends}
             if same_step:
                 final = np.empty(self.num_envs, dtype=object)
                 observation = self.core.observe()
@@ -143,6 +152,6 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
                 told = {name: ended.copy() if name.startswith("_") else value for name, value in info.items()}
                 self.core.reset(which, [self.generators[i] for i in which])
                 ends = {"final_obs": final, "final_info": told}
-                info = self._info() | ends | {f"_{name}": ended.copy() for name in ends}
+                info = self._info(everyone) | ends | {f"_{name}": ended.copy() for name in ends}
         self._ended = np.zeros_like(ended) if same_step else ended
         return self._observe(), rewards, ended, np.zeros_like(ended), info

@@ -38,7 +38,6 @@ class Transition:
         before: ledgers before the round.
         after: ledgers after it.
         energy_weight: (B,) w_E; bytes weigh 1 - w_E.
-        reference_rounds: (B,) rounds that the reference policy needs.
         ended: (B,) bool, the episode is over.
         log_efficiency: (B,) log of the episode's score as `scoring.log_efficiency` has it; read it where `ended`.
     """
@@ -46,7 +45,6 @@ class Transition:
     before: Ledger
     after: Ledger
     energy_weight: Floats
-    reference_rounds: Floats
     ended: NDArray[np.bool_]
     log_efficiency: Floats
 

@@ -1,4 +1,4 @@
-"""Literally convergence speed per cost: progress per second per unit of this round's cost."""
+"""Convergence speed per cost: a round's progress, by how far it went for the time and the cost that it took."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from envs.rewards.base import Floats, Transition
 
 
 def ratio(transition: Transition) -> Floats:
-    """(dp / dT) / dC of the round, scaled so that a round of the reference policy earns about 1 / its rounds.
+    """dp log2(1 + q), q = (dp / dT) / (dC / dp), the round's own efficiency: about dp for a round of the reference policy.
 
-    Kept because it is the literal reading of "convergence speed per cost". One cheap fast round beats many good ones
-    under it: compare `efficiency`, which cannot be gamed so.
+    Speed per unit of cost alone, (dp / dT) / dC, pays for many tiny cheap rounds: halving a round halves progress, time and
+    cost, and so doubles it twice over. Per progress made, q stays as it is when a round is halved; the logarithm keeps one
+    lucky round from outweighing the rest.
     """
     dp = transition.after.progress - transition.before.progress
     dt = transition.after.time - transition.before.time
     dc = transition.cost(transition.after) - transition.cost(transition.before)
-    speed = dp / np.maximum(dt, 1e-9) / np.maximum(dc, 1e-6)
-    return np.where(dp == 0.0, 0.0, speed) / transition.reference_rounds**2
+    return dp * np.log2(1.0 + dp * dp / (np.maximum(dt, 1e-9) * np.maximum(dc, 1e-9)))

@@ -16,7 +16,7 @@ def test_the_same_decisions_with_the_same_luck_cost_the_same(name: str) -> None:
     scenario, decisions = load(name), []
 
     def note(info: dict) -> None:
-        decisions.append({"shares": [float(s) for s in info["shares"]], "steps": info["sync_interval"]})
+        decisions.append({"shares": [float(s) for s in info["shares"][: info["machines"]]], "steps": info["sync_interval"]})
 
     played = play_episode(HEURISTICS["oort"](), OrchestrationEnv(scenario), 7, note)
     again, other = replay("oort", decisions, compile_world(scenario), [7, 8])

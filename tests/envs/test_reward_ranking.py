@@ -33,17 +33,11 @@ def test_twelve_policies_in_order(name: str, ranking: ModuleType, calibrated: An
     assert np.ptp(r.score) > 5
     # The default's return is the score.
     assert r.returned["efficiency"] == pytest.approx(r.score, abs=1e-9)
-    assert r.agreement("lagrangian") > 0.9
-    assert r.agreement(ranking.VECTOR) > 0.9
-    for kind in ("efficiency", "lagrangian"):
+    for kind in ("ratio", "lagrangian", ranking.VECTOR):
+        assert r.agreement(kind) > 0.9
+    for kind in ("efficiency", "ratio", "lagrangian"):
         assert r.place("nobody", kind) == 12
         assert r.place("tiny cheap rounds", kind) >= 9
-    # What the ratio is known for: many tiny cheap rounds beat the reference by far, at a twelfth of its efficiency.
-    score, paid = dict(zip(names, r.score, strict=True)), dict(zip(names, r.returned["ratio"], strict=True))
-    assert score["tiny cheap rounds"] < score["equal"] - 2.0
-    assert paid["tiny cheap rounds"] > 2 * paid["equal"]
-    assert r.agreement("ratio") < 0.9
-    assert r.place("nobody", "ratio") == 12
     # The vector prices doing nothing like training badly, and never like training well.
     assert r.place("nobody", ranking.VECTOR) >= 10
 

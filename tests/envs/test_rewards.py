@@ -122,9 +122,7 @@ def ledger(progress: float, work: float, time: float, energy: float, moved: floa
 
 
 def paid(kind: str, before: Ledger, after: Ledger, ended: bool = False, score: float = 0.0) -> float:
-    transition = Transition(
-        before, after, np.array([0.25]), np.array([20.0]), np.array([ended]), np.array([score], dtype=float)
-    )
+    transition = Transition(before, after, np.array([0.25]), np.array([ended]), np.array([score], dtype=float))
     return float(REWARDS[kind](transition)[0])
 
 
@@ -133,10 +131,21 @@ BEFORE, AFTER = ledger(0.5, 0.3, 0.4, 0.3, 0.5), ledger(0.6, 0.4, 0.6, 0.7, 0.6)
 
 
 def test_ratio_by_hand() -> None:
-    assert paid("ratio", BEFORE, AFTER) == pytest.approx(0.1 / 0.2 / 0.175 / 400)
+    speed, cost = 0.1 / 0.2, 0.175 / 0.1
+    assert paid("ratio", BEFORE, AFTER) == pytest.approx(0.1 * np.log2(1 + speed / cost))
     assert paid("ratio", BEFORE, BEFORE) == 0.0
-    reference_round = ledger(0.05, 0.05, 0.05, 0.05, 0.05)
-    assert paid("ratio", ledger(0, 0, 0, 0, 0), reference_round) == pytest.approx(1 / 20)
+    start, reference_round = ledger(0, 0, 0, 0, 0), ledger(0.05, 0.05, 0.05, 0.05, 0.05)
+    assert paid("ratio", start, reference_round) == pytest.approx(0.05)
+
+
+def test_halving_a_round_leaves_the_ratios_return_as_it_is() -> None:
+    start, half, whole = ledger(0, 0, 0, 0, 0), ledger(0.1, 0.5, 0.2, 0.06, 0.04), ledger(0.2, 1.0, 0.4, 0.12, 0.08)
+    assert paid("ratio", start, half) + paid("ratio", half, whole) == pytest.approx(paid("ratio", start, whole))
+
+
+def test_progress_that_is_lost_is_paid_back() -> None:
+    start, lost = ledger(0.3, 0, 0, 0, 0), ledger(0.2, 0.1, 0.1, 0.1, 0.1)
+    assert paid("ratio", start, lost) < 0
 
 
 def test_lagrangian_by_hand() -> None:

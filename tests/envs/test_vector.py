@@ -149,14 +149,42 @@ def test_a_mask_restarts_those_that_it_names(calibrated: Any) -> None:
     for _ in range(2):
         before, *_ = env.step(env.action_space.sample())
     after, info = env.reset(options={"reset_mask": np.array([True, False, False])})
-    assert info["round"].tolist() == [0, 2, 2]
+    assert info["_round"].tolist() == [True, False, False]
     assert (after == before).all(axis=1).tolist() == [False, True, True]
     env.reset(seed=[7, 8, 9], options={"reset_mask": np.array([False, True, False])})
     assert env.unwrapped.core.round.tolist() == [0, 0, 2]
-    for mask in (np.zeros(3, dtype=bool), np.ones(2, dtype=bool), [True, False, True], np.ones(3)):
-        with pytest.raises(ValueError, match=r"reset_mask is .*, expected 3 values of numpy's bool, not all False"):
+    for mask, kind in (
+        (np.zeros(3, dtype=bool), ValueError), (np.ones(2, dtype=bool), ValueError), ([True, False, True], TypeError),
+        (np.ones(3), TypeError),
+    ):  # fmt: skip
+        with pytest.raises(kind, match=r"reset_mask is .*, expected 3 values of numpy's bool, not all False"):
             env.reset(options={"reset_mask": mask})
 
+
+def test_what_is_told_is_what_gymnasium_gathers_of_fleets_of_any_size() -> None:
+    names = ["two-servers", "phones", "farm-lte"]
+    told = gym.make_vec("IntraFed/Orchestration-v0", 3, "sync", scenario=names)
+    ours = [gym.make_vec("IntraFed/Orchestration-v0", 1, scenario=names) for _ in names]
+    mask = np.array([True, False, True])
+    infos = [told.reset(seed=[1, 2, 3])[1]], [[env.reset(seed=[seed])[1]] for seed, env in enumerate(ours, 1)]
+    ended = 0
+    for _ in range(40):
+        actions = told.action_space.sample()
+        infos[0].append(told.step(actions)[4])
+        for env, action, own in zip(ours, actions, infos[1], strict=True):
+            own.append(env.step(action[None])[4])
+    infos[0].append(told.reset(seed=[4, 5, 6], options={"reset_mask": mask})[1])
+    for seed, env, again, own in zip((4, 5, 6), ours, mask, infos[1], strict=True):
+        own.append(env.reset(seed=[seed])[1] if again else {})
+    assert len(set(infos[0][0]["machines"])) > 1
+    for t, gathered in enumerate(infos[0]):
+        for i, own in enumerate(infos[1]):
+            for name in (name for name in own[t] if not name.startswith("_")):
+                assert gathered[name][i] == own[t][name][0], name
+                assert gathered[f"_{name}"][i] == own[t][f"_{name}"][0], name
+            ended += "efficiency" in own[t]
+    assert infos[0][-1]["_progress"].tolist() == mask.tolist()
+    assert ended
 
 @pytest.mark.parametrize("machines", [0, -1, "16", True, 2.5])
 def test_a_number_of_machines_that_is_none_is_refused(machines: Any, calibrated: Any) -> None:
