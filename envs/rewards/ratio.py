@@ -8,7 +8,7 @@ from envs.rewards.base import Floats, Transition
 
 
 def ratio(transition: Transition) -> Floats:
-    """dp log2(1 + q), q = (dp / dT) / (dC / dp), the round's own efficiency: about dp for a round of the reference policy.
+    """dp log2(1 + q), q = (dp / dT) / (dC / dp), the round's own efficiency: dp for an even round of the reference policy.
 
     Speed per unit of cost alone, (dp / dT) / dC, pays for many tiny cheap rounds: halving a round halves progress, time and
     cost, and so doubles it twice over. Per progress made, q stays as it is when a round is halved; the logarithm keeps one
