@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.core import SimulatedLearner
-from envs.single import ScenarioLike, SingleEnv, compile_scenarios
+from envs.single import ScenarioLike, SingleEnv, compile_simulated
 from fedcore.allocation import allocate
 from fedcore.workload import model_for
 
@@ -88,7 +88,7 @@ class OrchestrationEnv(SingleEnv):
         max_machines: int = 16,
         render_mode: str | None = None,
     ) -> None:
-        super().__init__(compile_scenarios(scenario, max_machines), SimulatedLearner(), reward, render_mode)
+        super().__init__(compile_simulated(scenario, max_machines), SimulatedLearner(), reward, render_mode)
 
     def blocks(self) -> list[list[NDArray[np.int64]]]:
         """Blocks as the real loop would draw them for the last round's shares."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from envs.observation import observation_space
 from envs.rendering import History, render_ansi, render_rgb
 from envs.restoring import Restorable
 from envs.spaces import action_space
-from fedcore.world import World, compile_world
+from fedcore.world import World, calibration_note, compile_world
 from scenarios import InputError, Scenario, load
 
 ScenarioLike = str | Path | Scenario
@@ -36,6 +37,14 @@ def compile_scenarios(
         raise InputError(f"scenario is {scenario!r:.60}, expected a name, a path, a Scenario or a sequence of these")
     many = [scenario] if isinstance(scenario, str | Path | Scenario) else list(scenario)
     return tuple(compile_world(s if isinstance(s, Scenario) else load(s), max_machines, channels) for s in many)
+
+
+def compile_simulated(scenario: ScenarioLike | Sequence[ScenarioLike], max_machines: int) -> tuple[World, ...]:
+    """As `compile_scenarios`, to simulate training in; warns of workloads that no calibration was made of."""
+    worlds = compile_scenarios(scenario, max_machines)
+    for note in filter(None, (calibration_note(world.scenario) for world in worlds)):
+        warnings.warn(note, stacklevel=3)
+    return worlds
 
 
 def vector_reward_space() -> gym.spaces.Box:

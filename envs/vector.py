@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from envs.core import END_REASONS, REACHED, Core, SimulatedLearner
 from envs.observation import observation_space
 from envs.restoring import Restorable
-from envs.single import ScenarioLike, compile_scenarios
+from envs.single import ScenarioLike, compile_simulated
 from envs.spaces import action_space
 from fedcore.fleet import columns as c
 
@@ -54,7 +54,7 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
         self.num_envs, self.copy = num_envs, copy
         self.render_mode = None
         self.metadata = {"render_modes": [], "autoreset_mode": autoreset_mode}
-        self.core = Core(compile_scenarios(scenario, max_machines), num_envs, SimulatedLearner(), reward)
+        self.core = Core(compile_simulated(scenario, max_machines), num_envs, SimulatedLearner(), reward)
         self.single_observation_space = observation_space(self.core.max_machines)
         self.single_action_space = action_space(self.core.max_machines)
         self.observation_space = batch_space(self.single_observation_space, num_envs)

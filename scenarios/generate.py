@@ -9,7 +9,7 @@ a training one (every machine has a variability, and it tells the split), yet no
 |---|---|---|---|
 | machines of the fleet | 2 .. 16 | 2 .. 16 | 11 .. 16 |
 | throughput_gflops, median | 1.2 .. 200 | 1.2 .. 200 | 1 .. 400 |
-| strongest over weakest kind | 1.5 .. 3, 4.5 .. 20 | 3 .. 4.5 | 20 .. 130 |
+| strongest over weakest kind, before 0.9 .. 1.1 of each | 1.5 .. 3, 4.5 .. 20 | 3 .. 4.5 | 20 .. 130 |
 | uplink_mbps, median | 0.15 .. 150 | 0.15 .. 150 | 0.06 .. 900 |
 | link.variability | 0.1 .. 0.3, 0.4 .. 0.6 | 0.3 .. 0.4 | 0.6 .. 1 |
 | link.mean_spread, in half of the kinds | 0.1 .. 0.5 | 0.1 .. 0.5 | 0.5 .. 0.9 |

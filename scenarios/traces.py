@@ -105,24 +105,30 @@ def _link_trace(path: str, changed_ns: int) -> LinkTrace:
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> tuple[NDArray[np.float64], list[int]]:
-    """Named columns of a CSV file as numbers, (N, len(columns)), all finite and at least 0, and the line of each row."""
+    """Named columns of a CSV file as numbers, (N, len(columns)), all finite and at least 0, and the line of each row. Names
+    are found whatever their case and the blanks around them."""
     _changed(path)
+    if not path.is_file():
+        raise InputError(f"trace {path} is no file, expected a CSV file")
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path}: {path.stat().st_size} bytes, expected a trace of at most {MAX_BYTES}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            missing = [name for name in columns if name not in (reader.fieldnames or [])]
+            while reader.fieldnames == []:  # an empty line above the header
+                reader = csv.DictReader(file, skipinitialspace=True)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
+            missing = [name for name in columns if name not in reader.fieldnames]
             if missing:
                 raise InputError(f"{path}: column {missing[0]} is missing, expected a header with {','.join(columns)}")
-            names = list(reader.fieldnames or [])
+            names = list(reader.fieldnames)
             twice = [name for name in columns if names.count(name) > 1]
             if twice:
                 raise InputError(f"{path}: column {twice[0]} is there twice, expected a header with {','.join(columns)}")
             rows, lines = [], []
             for row in reader:
                 values, line = [], reader.line_num
-                if None in row:
+                if any(value.strip() for value in row.get(None, ())):
                     raise InputError(f"{path}: line {line}: has more values than the header has columns ({len(names)})")
                 for name in columns:
                     try:

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.fleet.draws import uniform
+from fedcore.fleet.draws import of_round, uniform
 
 WAITING, RUNNING, ENDED = 0.0, 1.0, 2.0
 MOST_HOLES, HOLES_APART = 32, 64
@@ -340,6 +340,8 @@ def broken_s(
         item: machine.
     """
     left, seconds = size_bits, 0.0
+    if item >= HOLES_APART:  # further machines draw apart, or one's second outage would be another's first
+        round_hash, item = of_round(round_hash, item // HOLES_APART), item % HOLES_APART
     for i in range(MOST_HOLES):
         rate = bps * fraction if out else bps
         stay = -(down_s if out else up_s) * np.log(uniform(round_hash, stream, item + HOLES_APART * i))

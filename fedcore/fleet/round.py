@@ -160,10 +160,29 @@ def play_round(
         t[b, k, c.ENERGY_J] = own_j
         moved_bytes += sent + received
         energy_j += own_j + 8.0 * (sent + received) * fleet[c.SERVER_J_PER_BIT]
-    hour = min(int((start_s + elapsed_s + 0.5 * length) % DAY_S / HOUR_S), 23)
     totals[b, c.ROUND_S], totals[b, c.TOTAL_ENERGY_J], totals[b, c.TOTAL_BYTES] = length, energy_j, moved_bytes
-    totals[b, c.TOTAL_CO2E_KG] = energy_j * fleet[c.KG_CO2E_PER_J + hour]
+    totals[b, c.TOTAL_CO2E_KG] = energy_j * _mean_intensity(fleet, start_s + elapsed_s, length)
     advance(fleets, w, conditions, b, telemetry, elapsed_s, length, round_hash)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _mean_intensity(fleet: Floats, begin_s: float, length_s: float) -> float:
+    """Mean kg of CO2e per joule over a round, whose energy counts evenly: the grid's intensity changes by the hour.
+
+    Args:
+        fleet: (N_FLEET,) parameters.
+        begin_s: time of day, or beyond.
+        length_s: above 0; of whole days only the rest is looked at hour by hour.
+    """
+    days = np.floor(length_s / DAY_S)
+    total = days * HOUR_S * fleet[c.KG_CO2E_PER_J : c.KG_CO2E_PER_J + 24].sum() if days > 0.0 else 0.0
+    now, left = begin_s % DAY_S, length_s - days * DAY_S
+    while left > 0.0:
+        hour = min(int(now / HOUR_S), 23)
+        stretch = min((hour + 1) * HOUR_S - now, left)
+        total, left = total + stretch * fleet[c.KG_CO2E_PER_J + hour], left - stretch
+        now = 0.0 if hour == 23 else (hour + 1) * HOUR_S
+    return total / length_s
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -347,3 +347,11 @@ def test_before_the_first_round_machines_are_ready_or_away() -> None:
         info = env.step(env.action_space.sample())[-1]
         assert "ready" not in info["status"]
     assert seen == {"ready", "away"}
+
+
+def test_a_workload_that_no_calibration_was_made_of_is_told() -> None:
+    scenario = load("farm-lte")
+    other = scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"objective": "vicreg"})})
+    for make in (gym.make, gym.make_vec):
+        with pytest.warns(UserWarning, match="not made of convnet with vicreg"):
+            make("IntraFed/Orchestration-v0", scenario=other)

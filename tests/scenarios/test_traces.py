@@ -66,6 +66,29 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         read_link_trace(tmp_path / "raw.csv")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Second,Uplink_Mbps,DOWNLINK_MBPS\n0,1,2\n1,3,4\n",
+        "second , uplink_mbps ,downlink_mbps\n0,1,2\n1,3,4\n",
+        "\n\nsecond,uplink_mbps,downlink_mbps\n0,1,2\n\n1,3,4\n",
+        "second,uplink_mbps,downlink_mbps\n0,1,2,\n1,3,4, ,\n",
+        "second,uplink_mbps,downlink_mbps,\r\n0,1,2,\r\n1,3,4,\r\n",
+    ],
+)
+def test_headers_and_rows_as_spreadsheets_write_them(text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    got = read_link_trace(tmp_path / "t.csv")
+    assert got.up_bps.tolist() == [1e6, 3e6]
+    assert got.down_bps.tolist() == [2e6, 4e6]
+
+
+def test_a_trace_is_a_file(tmp_path: Path) -> None:
+    for path in (tmp_path, Path("/dev/zero")):
+        with pytest.raises(InputError, match="is no file, expected a CSV file"):
+            read_link_trace(path)
+
+
 def test_presence(tmp_path: Path) -> None:
     assert read_presence(write(tmp_path / "p.csv", "on_s,off_s\n0,5\n7.5,9\n")).tolist() == [[0, 5], [7.5, 9]]
     for text, says in (

@@ -234,6 +234,13 @@ def test_outages_within_a_transfer_by_hand() -> None:
     assert broken(size, False, 0) == pytest.approx(stays[0] + stays[1] + 0.5 * stays[2])
 
 
+def test_machines_of_large_fleets_have_outages_of_their_own() -> None:
+    def lasts(machine: int) -> float:
+        return broken_s(100.0, 1.0, True, 0.01, 50.0, 5.0, np.uint64(of_round(np.uint64(9), 0)), HOLES_UP, machine)
+
+    assert len({lasts(k) for k in range(256)}) == 256
+
+
 @pytest.mark.parametrize("out", [False, True])
 def test_outages_cost_their_own_length_and_no_more(out: bool) -> None:
     seconds = np.array([broken(100.0, out, run) for run in range(4000)])

@@ -11,7 +11,7 @@ from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
 from fedcore.fleet.conditions import begin, begin_rows
 from fedcore.fleet.draws import JITTER, LEAVE, normal, of_round, uniform
-from fedcore.fleet.round import play_round, play_rounds, scratch_memory
+from fedcore.fleet.round import _mean_intensity, play_round, play_rounds, scratch_memory
 from scenarios.schema import Fleet
 
 Floats = NDArray[np.float64]
@@ -384,8 +384,18 @@ def test_a_machine_whose_hours_end_leaves_and_comes_back() -> None:
     assert played.play([HALF], elapsed=24 * 3600.0).status() == c.DONE
 
 
-def test_carbon_goes_by_the_hour_in_which_the_round_is_half_over() -> None:
+@pytest.mark.parametrize(
+    ("start", "hours", "grams"),
+    [
+        (8.5, 0.4, 100.0), (9.0, 1.0, 400.0), (10.0, 1.0, 100.0), (8.5, 1.0, 250.0), (8.75, 1.5, 450 / 1.5),
+        (23.5, 1.0, 100.0), (23.5, 24.0, 100 + 300 / 24), (9.5, 25.0, 100 + 300 * 1.5 / 25),
+    ],
+)  # fmt: skip
+def test_carbon_goes_by_the_hours_that_a_round_lies_in(start: float, hours: float, grams: float) -> None:
     hourly = [100.0] * 9 + [400.0] + [100.0] * 14
-    for start, grams in ((8.5, 100.0), (9.0, 400.0), (10.0, 100.0)):
-        totals = Played(group(), grid_gco2e_per_kwh=hourly, start_hour=start).play([HALF]).totals
-        assert totals[c.TOTAL_CO2E_KG] == pytest.approx(totals[c.TOTAL_ENERGY_J] / 3.6e6 * grams / 1000)
+    arrays = Played(group(), grid_gco2e_per_kwh=hourly, start_hour=start)
+    got = _mean_intensity(arrays.fleets.fleet[0], 3600 * start, 3600 * hours)
+    assert got == pytest.approx(grams / 1000 / 3.6e6)
+    totals = arrays.play([HALF]).totals
+    now = 400.0 if int(start) == 9 else 100.0
+    assert totals[c.TOTAL_CO2E_KG] == pytest.approx(totals[c.TOTAL_ENERGY_J] / 3.6e6 * now / 1000)
