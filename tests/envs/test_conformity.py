@@ -157,10 +157,16 @@ def wild(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float32
 
 
 def within_links(core: Core) -> bool:
-    """Whether no shared link carried more than its capacity for as long as the round lasted."""
-    w, seconds = core.world_index, core.totals[:, c.ROUND_S, None]
+    """Whether no shared link carried more than its capacity while machines downloaded, or uploaded."""
+    w, t = core.world_index, core.telemetry
+    began = np.where(t[:, :, c.SENT_BYTES] > 0, t[:, :, c.FINISH_S] - t[:, :, c.UPLOAD_S], np.inf).min(axis=1)
+    uploading = np.maximum(t[:, :, c.FINISH_S].max(axis=1) - began, 0.0)
     fits = True
-    for column, capacity in ((c.SENT_BYTES, core.fleets.link_up_bps), (c.RECEIVED_BYTES, core.fleets.link_down_bps)):
+    for column, capacity, lasted in (
+        (c.SENT_BYTES, core.fleets.link_up_bps, uploading),
+        (c.RECEIVED_BYTES, core.fleets.link_down_bps, t[:, :, c.DOWNLOAD_S].max(axis=1)),
+    ):
+        seconds = lasted[:, None]
         carried = np.einsum("bk,bkl->bl", 8.0 * core.telemetry[:, :, column], core.fleets.via[w].astype(float))
         most = np.where(np.isfinite(capacity[w]), capacity[w], 1e18) * seconds  # columns without a link are endless
         fits = fits and bool((carried <= most * (1 + 1e-9)).all())
@@ -168,7 +174,11 @@ def within_links(core: Core) -> bool:
 
 
 def fuzz(calibrated: Any, total: int, num_envs: int, kinds: int, met: set[int]) -> None:
-    env = OrchestrationVectorEnv(num_envs, some_random(calibrated, kinds), "lagrangian")
+    several = [
+        scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"context": (0.0, 0.5, 1.0)[i % 3]})})
+        for i, scenario in enumerate(some_random(calibrated, kinds))
+    ]
+    env = OrchestrationVectorEnv(num_envs, several, "lagrangian")
     core, rng = env.core, np.random.default_rng(2)
     observation, _ = env.reset(seed=0)
     seen: set[int] = set()
