@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import save
 
@@ -23,6 +22,7 @@ from scenarios.schema import Workload
 
 FORMAT = 1
 CARD = "intrafed-encoder"
+CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -97,14 +97,18 @@ def load_encoder(path: str | Path) -> TrainedEncoder:
         card = json.loads(metadata.get(CARD, "null"))
         if card["format"] != FORMAT:
             raise InputError(f"encoder file {path} is of format {card['format']}: expected format {FORMAT}")
-        workload, channels = Workload.model_validate(card["workload"]), int(card["channels"])
+        workload, channels = Workload.model_validate(card["workload"]), card["channels"]
+        if channels not in CHANNELS:
+            raise InputError(f"encoder file {path} reads images of {str(channels)[:40]} channels: expected 1 or 3")
     except InputError:
         raise
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise InputError(f"encoder file {path} does not say what it is: {wanted}") from None
-    model = model_for(workload, channels, str(path))
-    fresh = model.init_state(torch.Generator().manual_seed(0))
-    wrong = [name for name, value in fresh.items() if name not in state or state[name].shape != value.shape]
-    if wrong or state.keys() != fresh.keys():
+    model = model_for(workload, int(channels), str(path))
+    # By what the model would be, and not by one that is made: a card may say that it fills any memory.
+    shapes: dict[str, tuple[int, ...]] = {p.name: p.shape for p in model.neuron_map.parameters}
+    shapes |= {name: (length,) for name, length in model.objective.statistics.items()}
+    wrong = [name for name, shape in shapes.items() if name not in state or tuple(state[name].shape) != shape]
+    if wrong or state.keys() != shapes.keys():
         raise InputError(f"encoder file {path} has weights of another model ({(wrong or sorted(state))[0]}): {wanted}")
-    return TrainedEncoder(workload, channels, model, state)
+    return TrainedEncoder(workload, int(channels), model, state)

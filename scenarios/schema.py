@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import networkx as nx
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from scenarios.presets import expand
 
@@ -18,7 +18,18 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Spread = Annotated[float, Field(ge=0, le=3)]
 """Standard deviation of a logarithm: at 3, one draw in twenty is 360 times as large, or as small, as the typical one."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(min_length=1, max_length=40)]
+
+
+def _as_folder(name: str) -> str:
+    """Machines' folders are called by their names."""
+    if name.startswith(".") or not name.isprintable() or {"/", "\\"} & set(name):
+        raise ValueError(
+            f"{name!r} is no name: expected one without '/', '\\' and control characters that does not begin with '.'"
+        )
+    return name
+
+
+Name = Annotated[str, Field(min_length=1, max_length=40), AfterValidator(_as_folder)]
 HOURS = 24
 
 
