@@ -8,7 +8,7 @@ from typing import Any
 from fedcore.engines.remote import RemoteEngine
 from fedcore.ray_pool import need_ray
 from fedcore.remote.node import Node
-from fedcore.remote.transport import Arrival
+from fedcore.remote.transport import Arrival, GoneError
 from fedcore.samples import Samples
 from scenarios.schema import Workload
 
@@ -49,6 +49,8 @@ class RayTransport:
 
     def send(self, node: int, content: bytes, lifetime_s: float) -> str:
         """See `Transport.send`."""
+        if node not in self._actors:
+            raise GoneError("its Ray actor died")
         self._count += 1
         ticket = str(self._count)
         self._waiting[ticket] = (node, self._actors[node].answer.remote(content))
@@ -69,6 +71,8 @@ class RayTransport:
             except self._ray.exceptions.RayActorError:
                 self._actors.pop(node, None)
                 arrivals.append(Arrival(ticket, None, "its Ray actor died"))
+            except self._ray.exceptions.RayError as error:  # it lives, and what it did with the message failed
+                arrivals.append(Arrival(ticket, None, f"its Ray actor failed: {error!r}"))
         return arrivals
 
     def close(self) -> None:

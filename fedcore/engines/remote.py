@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from fedcore.remote.ear import Ear
 from fedcore.remote.meter import KINDS, MODEL
 from fedcore.remote.node import FAILED, TRAIN
 from fedcore.remote.roll import Roll, charge_in
-from fedcore.remote.transport import Transport
+from fedcore.remote.transport import GoneError, Transport
 from fedcore.wire import PRECISIONS, Packet, decode_result, encode_task
 from fedcore.wire.mirror import Mirror
+from fedcore.wire.packet import plain
 from fedcore.workload import method_of, recipe_of
 from scenarios.errors import InputError
 from scenarios.schema import Workload
@@ -87,6 +89,9 @@ class RemoteEngine:
     Attributes:
         measured: of the last round, by machine that was asked.
         round_s: of the last round: from the first block sent to the last one in, or the deadline.
+        run: names the run to nodes, which keep what rounding left out of their blocks of one run only; whoever goes on with a
+            run sets it again.
+        secret: see `Server.secret`.
 
     Raises:
         InputError: unknown precision.
@@ -119,6 +124,7 @@ class RemoteEngine:
         self.measured: dict[int, MachineRound] = {}
         self.round_s = 0.0
         self.context_precision = context_precision
+        self.run, self.secret = secrets.token_hex(4), secrets.token_bytes(32)
         self._mirrors: dict[int, tuple[int, Mirror]] = {}
         self._out: dict[str, _Out] = {}
         self._clock, self._sleep = clock, sleep
@@ -230,9 +236,12 @@ class RemoteEngine:
                 continue
             mirror = self._mirror(k, node, model)
             packet = encode_task(model, state, target, task, self.precision, self.context_precision, mirror)
-            packet.values.update(kind=TRAIN, workload=self.workload, channels=self.channels)
+            packet.values.update(kind=TRAIN, run=self.run, workload=self.workload, channels=self.channels)
             content = packet.to_bytes()
-            waiting[self.transport.send(node, content, lifetime_s)] = (i, task, len(content))
+            try:
+                waiting[self.transport.send(node, content, lifetime_s)] = (i, task, len(content))
+            except GoneError as error:
+                results[i] = self._lose(k, LEFT, str(error), self._clock() - began, 0)
         while waiting:
             for arrival in self.transport.receive(list(waiting)):
                 i, task, down = waiting.pop(arrival.ticket)
@@ -269,6 +278,7 @@ class RemoteEngine:
         return self._mirrors[machine][1]
 
     def _lose(self, machine: int, status: str, why: str, elapsed_s: float, down: int, up: int = 0) -> LocalResult:
+        why = plain(why)
         self._mirrors.pop(machine, None)  # whether it read what it was sent is not known
         self.measured[machine] = MachineRound(status, elapsed_s, 0.0, 0.0, down, up, None)
         self.on_event(f"round {self._round}: machine {self.names[machine]} {status}: {why}")
@@ -283,13 +293,14 @@ class RemoteEngine:
         try:
             packet = Packet.from_bytes(content, sender)
             if packet.values.get("kind") == FAILED:
-                raise InputError(f"{sender}: {str(packet.values.get('why'))[:300]}")
+                raise InputError(f"{sender}: {packet.values.get('why')}")
             of_round, name = packet.whole("round", sender), packet.values.get("name")
             if of_round != self._round:
                 raise InputError(f"{sender}: sent a block of round {of_round}, expected round {self._round}")
             if name != self.names[k] or packet.whole("machine", sender) != k:
                 raise InputError(f"{sender}: sent a block as machine {str(name)[:40]!r}, expected its own")
-            result = decode_result(packet, model, state, task.block, self.precision, sender)
+            extras = self.method.extras(model, task.block)
+            result = decode_result(packet, model, state, task.block, self.precision, sender, extras)
             held = self.roll.samples[k]
             if (result.samples, result.steps) != (held, task.steps):
                 raise InputError(

@@ -22,5 +22,11 @@ def cut(content: bytes, piece_bytes: int = PIECE_BYTES) -> ArrayRecord:
 
 
 def joined(record: ArrayRecord) -> bytes:
-    """What was cut."""
+    """What was cut.
+
+    Raises:
+        TypeError: it is another record.
+    """
+    if not isinstance(record, ArrayRecord):
+        raise TypeError(f"{type(record).__name__} in place of arrays")
     return b"".join(record[name].numpy().tobytes() for name in sorted(record))

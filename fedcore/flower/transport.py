@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fedcore.flower.client import BLOCK
 from fedcore.flower.pieces import cut, joined
 from fedcore.remote.node import HELLO
-from fedcore.remote.transport import Arrival
+from fedcore.remote.transport import Arrival, GoneError
 from fedcore.wire import Packet
 
 PULL_EVERY_S = 0.2
@@ -70,9 +70,9 @@ class FlowerTransport:
         records = RecordDict({BLOCK: cut(content, len(content)), "work": ConfigRecord(work)})
         kind = "query" if values.get("kind") == HELLO else "train"
         message = Message(records, node, kind, ttl=lifetime_s, group_id=str(values.get("round", "")))
-        [ticket] = self.grid.push_messages([message])
-        if ticket is None:
-            raise RuntimeError(f"the SuperLink took no message for node {node}")
+        ticket = next(iter(self.grid.push_messages([message])), None)
+        if not ticket:
+            raise GoneError(f"the SuperLink took no message for node {node}")
         return ticket
 
     def receive(self, tickets: Collection[str]) -> list[Arrival]:
@@ -89,22 +89,33 @@ class FlowerTransport:
                     self._pulls[ticket] = _Pull(self.grid, ticket)
             elif not pull.is_alive():
                 del self._pulls[ticket]
-                if pull.error is not None:
+                if pull.error is not None and _unreachable(pull.error):
                     raise pull.error
-                arrivals += [_arrival(message) for message in pull.messages]
-                if pull.messages:
-                    self._again.pop(ticket, None)
-                else:
+                if pull.error is None and not pull.messages:
                     self._again[ticket] = now + every_s
+                    continue
+                arrivals.append(_arrival(ticket, pull))
+                self._again.pop(ticket, None)
         return arrivals
 
     def close(self) -> None:
         """Nothing: the grid belongs to Flower."""
 
 
-def _arrival(message: Message) -> Arrival:
-    ticket = message.metadata.reply_to_message_id
-    if message.has_error():
-        return Arrival(ticket, None, f"Flower says: {message.error.reason or message.error.code}")
-    came: Any = message.content
-    return Arrival(ticket, joined(came[BLOCK]))
+def _unreachable(error: Exception) -> bool:
+    """Whether asking failed, and not what came: the SuperLink's errors are the system's or its HTTP client's."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "httpcore")
+
+
+def _arrival(ticket: str, pull: _Pull) -> Arrival:
+    """What came for a ticket. Its node wrote all of it, and may have written anything."""
+    try:
+        if pull.error is not None:
+            raise pull.error
+        message = pull.messages[0]
+        if message.has_error():
+            return Arrival(ticket, None, f"Flower says: {message.error.reason or message.error.code}")
+        came: Any = message.content
+        return Arrival(ticket, joined(came[BLOCK]))
+    except Exception as error:  # of whatever kind: it must cost this block, and nobody else's
+        return Arrival(ticket, None, f"its answer does not read ({type(error).__name__}: {error})")

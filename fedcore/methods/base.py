@@ -31,13 +31,15 @@ class Server:
         target: momentum target, or None.
         machine_names: for messages.
         samples: n_k of every machine.
-        seed: of everything.
+        seed: of everything but what machines must not foresee: tasks tell it to them.
         round_index: rounds played.
         steps_done: local steps (sum of H) so far.
         kept: per machine, what it keeps between rounds by the method's own names; it stays on the machine.
         memory: what the method keeps on the server.
         recipe: how machines train; the server's own training, where a method has any, goes by it too.
         auxiliary: unlabelled samples of the server's own, for methods that train on it; None where it has none.
+        secret: of draws that machines must not foresee, random bytes that never leave the server; None where machines are
+            simulated, and such draws follow from the seed like all others.
     """
 
     model: Model
@@ -52,6 +54,7 @@ class Server:
     memory: dict[str, Any] = field(default_factory=dict)
     recipe: LocalRecipe = field(default_factory=LocalRecipe)
     auxiliary: Samples | None = None
+    secret: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,11 @@ class Method(ABC):
         """One machine's work; override to send more than the block."""
         seed = (server.seed, 2, server.round_index, machine)
         return LocalTask(machine, block, steps, seed, steps_before=server.steps_done, round_index=server.round_index)
+
+    def extras(self, model: Model, block: Block) -> dict[str, dict[str, int]]:
+        """What `LocalResult.extra` of a block has beside weights, where machines are real: kind -> name -> length of a float32
+        vector. Nothing else is taken from them."""
+        return {}
 
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
         """What the round asks of one machine; one that holds fewer samples than a batch trains on, and pays, only those."""

@@ -104,6 +104,13 @@ class IntraLayer(Method):
         up, down = context_bytes(server.model, visible, self.context_rule)
         return replace(cost, upload_bytes=cost.upload_bytes + up, download_bytes=cost.download_bytes + down)
 
+    def extras(self, model: Model, block: Block) -> dict[str, dict[str, int]]:
+        """See `Method.extras`: mean activations of the layers that something reads."""
+        if not self._measures:
+            return {}
+        read = {p.cols for p in model.neuron_map.parameters if p.cols is not None}
+        return {"activations": {layer: len(block.visible(layer)) for layer in sorted(read)}}
+
     def train(
         self,
         model: Model,

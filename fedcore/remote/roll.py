@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from fedcore.remote.ear import Ear
 from fedcore.remote.node import HELLO
-from fedcore.remote.transport import Transport
+from fedcore.remote.transport import GoneError, Transport
 from fedcore.wire import Packet
+from fedcore.wire.packet import plain
 from scenarios.errors import InputError
 
 HELLO_LIFETIME_S = 600.0
@@ -79,7 +81,8 @@ class Roll:
             if self.ear is not None:
                 hello["ear"] = self.ear.admit()
                 self._greeted[node] = hello["ear"]["sender"]
-            self._asked[transport.send(node, Packet(hello, {}).to_bytes(), HELLO_LIFETIME_S)] = node
+            with suppress(GoneError):
+                self._asked[transport.send(node, Packet(hello, {}).to_bytes(), HELLO_LIFETIME_S)] = node
         for arrival in transport.receive(list(self._asked)):
             node = self._asked.pop(arrival.ticket)
             if arrival.content is not None:
@@ -101,13 +104,13 @@ class Roll:
         try:
             packet = Packet.from_bytes(content, sender)
             if packet.values.get("kind") != HELLO:
-                raise InputError(f"{sender} cannot take part: {str(packet.values.get('why'))[:200]}")
+                raise InputError(f"{sender} cannot take part: {plain(packet.values.get('why'), 200)}")
             name = packet.values.get("name")
             if name not in self.names:
                 raise InputError(f"{sender} says it is machine {str(name)[:40]!r}, expected one of {', '.join(self.names)}")
             samples = packet.whole("samples", sender, 1)
             shape = packet.values.get("shape")
-            if not isinstance(shape, list) or not all(isinstance(side, int) for side in shape):
+            if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
                 raise InputError(f"{sender}: shape of samples is {str(shape)[:40]!r}, expected whole numbers")
             step_s, charge = packet.number("step_s", sender, 0.0), charge_in(packet, sender)
         except InputError as error:

@@ -22,6 +22,10 @@ class Arrival:
     error: str = ""
 
 
+class GoneError(Exception):
+    """A message was not taken for a node, which has gone since it was last looked for."""
+
+
 class Transport(Protocol):
     """Carries messages to nodes, and answers back."""
 
@@ -35,6 +39,9 @@ class Transport(Protocol):
             node: to whom.
             content: what.
             lifetime_s: after which nobody waits for it any more.
+
+        Raises:
+            GoneError: the node is not there any more.
         """
 
     def receive(self, tickets: Collection[str]) -> list[Arrival]:

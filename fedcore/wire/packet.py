@@ -18,6 +18,36 @@ from scenarios.errors import InputError
 
 _MAGIC = b"IFW2"
 _HEAD = struct.Struct("<4sII")  # magic, CRC-32 of everything behind it, bytes of JSON
+_DEEPEST = 4
+"""Lists and named values within each other; ours are two deep, and what is nested without end cannot even be shown."""
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether lists and named values are within each other more than so many times."""
+    inside = [value]
+    for _ in range(levels):
+        inside = [
+            inner
+            for outer in inside
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return any(isinstance(each, dict | list) for each in inside)
+
+
+def plain(text: object, most: int = 300) -> str:
+    """What a sender said, for a line of a log: cut, and without what a terminal would obey or could not print."""
+    return "".join(c if c.isprintable() else "?" for c in str(text)[:most])
+
+
+def as_number(value: Any) -> float | None:
+    """A JSON value as a finite number; None where it is none, as whole numbers beyond all floats are."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -61,8 +91,8 @@ class Packet:
             values, arrays = json.loads(body[:length]), load(bytes(body[length:]))
         except (ValueError, SafetensorError, KeyError, RecursionError) as error:
             raise InputError(f"{sender}: a message does not read ({error}); {wanted}") from None
-        if not isinstance(values, dict):
-            raise InputError(f"{sender}: a message holds {type(values).__name__} in place of named values; {wanted}")
+        if not isinstance(values, dict) or _deeper(values, _DEEPEST):
+            raise InputError(f"{sender}: a message holds {type(values).__name__} in place of plain named values; {wanted}")
         return Packet(values, arrays)
 
     def array(self, name: str, dtype: torch.dtype, length: int, sender: str) -> Tensor:
@@ -79,10 +109,11 @@ class Packet:
 
     def number(self, name: str, sender: str, least: float = -math.inf) -> float:
         """A finite number that must be there, at least `least`; raises InputError as `array`."""
-        found = self.values.get(name)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found < least:
-            raise InputError(f"{sender}: {name} is {str(found)[:40]!r}, expected a number of at least {least:g}")
-        return float(found)
+        found = as_number(self.values.get(name))
+        if found is None or found < least:
+            shown = str(self.values.get(name))[:40]
+            raise InputError(f"{sender}: {name} is {shown!r}, expected a number of at least {least:g}")
+        return found
 
     def whole(self, name: str, sender: str, least: int = 0) -> int:
         """As `number`, for whole numbers."""

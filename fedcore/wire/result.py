@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -70,7 +71,15 @@ def encode_result(model: Model, sent: Sent, result: LocalResult, residual: State
     return Packet(values, arrays)
 
 
-def decode_result(packet: Packet, model: Model, state: State, block: Block, precision: str, sender: str) -> LocalResult:
+def decode_result(
+    packet: Packet,
+    model: Model,
+    state: State,
+    block: Block,
+    precision: str,
+    sender: str,
+    extras: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+) -> LocalResult:
     """Read what a machine sent back.
 
     Args:
@@ -80,9 +89,11 @@ def decode_result(packet: Packet, model: Model, state: State, block: Block, prec
         block: that it was sent.
         precision: that it was asked for.
         sender: "machine NAME", for errors.
+        extras: what else it was asked for, as `Method.extras`.
 
     Raises:
-        InputError: something is missing, or of another type, length or precision.
+        InputError: something is missing, or of another type, length or precision, or was not asked for; an extra is not
+            finite.
     """
     if packet.values.get("precision") != precision:
         raise InputError(f"{sender}: block came at {str(packet.values.get('precision'))[:40]!r}, expected {precision}")
@@ -97,11 +108,15 @@ def decode_result(packet: Packet, model: Model, state: State, block: Block, prec
             name: start + change for (name, _, start), change in zip(_started(model, state, block), changes, strict=True)
         }
     statistics = read_statistics(packet, model, sender)
-    extra: dict[str, State] = {}
-    for name, value in packet.arrays.items():
-        if name.startswith(f"{EXTRA}:"):
-            _, kind, key = name.split(":", 2) if name.count(":") >= 2 else (EXTRA, "", name)
-            extra.setdefault(kind, {})[key] = value
+    wanted = {(kind, key): f"{EXTRA}:{kind}:{key}" for kind, lengths in extras.items() for key in lengths}
+    strange = packet.arrays.keys() - {"trained", *(["statistics"] if statistics else []), *wanted.values()}
+    if strange:
+        raise InputError(f"{sender}: sent array {min(strange)[:60]!r}, which nobody asked for")
+    extra: dict[str, State] = {kind: {} for kind in extras}
+    for (kind, key), name in wanted.items():
+        extra[kind][key] = packet.array(name, torch.float32, extras[kind][key], sender)
+        if not torch.isfinite(extra[kind][key]).all():
+            raise InputError(f"{sender}: array {name} is not finite")
     loss = float("nan") if packet.values.get("loss") is None else packet.number("loss", sender)
     steps, samples = packet.whole("steps", sender, 1), packet.whole("samples", sender, 1)
     return LocalResult(trained, loss, steps, samples, statistics, extra)

@@ -11,7 +11,7 @@ from fedcore.local import LocalTask
 from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.wire.mirror import Mirror, encode_changes, read_changes, seen_pieces
-from fedcore.wire.packet import Packet
+from fedcore.wire.packet import Packet, as_number
 from fedcore.wire.precision import PRECISIONS, bytes_of
 from fedcore.wire.slices import cut_out, join, pack_block, put_back, slice_shape, trained_shapes, unpack_block
 from scenarios.errors import InputError
@@ -114,9 +114,10 @@ def read_statistics(packet: Packet, model: Model, sender: str) -> State:
 
 def _factors(packet: Packet, name: str, sender: str) -> dict[str, float]:
     found = packet.values.get(name)
-    if not isinstance(found, dict) or not all(isinstance(v, int | float) for v in found.values()):
+    factors = {str(layer): as_number(value) for layer, value in found.items()} if isinstance(found, dict) else {"": None}
+    if None in factors.values():
         raise InputError(f"{sender}: {name} is {str(found)[:40]!r}, expected numbers by layer")
-    return {str(layer): float(value) for layer, value in found.items()}
+    return {layer: value for layer, value in factors.items() if value is not None}
 
 
 def decode_task(packet: Packet, model: Model, sender: str = "the server", mirror: Mirror | None = None) -> Sent:

@@ -1,5 +1,7 @@
 """Blocks on the wire: what a machine reads trains as the server's own would, and bytes are what the accounting says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,7 +71,11 @@ def trained_result(model: Model, sent, size: float, seed: int = 0) -> LocalResul
     start = slice_weights(sent.state, model.neuron_map, sent.task.block).trained
     moved = {n: w.detach() + size * torch.randn(w.shape, generator=generator) for n, w in start.items()}
     statistics = {n: torch.randn(length, generator=generator) for n, length in model.objective.statistics.items()}
-    return LocalResult(moved, 1.25, sent.task.steps, 40, statistics, {"activations": {"l": torch.arange(3.0)}})
+    return LocalResult(moved, 1.25, sent.task.steps, 40, statistics, {})
+
+
+ASKED = {"activations": {"l": 3, "m": 1}}
+MEANS = {"activations": {"l": torch.arange(3.0), "m": torch.ones(1)}}
 
 
 @settings(deadline=None, max_examples=12)
@@ -80,9 +86,9 @@ def trained_result(model: Model, sent, size: float, seed: int = 0) -> LocalResul
 def test_results_come_back_exactly_or_within_their_precision(name, share, precision, seed, size):
     model = MODELS[name]
     state, _, task, _, sent = there(model, block_of(model, share, 1.0, seed), precision)
-    result = trained_result(model, sent, size, seed)
+    result = replace(trained_result(model, sent, size, seed), extra=MEANS)
     content = encode_result(model, sent, result, {}, 0.5).to_bytes()
-    back = decode_result(Packet.from_bytes(content, "m"), model, state, task.block, precision, "m")
+    back = decode_result(Packet.from_bytes(content, "m"), model, state, task.block, precision, "m", ASKED)
     assert (back.loss, back.steps, back.samples) == (1.25, 7, 40)
     assert torch.equal(back.extra["activations"]["l"], torch.arange(3.0))
     assert back.statistics.keys() == result.statistics.keys()
@@ -181,12 +187,43 @@ def test_wrong_shapes_and_precisions_are_refused_by_name():
             decode_result(packet, model, state, task.block, "fp32", "machine m")
 
 
+EXTRAS = {
+    "missing": (lambda arrays: arrays.pop("extra:activations:l"), ASKED, "array extra:activations:l is missing"),
+    "short": (lambda arrays: arrays.update({"extra:activations:l": torch.zeros(2)}), ASKED, "array extra:activations:l is"),
+    "of another type": (
+        lambda arrays: arrays.update({"extra:activations:m": torch.zeros(1, dtype=torch.int64)}), ASKED,
+        "array extra:activations:m is",
+    ),
+    "of another shape": (
+        lambda arrays: arrays.update({"extra:activations:l": torch.zeros(3, 1)}), ASKED, "array extra:activations:l is"
+    ),
+    "NaN": (lambda arrays: arrays["extra:activations:l"].fill_(float("nan")), ASKED, "array extra:activations:l is not finite"),
+    "one too many": (
+        lambda arrays: arrays.update({"extra:activations:k": torch.zeros(3)}), ASKED,
+        "sent array 'extra:activations:k', which nobody asked for",
+    ),
+    "none asked for": (lambda arrays: None, {}, "sent array 'extra:activations:l', which nobody asked for"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", EXTRAS)
+def test_extras_are_what_was_asked_for_or_refused_by_name(what):
+    change, asked, words = EXTRAS[what]
+    model = MODELS["convnet, simclr"]
+    state, _, task, _, sent = there(model, block_of(model, 0.5, 1.0, 0))
+    means = {"activations": {name: value.clone() for name, value in MEANS["activations"].items()}}
+    packet = encode_result(model, sent, replace(trained_result(model, sent, 0.1), extra=means), {}, 0.0)
+    change(packet.arrays)
+    with pytest.raises(InputError, match=rf"^machine m: {words}"):
+        decode_result(packet, model, state, task.block, "fp32", "machine m", asked)
+
+
 def test_a_task_that_does_not_fit_the_model_is_refused():
     model = MODELS["convnet, simclr"]
     *_, content, _ = there(model, block_of(model, 0.5, 1.0, 0))
     good = Packet.from_bytes(content, "x")
     for values, words in (({"steps": 10**9}, "steps"), ({"seed": [-1]}, "seed"), ({"precision": "fp8"}, "precision"),
-                          ({"scale": [1]}, "scale")):  # fmt: skip
+                          ({"scale": [1]}, "scale"), ({"scale": {"conv1": 10**400}}, "scale")):  # fmt: skip
         with pytest.raises(InputError, match=rf"^the server: {words}"):
             decode_task(Packet(good.values | values, good.arrays), model)
     with pytest.raises(InputError, match=r"^the server: block of layer .* twice"):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.wire import Packet
+from fedcore.wire.packet import plain
 from scenarios import InputError
 
 names = st.text(min_size=1, max_size=12).filter(lambda name: name != "__metadata__")
@@ -69,6 +70,27 @@ def test_a_pickle_is_never_loaded(tmp_path):
 def test_values_are_checked(value):
     with pytest.raises(InputError, match=r"^machine m: steps is .*expected a whole number of at least 1"):
         Packet({"steps": value}, {}).whole("steps", "machine m", 1)
+
+
+@pytest.mark.parametrize("value", [None, True, "3", float("nan"), float("inf"), 10**400, -(10**400), -1, [], {}])
+def test_numbers_are_checked(value):
+    packet = Packet.from_bytes(Packet({"loss": value}, {}).to_bytes(), "machine m")
+    with pytest.raises(InputError, match=r"^machine m: loss is .*expected a number of at least 0"):
+        packet.number("loss", "machine m", 0.0)
+
+
+def test_what_is_nested_deep_is_refused_before_anybody_shows_it():
+    deep: list = []
+    for _ in range(300):
+        deep = [deep]
+    for values in ({"why": deep}, {"why": {"a": {"b": {"c": {"d": {}}}}}}):
+        with pytest.raises(InputError, match=r"^machine m: a message holds dict in place of plain named values"):
+            Packet.from_bytes(Packet(values, {}).to_bytes(), "machine m")
+
+
+def test_what_a_sender_says_is_cut_and_printable():
+    assert plain("no\x1b[2J such\nfile \ud800é", 12) == "no?[2J such?"
+    assert plain(None) == "None"
 
 
 def test_arrays_are_checked():
