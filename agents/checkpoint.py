@@ -1,8 +1,9 @@
 """Where a real run stands, in one file: weights, target, what server and observation remember, the round.
 
 What an orchestrator remembers follows from what it has been shown: so that is kept, and shown again to whoever goes on. All
-random draws of a run follow from its seed and the round's number, and machines keep no optimiser between rounds, so there are
-no generators or moments to keep: what is here is all that the rest of the run depends on.
+random draws of a run follow from its seed and the round's number (a private run's noise from a secret, which is kept here and
+for nobody else to read), and machines keep no optimiser between rounds, so there are no generators or moments to keep: what is
+here is all that the rest of the run depends on, beside what rounding left out, which nodes keep.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from agents.base import Orchestrator
 from envs.measured import MeasuredEnv
 from fedcore.files import write_bytes
 from fedcore.importance import Importance
+from fedcore.methods.private import SECRET
 from fedcore.tensor_file import read_tensors
 from scenarios.errors import InputError
 
@@ -78,7 +80,7 @@ def save_checkpoint(
         "format": FORMAT, "identity": identity, "round": server.round_index, "steps_done": server.steps_done, "log": log,
         "counts": counts,
     }  # fmt: skip
-    write_bytes(path, save(tensors, {"intrafed": json.dumps(card)}))
+    write_bytes(path, save(tensors, {"intrafed": json.dumps(card)}), 0o600 if SECRET in counts else 0o644)
 
 
 def load_checkpoint(
@@ -101,7 +103,7 @@ def load_checkpoint(
     try:
         metadata, tensors = read_tensors(path)
         card = json.loads(metadata.get("intrafed", "null"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"checkpoint {path} is damaged or cut short ({error}); expected the one that the run wrote") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("identity") != identity:
         raise InputError(f"checkpoint {path} is of another run: expected the same scenario, policy, data and options")

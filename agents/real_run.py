@@ -23,6 +23,7 @@ from fedcore.dynamics import load_calibration
 from fedcore.encoder_file import save_encoder
 from fedcore.engines.remote import RemoteEngine
 from fedcore.files import content_key, write_text
+from fedcore.methods.private import Private
 from fedcore.remote.ear import Ear
 from fedcore.remote.transport import Transport
 from fedcore.samples import Samples
@@ -185,12 +186,12 @@ def run_job(
     try:
         engine.gather(job.gather_s)
         env = MeasuredEnv(scenario, engine, data, scale, room_for(scenario), job.reference_rounds)
-        return _play(job, env, agent, events)
+        return _play(job, env, engine, agent, events)
     finally:
         engine.close()
 
 
-def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResult:
+def _play(job: Job, env: MeasuredEnv, engine: RemoteEngine, agent: Any, events: Events) -> EpisodeResult:
     folder = Path(job.folder)
     checkpoint = folder / CHECKPOINT
     _, info = env.reset(seed=job.seed)
@@ -201,10 +202,20 @@ def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResu
     if checkpoint.is_file():
         kept, shown = load_checkpoint(checkpoint, env, agent, job.identity())
         curve, decisions = kept["curve"], kept["decisions"]
+        engine.run = kept.get("run", engine.run)
         events.say(f"going on from the checkpoint after round {env.core.round[0]}")
         info = env.core.info(0)
     ended = bool(env.core.end_reasons()[0]) if curve else False
     names = env.core.world().arrays.names
+    training, data = env.learner.training, env.learner.data
+    assert training is not None
+    assert data is not None
+
+    def spent() -> dict[str, float]:
+        """Of the privacy of the machine that took part most often; nothing where the run keeps none."""
+        method = training.method
+        return {"epsilon": method.epsilon(training.server)} if isinstance(method, Private) else {}
+
     while not ended:
         shown.append(env.observation().copy())
         action = agent.decide(shown[-1])
@@ -219,20 +230,18 @@ def _play(job: Job, env: MeasuredEnv, agent: Any, events: Events) -> EpisodeResu
             "round", round=info["round"], progress=info["progress"], seconds=info["round_time_s"], bytes=info["round_bytes"],
             joules=info["round_energy_j"], meter=info["meter"], steps=info["sync_interval"],
             status=dict(zip(names, info["status"], strict=True)), machines=info["measured"], slowness=info["slowness"],
-            charge=info["charge"],
+            charge=info["charge"], **spent(),
         )  # fmt: skip
+        log = {"curve": curve, "decisions": decisions, "run": engine.run}
         try:
-            save_checkpoint(checkpoint, env, shown, {"curve": curve, "decisions": decisions}, job.identity())
+            save_checkpoint(checkpoint, env, shown, log, job.identity())
         except InputError as error:
             events.say(f"round {info['round'] - 1}: no new checkpoint, the one before is kept: {error}")
-    training, data = env.learner.training, env.learner.data
-    assert training is not None
-    assert data is not None
     result = EpisodeResult.of(
         agent.name, env.core.world().scenario.name, job.seed, info, float(env.core.log_efficiency()[0]),
         bool(env.core.progress[0] >= 1.0), curve,
     )  # fmt: skip
     save_encoder(folder / ENCODER, training.state, env.core.world().scenario.workload, data.channels)
-    told = {"result": result.to_dict(), "decisions": decisions, "meter": info.get("meter", "none")}
+    told = {"result": result.to_dict(), "decisions": decisions, "meter": info.get("meter", "none"), **spent()}
     write_text(folder / RESULT, json.dumps(told))
     return result

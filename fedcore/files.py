@@ -13,8 +13,8 @@ from typing import Any
 from scenarios.errors import InputError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically.
+def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file atomically, whom it is for by `mode`.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full; nothing half-written is left.
@@ -27,7 +27,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's own mode would shut colleagues out
+        os.chmod(temporary, mode)  # mkstemp's own mode would shut colleagues out
         os.replace(temporary, path)
     except OSError as error:
         if temporary is not None and os.path.exists(temporary):

@@ -111,8 +111,9 @@ class FederatedTraining:
         samples = tuple(len(s) for s in engine.samples)
         kept: list[dict[str, State]] = [{} for _ in names]
         self.server = Server(
-            model, state, model.target_of(state), names, samples, seed, kept=kept, recipe=engine.recipe, auxiliary=auxiliary
-        )
+            model, state, model.target_of(state), names, samples, seed, kept=kept, recipe=engine.recipe, auxiliary=auxiliary,
+            secret=getattr(engine, "secret", None),  # of real machines only
+        )  # fmt: skip
         self.method.start(self.server)
         self.untrained = probe(model, state)
         if scale is not None and not scale.target < self.untrained:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from fedcore.blocks import places
-from fedcore.local import LocalRecipe, LocalResult, LocalTask, seeded
+from fedcore.local import LocalRecipe, LocalResult, LocalTask
 from fedcore.merge import Update
 from fedcore.methods.base import Server
 from fedcore.methods.intralayer import IntraLayer
@@ -28,6 +31,31 @@ def clipped(state: State, neuron_map: NeuronMap, update: Update, clip_norm: floa
     return {name: value * factor for name, value in change.items()}
 
 
+SECRET = "private_secret"
+"""Under which the server remembers what noise is drawn from; checkpoints keep it, as a list of bytes."""
+
+
+def noise_key(secret: bytes, round_index: int, updates: Sequence[Update]) -> bytes:
+    """What a round's noise is drawn from. Whoever does not know the secret cannot foresee it; a round that is played again
+    with the same updates has the same noise, and with others one that has nothing to do with it, as the difference of both
+    would be without any."""
+    digest = hashlib.sha256(secret + round_index.to_bytes(8, "little"))
+    for update in updates:
+        digest.update(f"{update.machine} {sorted(update.trained)}".encode())
+        for name in sorted(update.trained):
+            digest.update(update.trained[name].contiguous().numpy().data)
+    return digest.digest()
+
+
+def normal_draws(key: bytes, name: str, shape: Sequence[int]) -> Tensor:
+    """Independent N(0, 1) of that shape, float64, that follow from key and name, and from which neither can be had: torch's
+    own generator has 32 bits of seed, all of which can be tried out."""
+    count = int(np.prod(shape))
+    bits = np.frombuffer(hashlib.shake_256(key + name.encode()).digest(8 * count), dtype=np.uint64)
+    uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return torch.special.ndtri(torch.from_numpy(uniform)).reshape(tuple(shape))
+
+
 def private_merge(
     state: State,
     neuron_map: NeuronMap,
@@ -35,7 +63,7 @@ def private_merge(
     server_step: float,
     clip_norm: float,
     noise_multiplier: float,
-    generator: torch.Generator,
+    key: bytes,
 ) -> State:
     """Every entry moves by (sum of clipped changes + N(0, (z S)^2)) / number of machines that trained it.
 
@@ -49,7 +77,7 @@ def private_merge(
         server_step: how far to go.
         clip_norm: S.
         noise_multiplier: z.
-        generator: of the noise.
+        key: of the noise, as `noise_key`.
     """
     changes = [clipped(state, neuron_map, update, clip_norm) for update in updates]
     merged: State = {}
@@ -61,7 +89,7 @@ def private_merge(
                 index = places(p, update.block.trained[p.rows], update.block)
                 total[index] += change[p.name]
                 count[index] += 1.0
-        noise = torch.empty_like(total).normal_(0.0, 1.0, generator=generator)
+        noise = normal_draws(key, p.name, old.shape)
         moved = (total + noise_multiplier * clip_norm * noise) / count.clamp_min(1.0)
         merged[p.name] = torch.where(count > 0, (old.double() + server_step * moved).to(old.dtype), old)
     return merged
@@ -119,6 +147,7 @@ class Private(IntraLayer):
         super().start(server)
         spent_epsilon(1, self.noise_multiplier, self.delta)
         server.memory["private_rounds"] = [0] * len(server.machine_names)
+        server.memory[SECRET] = list(server.secret or hashlib.sha256(f"simulated {server.seed}".encode()).digest())
 
     def merge(
         self, server: Server, tasks: Sequence[LocalTask], results: Sequence[LocalResult], updates: Sequence[Update]
@@ -133,10 +162,11 @@ class Private(IntraLayer):
         return spent_epsilon(max(server.memory["private_rounds"]), self.noise_multiplier, self.delta)
 
     def merged(self, server: Server, updates: Sequence[Update]) -> State:
-        """See `Method.merged`. Noise follows from the run's seed: where the guarantee is meant, nobody else may know it."""
+        """See `Method.merged`. Of real machines noise follows from a secret of the server's; of simulated ones from the run's
+        seed, so that runs can be repeated, and nothing is guaranteed to anybody who knows it."""
         return private_merge(
             server.state, server.model.neuron_map, updates, self.server_step, self.clip_norm, self.noise_multiplier,
-            seeded((server.seed, 8, server.round_index)),
+            noise_key(bytes(server.memory[SECRET]), server.round_index, updates),
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from agents.benchmark import orchestrator
 from agents.checkpoint import load_checkpoint, save_checkpoint
@@ -26,6 +26,7 @@ from fedcore.dynamics import Calibration, load_calibration
 from fedcore.engines import InProcessEngine
 from fedcore.engines.remote import RemoteEngine
 from fedcore.fleet import columns as c
+from fedcore.methods.private import spent_epsilon
 from fedcore.remote import load
 from fedcore.remote.ear import Ear
 from fedcore.remote.node import Node
@@ -146,6 +147,76 @@ def test_a_server_killed_after_any_round_goes_on_to_the_same_end(
     assert [row[1] for row in whole_told["result"]["curve"]] == [row[1] for row in cut_told["result"]["curve"]]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_server_killed_after_its_nodes_have_trained_ends_as_if_it_had_not_been(
+    scenario: dict[str, Any], threads: Any, tmp_path: Path, precision: str
+) -> None:
+    """What rounding left out of the block that nobody took is not in the one that is sent in its place."""
+    join(threads, scenario)
+    run_job(Job("fixed:0.5x2", scenario, SEED, str(tmp_path / "whole"), precision=precision), threads, lambda line: None)
+    cut = Job("fixed:0.5x2", scenario, SEED, str(tmp_path / "cut"), precision=precision)
+
+    class Killed(BaseException):
+        pass
+
+    class Dying:
+        """Dies when both answers of the third round are there."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(threads, name)
+
+        def receive(self, tickets: list[str]) -> Any:
+            rounds = tmp_path / "cut" / EVENTS
+            if rounds.is_file() and rounds.read_text().count('"kind": "round"') == 2 and len(tickets) == 2:
+                until = time.monotonic() + 30
+                while not set(tickets) <= threads.answers.keys():
+                    assert time.monotonic() < until
+                    time.sleep(0.02)
+                raise Killed
+            return threads.receive(tickets)
+
+    lines: list[str] = []
+    with pytest.raises(Killed):
+        run_job(cut, Dying(), lambda line: None)
+    run_job(cut, threads, lines.append)
+    assert "going on from the checkpoint after round 2" in lines
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_a_private_run_tells_what_it_spends_and_goes_on_with_its_own_noise(
+    scenario: dict[str, Any], threads: Any, tmp_path: Path
+) -> None:
+    scenario["workload"] |= {"privacy": {"clip_norm": 2.5, "noise_multiplier": 1.0, "delta": 1e-5}, "selection": "random"}
+    join(threads, scenario)
+    job = Job("fixed:0.5x2", scenario, SEED, str(tmp_path / "a"))
+    run_job(job, threads, lambda line: None)
+    told = json.loads((tmp_path / "a" / RESULT).read_text())
+    events = [json.loads(line) for line in (tmp_path / "a" / EVENTS).read_text().splitlines()]
+    spent = [event["epsilon"] for event in events if event["kind"] == "round"]
+    assert spent == pytest.approx([spent_epsilon(n, 1.0, 1e-5) for n in range(1, ROUNDS + 1)])
+    assert told["epsilon"] == spent[-1]
+    checkpoint = tmp_path / "a" / CHECKPOINT
+    assert checkpoint.stat().st_mode & 0o077 == 0  # who reads it knows the noise
+    assert not equal(weights(tmp_path / "a"), replayed(scenario, told["decisions"]))
+    # Killed before its last round, and gone on with: the round has the noise that it would have had.
+    cut = Job("fixed:0.5x2", scenario, SEED, str(tmp_path / "b"))
+    kept: list[bytes] = []
+
+    def keep(*args: Any) -> None:
+        save_checkpoint(*args)
+        kept.append((tmp_path / "b" / CHECKPOINT).read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agents.real_run.save_checkpoint", keep)
+        run_job(cut, threads, lambda line: None)
+    whole = weights(tmp_path / "b")
+    assert not equal(whole, weights(tmp_path / "a"))  # another run, another secret
+    (tmp_path / "b" / CHECKPOINT).write_bytes(kept[1])
+    run_job(cut, threads, lambda line: None)
+    assert equal(weights(tmp_path / "b"), whole)
+    assert json.loads((tmp_path / "b" / RESULT).read_text())["epsilon"] == spent[-1]
+
+
 @pytest.mark.parametrize("name", sorted(HEURISTICS))
 def test_whoever_goes_on_from_a_checkpoint_remembers_what_the_other_did(
     scenario: dict[str, Any], threads: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -255,6 +326,9 @@ def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(
     (tmp_path / "own.json").write_text(Calibration(**{**own, "target_infonce": 2.0}).to_json())
     load_calibration.cache_clear()
     assert Job("fixed:0.5x2", other, SEED, str(tmp_path)).identity() != before
+    save_file({"a": torch.zeros(1)}, path, {"intrafed": "[" * 100_000})
+    with pytest.raises(InputError, match="is damaged or cut short"):
+        load_checkpoint(path, env, agent, job.identity())
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="is damaged or cut short"):
         load_checkpoint(path, env, agent, job.identity())

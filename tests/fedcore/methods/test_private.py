@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 
 from fedcore.blocks import whole_block
 from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
 from fedcore.merge import Update
-from fedcore.methods.private import Private, clipped, private_merge, spent_epsilon
+from fedcore.methods.private import SECRET, Private, clipped, noise_key, normal_draws, private_merge, spent_epsilon
 from fedcore.model import build_model
 from fedcore.samples import Samples
 from fedcore.slices import trained_slice
@@ -69,9 +69,34 @@ def test_a_clipped_change_keeps_its_direction_and_never_exceeds_the_bound(change
 
 def test_without_noise_and_within_the_bound_it_is_the_plain_mean_of_the_changes():
     state, neuron_map, made = updates_of([0.01, 0.03])
-    merged = private_merge(state, neuron_map, made, 0.5, 1e6, 0.0, torch.Generator().manual_seed(0))
+    merged = private_merge(state, neuron_map, made, 0.5, 1e6, 0.0, bytes(32))
     for name, old in state.items():
         torch.testing.assert_close(merged[name], old + 0.5 * 0.02)
+
+
+def test_noise_is_normal_and_follows_from_key_and_name_alone():
+    draws = normal_draws(bytes(32), "w", (300, 100))
+    assert torch.equal(draws, normal_draws(bytes(32), "w", (300, 100)))
+    for key, name in ((bytes(31) + b"\1", "w"), (bytes(32), "v")):
+        both = torch.stack([draws.flatten(), normal_draws(key, name, (300, 100)).flatten()])
+        assert abs(float(torch.corrcoef(both)[0, 1])) < 0.03
+    assert kstest(draws.flatten().numpy(), "norm").pvalue > 1e-3
+    assert torch.isfinite(draws).all()
+
+
+def test_a_round_played_again_has_its_noise_again_and_with_other_updates_another():
+    _, _, made = updates_of([0.01, 0.03])
+    key = noise_key(b"s" * 32, 4, made)
+    assert noise_key(b"s" * 32, 4, made) == key
+    assert len({key, noise_key(b"t" * 32, 4, made), noise_key(b"s" * 32, 5, made), noise_key(b"s" * 32, 4, made[:1])}) == 4
+
+
+def test_simulated_noise_follows_from_the_seed_and_real_noise_does_not():
+    one, two = federation(Private()), federation(Private())
+    assert one.server.memory[SECRET] == two.server.memory[SECRET]
+    one.engine.secret = b"x" * 32  # as `RemoteEngine` has
+    real = FederatedTraining(one.model, one.engine, "abc", lambda model, state: 1.0, None, method=Private(), seed=4)
+    assert bytes(real.server.memory[SECRET]) == b"x" * 32
 
 
 def test_every_round_has_noise_of_its_own():
@@ -88,10 +113,10 @@ def test_every_round_has_noise_of_its_own():
 
 def test_one_machine_moves_the_sum_by_no_more_than_the_bound_whatever_it_sends():
     state, neuron_map, made = updates_of([0.01, 1e6])
-    with_it = private_merge(state, neuron_map, made, 1.0, 0.25, 0.0, torch.Generator().manual_seed(0))
+    with_it = private_merge(state, neuron_map, made, 1.0, 0.25, 0.0, bytes(32))
     # The same blocks, and nothing learned.
     idle = [made[0], dataclasses.replace(made[1], trained=trained_slice(state, neuron_map, made[1].block))]
-    without = private_merge(state, neuron_map, idle, 1.0, 0.25, 0.0, torch.Generator().manual_seed(0))
+    without = private_merge(state, neuron_map, idle, 1.0, 0.25, 0.0, bytes(32))
     assert 2 * size({name: with_it[name] - without[name] for name in with_it}) == pytest.approx(0.25, rel=1e-4)
 
 
@@ -101,7 +126,7 @@ def test_noise_has_the_promised_spread_and_entries_that_nobody_trained_stay():
     training.method.begin_round(training.server)
     block = next(b for b in training.plan([0.5, 0.0, 0.0]) if b is not None)
     still = Update("a", block, trained_slice(state, neuron_map, block), 1.0)
-    merged = private_merge(state, neuron_map, [still], 1.0, 2.0, 3.0, torch.Generator().manual_seed(0))
+    merged = private_merge(state, neuron_map, [still], 1.0, 2.0, 3.0, bytes(32))
     moved = torch.cat([(merged[name] - state[name]).flatten() for name in merged])
     touched = moved[moved != 0]
     trained = sum(value.numel() for value in still.trained.values())
