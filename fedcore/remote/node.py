@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from fedcore.blocks import whole_block
 from fedcore.engines.inprocess import train_task
-from fedcore.files import write_bytes
+from fedcore.files import content_key
 from fedcore.local import LocalTask
 from fedcore.model import Model
 from fedcore.neurons import State
@@ -24,6 +22,7 @@ from fedcore.parallel import one_thread
 from fedcore.remote.battery import read_charge
 from fedcore.remote.load import TELL_EVERY_S, Teller
 from fedcore.remote.meter import Meter
+from fedcore.remote.residual import Residual
 from fedcore.samples import Samples
 from fedcore.wire import Packet, decode_task, encode_result
 from fedcore.wire.mirror import Mirror
@@ -31,7 +30,6 @@ from fedcore.workload import method_of, model_for, recipe_of
 from scenarios.errors import InputError
 from scenarios.schema import Workload
 
-RESIDUAL = "residual.safetensors"
 HELLO, TRAIN, FAILED = "hello", "train", "failed"
 TIMED = 3
 """Steps after the first that a node times when it is greeted."""
@@ -74,7 +72,7 @@ class Node:
         self.machine, self.folder, self._meter, self._battery = machine, folder, meter, battery
         self._samples_of, self._tell_operator, self._said = samples, tell_operator, ""
         self._samples: dict[str, Samples] = {}
-        self._residual: State = {}
+        self._residual: Residual | None = None
         self._mirrors: dict[str, Mirror] = {}
 
     def answer(self, content: bytes) -> bytes:
@@ -160,31 +158,24 @@ class Node:
 
     def _train(self, packet: Packet) -> Packet:
         text, workload = self._workload(packet)
-        model = _model(text, packet.whole("channels", "the server", 1))
-        if text not in self._mirrors:
-            self._mirrors = {text: Mirror.blank(model)}
-        sent = decode_task(packet, model, mirror=self._mirrors[text])
+        channels = packet.whole("channels", "the server", 1)
+        model = _model(text, channels)
+        which = content_key(text, channels)
+        if which not in self._mirrors:
+            self._mirrors = {which: Mirror.blank(model)}
+        sent = decode_task(packet, model, mirror=self._mirrors[which])
         samples = self._own(text, workload)
-        if sent.precision != "fp32" and not self._residual:
-            self._residual = self._read_residual(model)
         with Meter(file=self._meter) as meter, one_thread():
             result = train_task(
                 method_of(workload), model, sent.state, sent.target, sent.task, samples, recipe_of(workload)
             )
-        answer = encode_result(model, sent, result, self._residual, meter.seconds)
-        if sent.precision != "fp32" and self.folder is not None:
-            write_bytes(self.folder / RESIDUAL, save(self._residual))
+        residual: State = {}
+        if sent.precision != "fp32":
+            if self._residual is None:
+                self._residual = Residual() if self.folder is None else Residual.read(self.folder, model)
+            residual = self._residual.begin(f"{packet.values.get('run')} {which}", sent.task.round_index)
+        answer = encode_result(model, sent, result, residual, meter.seconds)
+        if sent.precision != "fp32" and self._residual is not None and self.folder is not None:
+            self._residual.write(self.folder)
         answer.values.update(kind=TRAIN, meter=meter.kind, joules=meter.joules)
         return answer
-
-    def _read_residual(self, model: Model) -> State:
-        """What was kept on disk; another model's, or a damaged file's, is worth nothing and is left out."""
-        path = None if self.folder is None else self.folder / RESIDUAL
-        if path is None or not path.is_file():
-            return {}
-        try:
-            kept = load_file(str(path))
-        except (SafetensorError, OSError):
-            return {}
-        shapes = {p.name: p.shape for p in model.neuron_map.parameters}
-        return kept if all(tuple(value.shape) == shapes.get(name) for name, value in kept.items()) else {}

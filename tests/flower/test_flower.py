@@ -106,5 +106,7 @@ def test_ctrl_c_and_kill_leave_nothing_running_and_the_run_goes_on_from_there(
         time.sleep(0.5)
     assert not (three.folder / RESULT).exists()
     told = three.play()
+    went_on = [line for line in three.lines() if line.startswith("going on from the checkpoint after round ")]
+    assert went_on in (["going on from the checkpoint after round 1"], ["going on from the checkpoint after round 2"])
     assert told["result"]["rounds"] == 3
     assert three.ends_as_in_process(told["decisions"], [[True, True]] * 3)

@@ -1,22 +1,30 @@
 """The engine over real machines: the same weights as in process, and every fault told in one line and kept out."""
 
+import math
 import threading
 import time
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from fedcore.blocks import whole_block
 from fedcore.engines import InProcessEngine
 from fedcore.engines.remote import RemoteEngine
+from fedcore.local import LocalTask, seeded
 from fedcore.methods import FedAvg
 from fedcore.remote import load
 from fedcore.remote.ear import Ear
 from fedcore.remote.node import Node
+from fedcore.remote.residual import Residual
+from fedcore.remote.transport import GoneError
 from fedcore.training import FederatedTraining
-from fedcore.wire import Packet
+from fedcore.wire import Packet, encode_task
 from fedcore.workload import method_of, model_for, recipe_of
 from scenarios import InputError
+from scenarios.schema import Privacy, Workload
 
 SHARES = [[0.5, 1.0, 0.25], [1.0, 0.0, 0.5], [0.34, 0.33, 0.33]]
 
@@ -178,6 +186,8 @@ BAD = {
     "stale": (lambda p: p.values.update(round=p.values["round"] - 1), "sent a block of round 0, expected round 1"),
     "another machine's": (lambda p: p.values.update(machine=0, name="north"), "sent a block as machine 'north'"),
     "many samples": (lambda p: p.values.update(samples=10**6), "says 1000000 samples and 1 steps, expected 10 and 1"),
+    "endless seconds": (lambda p: p.values.update(compute_s=10**400), "compute_s is '1000"),
+    "an extra": (lambda p: p.arrays.update({"extra:a:x": torch.zeros(9)}), "sent array 'extra:a:x', which nobody asked for"),
 }
 
 
@@ -198,6 +208,130 @@ def test_a_bad_block_is_refused_by_name_and_leaves_no_trace(connected, workload,
     alone.play([0.5, 0.5, 0.5], 1)
     alone.play([0.5, 0.5, 0.5], 1, [True, False, True])
     assert same(alone, federation)
+
+
+ANYTHING = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from([10**400, 2**63, "fp32", "north", "\ud800"]),
+        st.text(max_size=8),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)),
+    max_leaves=8,
+)  # fmt: skip
+FIELDS = ("kind", "round", "machine", "steps", "samples", "loss", "precision", "compute_s", "node_s", "joules", "meter", "name",
+          "charge", "why", "other")  # fmt: skip
+ARRAYS = ("trained", "statistics", "extra:activations:conv1", "extra:activations", "extra:", "other")
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int8, torch.int64, torch.bool)
+
+
+@pytest.fixture
+def answered(connected, workload, names):
+    """How an engine reads the answer of south, and the honest one with what it is read by."""
+    asking = workload.model_copy(update={"context": 0.4, "context_rule": "important"})
+    engine, federation = remote(connected, asking, names)
+    kept: list[tuple] = []
+    read = engine._read
+    engine._read = lambda *args: kept.append(args) or read(*args)
+    federation.play([0.5, 0.5, 0.5], 1)
+    [args] = [each for each in kept if each[3].machine == 1]
+    return read, args
+
+
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=3), st.sets(st.sampled_from(FIELDS), max_size=1),
+    st.dictionaries(
+        st.sampled_from(ARRAYS), st.tuples(st.lists(st.integers(0, 40), max_size=3), st.sampled_from(DTYPES)), max_size=2
+    ),
+)  # fmt: skip
+def test_whatever_a_sound_message_holds_costs_its_own_block_at_most(answered, values, gone, arrays):
+    read, (content, *rest) = answered
+    packet = Packet.from_bytes(content, "x")
+    packet.values.update(values)
+    for name in gone:
+        packet.values.pop(name, None)
+    packet.arrays.update({name: torch.ones(shape).to(dtype) for name, (shape, dtype) in arrays.items()})
+    result = read(packet.to_bytes(), *rest)
+    assert result.lost.isprintable()
+    if not result.lost:
+        assert math.isnan(result.loss) or math.isfinite(result.loss)
+        assert all(torch.isfinite(mean).all() for mean in result.extra["activations"].values())
+
+
+def test_means_that_lie_leave_no_trace_in_the_means(connected, workload, names, held):
+    """Of a rule that measures: NaN, short and missing ones are refused, and everybody else's are merged."""
+    asking = workload.model_copy(update={"context": 0.4, "context_rule": "important"})
+    _, federation = remote(connected, asking, names)
+    federation.play([0.5, 0.5, 0.5], 1)
+    means = ("extra:activations:conv1", "extra:activations:conv3")
+    for change in (
+        lambda p: p.arrays[means[0]].fill_(float("nan")),
+        lambda p: p.arrays.update({means[1]: p.arrays[means[1]][:-1].clone()}),
+        lambda p: p.arrays.pop(means[1]),
+    ):
+        connected.tamper[101] = changed(change)
+        report = federation.play([0.5, 0.5, 0.5], 1)
+        assert report.came_back == (True, False, True)
+        assert "array extra:activations:" in report.lost[0]
+    alone = training(InProcessEngine(held, recipe_of(asking)), asking, names)
+    for south in (True, False, False, False):
+        alone.play([0.5, 0.5, 0.5], 1, [True, south, True])
+    assert same(alone, federation)
+    kept, wanted = (f.server.memory["activations"] for f in (federation, alone))
+    assert all(torch.equal(kept[layer], wanted[layer]) for layer in wanted)
+
+
+def test_a_node_that_goes_between_being_seen_and_being_sent_to_is_left(connected, workload, names, held, monkeypatch):
+    _, federation = remote(connected, workload, names)
+    send = connected.send
+
+    def refusing(node, content, lifetime_s):
+        if node in (101, 300):
+            raise GoneError("the carrier took no message for it")
+        return send(node, content, lifetime_s)
+
+    monkeypatch.setattr(connected, "send", refusing)
+    connected.join(300, Node("nobody", lambda workload: held[0]))  # is to be greeted, and cannot be
+    report = federation.play([0.5, 0.5, 0.5], 1)
+    assert report.came_back == (True, False, True)
+    assert report.lost == ("machine south: the carrier took no message for it",)
+    assert federation.engine.available() == [True, True, True]
+    monkeypatch.undo()
+    assert federation.play([0.5, 0.5, 0.5], 1).came_back == (True, True, True)
+
+
+def test_no_message_of_a_private_run_foretells_its_noise(connected, workload, names, held, monkeypatch):
+    """What a node is told, and even everybody's data and the run's seed, against the change that is published."""
+    private = workload.model_copy(update={"privacy": Privacy(clip_norm=1e-3, noise_multiplier=1e3)})
+    told: list[Packet] = []
+    send = connected.send
+
+    def spying(node, content, lifetime_s):
+        if node == 102:
+            told.append(Packet.from_bytes(content, "the server"))
+        return send(node, content, lifetime_s)
+
+    monkeypatch.setattr(connected, "send", spying)
+    engine, federation = remote(connected, private, names)
+    before = dict(federation.state)
+    federation.play([1.0, 1.0, 1.0], 1)
+    # What machines changed is a thousandth of the noise: this is it.
+    published = {name: (federation.state[name] - before[name]).flatten() for name in before}
+    [task] = [p for p in told if p.values["kind"] == "train"]
+    assert engine.secret not in b"".join(p.to_bytes() for p in told)
+    assert engine.secret.hex() not in str([p.values for p in told])
+    seed = task.values["seed"][0]
+    assert seed == federation.seed  # guessed, or told: it is no secret
+    generator = seeded((seed, 8, 0))
+    drawn = {p.name: torch.empty(p.shape).normal_(generator=generator) for p in federation.model.neuron_map.parameters}
+    guesses = [drawn]
+    for again in (training(InProcessEngine(held, recipe_of(private)), private, names), remote(connected, private, names)[1]):
+        again.play([1.0, 1.0, 1.0], 1)
+        guesses.append({name: again.state[name] - before[name] for name in drawn})
+    for guess in guesses:
+        flat = torch.cat([guess[name].flatten() for name in drawn])
+        both = torch.stack([flat, torch.cat([published[name] for name in drawn])])
+        assert abs(float(torch.corrcoef(both)[0, 1])) < 0.15
 
 
 def test_a_damaged_answer_is_refused_by_name(connected, workload, names):
@@ -261,11 +395,44 @@ def test_a_node_tells_what_is_wrong_with_itself(threads, workload, names, held):
 def test_residuals_survive_a_restart_of_the_node_and_damage_of_their_file(connected, workload, names, held, tmp_path):
     _, federation = remote(connected, workload, names, precision="int8")
     federation.play([1.0, 1.0, 1.0], 1)
-    file = tmp_path / "south" / "residual.safetensors"
-    kept = Node("south", lambda workload: held[1], tmp_path / "south")._read_residual(model_for(workload, 1))
-    assert any(bool((value != 0).any()) for value in kept.values())
+    file, model = tmp_path / "south" / "residual.safetensors", model_for(workload, 1)
+    kept = Residual.read(file.parent, model)
+    assert kept.round_index == 0
+    assert any(bool((value != 0).any()) for value in kept.after.values())
+    other = model_for(workload.model_copy(update={"encoder_options": {"widths": [6, 8, 9]}}), 1)
+    assert Residual.read(file.parent, other).after == {}
     file.write_bytes(file.read_bytes()[:40])
-    assert Node("south", lambda workload: held[1], tmp_path / "south")._read_residual(model_for(workload, 1)) == {}
+    assert Residual.read(file.parent, model) == Residual()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_a_residual_is_its_runs_own_and_a_round_that_comes_again_finds_it_as_it_was(workload, held, tmp_path, precision):
+    wider = workload.model_copy(update={"encoder_options": {"widths": [8, 8, 8]}})
+
+    def answer(node: Node, run: str, round_index: int, of: Workload = workload) -> bytes:
+        model = model_for(of, 1)
+        state = model.init_state(torch.Generator().manual_seed(0))
+        task = LocalTask(0, whole_block(model.neuron_map), 2, (1, 2, round_index, 0), round_index=round_index)
+        packet = encode_task(model, state, model.target_of(state), task, precision)
+        packet.values.update(kind="train", run=run, workload=of.model_dump_json(exclude_defaults=True), channels=1)
+        answered = Packet.from_bytes(node.answer(packet.to_bytes()), "node")
+        assert answered.values["kind"] == "train", answered.values
+        return answered.arrays["trained"].view(torch.uint8).numpy().tobytes()
+
+    def fresh(name: str) -> Node:
+        return Node("north", lambda workload: held[0], tmp_path / name)
+
+    node = fresh("one")
+    first, second = answer(node, "a", 0), answer(node, "a", 1)
+    assert answer(fresh("bare"), "a", 1) != second  # it does add what the first round left out
+    assert answer(node, "a", 1) == second
+    node = fresh("one")  # and after a restart of its own
+    assert answer(node, "a", 1) == second
+    third = answer(node, "a", 2)
+    # Another run, on whose weights nothing was left out; then another model's; then the first again.
+    assert answer(node, "b", 0) == first
+    assert answer(node, "b", 0, wider) == answer(fresh("two"), "c", 0, wider)
+    assert answer(fresh("three"), "c", 2) == answer(node, "a", 2) != third
 
 
 @pytest.fixture
