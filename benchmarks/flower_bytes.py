@@ -66,7 +66,11 @@ class Counting(Loopback):
     def _accept(self) -> None:
         while True:
             node, _ = self._listener.accept()
-            link = socket.create_connection(self._link)
+            try:
+                link = socket.create_connection(self._link)
+            except OSError:  # it has ended, and the SuperNode is about to
+                node.close()
+                continue
             for source, into, way in ((node, link, "up"), (link, node, "down")):
                 threading.Thread(target=self._pass_on, args=(source, into, way), daemon=True).start()
 

@@ -31,6 +31,8 @@ PATIENCE = 10.0
 LIFETIME_S = 3600.0
 """Of a message where there is no deadline."""
 POLL_S = 0.02
+MOST_W = 1e5
+"""That a machine may say it drew."""
 SILENT_S = 60.0
 """After which a machine should have told its load at least once."""
 DONE, LATE, LEFT, REFUSED = "done", "late", "left", "refused"
@@ -306,12 +308,15 @@ class RemoteEngine:
                 raise InputError(
                     f"{sender}: says {result.samples} samples and {result.steps} steps, expected {held} and {task.steps}"
                 )
-            joules = None if packet.values.get("joules") is None else packet.number("joules", sender, 0.0)
+            # More than that cannot be: it was not at it for longer, and no machine draws so much.
+            most_s = 1.0 + 1.01 * elapsed_s
+            told = packet.values.get("joules") is not None
+            joules = packet.number("joules", sender, 0.0, MOST_W * most_s) if told else None
             meter = packet.values.get("meter")
             if meter not in KINDS or (joules is None) != (meter == MODEL):
                 raise InputError(f"{sender}: says its meter is {str(meter)[:40]!r}, expected {', '.join(KINDS)}")
-            compute_s = packet.number("compute_s", sender, 0.0)
-            node_s, charge = packet.number("node_s", sender, 0.0), charge_in(packet, sender)
+            compute_s, node_s = (packet.number(name, sender, 0.0, most_s) for name in ("compute_s", "node_s"))
+            charge = charge_in(packet, sender)
         except InputError as error:
             why = str(error).removeprefix(f"{sender}: ")
             return self._lose(k, REFUSED, why, elapsed_s, down, len(content))

@@ -107,12 +107,12 @@ class Packet:
             raise InputError(f"{sender}: array {name} is {shown}, expected ({length},) {dtype}")
         return found
 
-    def number(self, name: str, sender: str, least: float = -math.inf) -> float:
-        """A finite number that must be there, at least `least`; raises InputError as `array`."""
+    def number(self, name: str, sender: str, least: float = -math.inf, most: float = math.inf) -> float:
+        """A finite number that must be there, from `least` to `most`; raises InputError as `array`."""
         found = as_number(self.values.get(name))
-        if found is None or found < least:
-            shown = str(self.values.get(name))[:40]
-            raise InputError(f"{sender}: {name} is {shown!r}, expected a number of at least {least:g}")
+        if found is None or not least <= found <= most:
+            shown, end = str(self.values.get(name))[:40], "" if most == math.inf else f" and at most {most:g}"
+            raise InputError(f"{sender}: {name} is {shown!r}, expected a number of at least {least:g}{end}")
         return found
 
     def whole(self, name: str, sender: str, least: int = 0) -> int:
