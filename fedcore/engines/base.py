@@ -15,7 +15,8 @@ class Engine(Protocol):
     """Carries a round's tasks out and back.
 
     With the same seed and nobody late, every engine gives the same weights: all draws follow from the tasks' seeds, and one
-    thread does all of a task's arithmetic.
+    thread does all of a task's arithmetic. Only a private method's noise is another over real machines, whose engine has a
+    `secret` (see `Server.secret`).
     """
 
     @property

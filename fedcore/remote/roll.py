@@ -16,6 +16,7 @@ from fedcore.wire.packet import plain
 from scenarios.errors import InputError
 
 HELLO_LIFETIME_S = 600.0
+LONGEST_STEP_S = 1e6
 
 
 def charge_in(packet: Packet, sender: str) -> float | None:
@@ -112,7 +113,7 @@ class Roll:
             shape = packet.values.get("shape")
             if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
                 raise InputError(f"{sender}: shape of samples is {str(shape)[:40]!r}, expected whole numbers")
-            step_s, charge = packet.number("step_s", sender, 0.0), charge_in(packet, sender)
+            step_s, charge = packet.number("step_s", sender, 0.0, LONGEST_STEP_S), charge_in(packet, sender)
         except InputError as error:
             self._turned_away[node] = None
             self.on_event(f"turned away: {error}")
