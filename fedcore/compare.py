@@ -23,7 +23,7 @@ from scenarios import Scenario, load, parse
 from scenarios.errors import InputError, need_at_least, told
 from scenarios.sources import sources_of
 
-VERSION = 6
+VERSION = 7
 """Part of every kept run's name: raise it when a change of the code changes what a run gives."""
 
 

@@ -108,15 +108,15 @@ def encoder_weights(model: Model) -> frozenset[str]:
 
 
 def divergence(model: Model, block: Block, state: State, result: LocalResult) -> float:
-    """How far local training led from the global encoder: mean over its layers of ||theta_k - theta_g||_2.
+    """How far local training led from an encoder: mean over its layers of the Euclidean norm of the difference.
 
     Args:
         model: encoder and objective.
         block: what was trained; norms are over its entries.
-        state: global weights that the machine was sent.
+        state: weights that it is measured from.
         result: of its training.
     """
     names = encoder_weights(model) & set(result.trained)
-    sent = trained_slice({name: state[name] for name in names}, model.neuron_map, block)
-    norms = [float((result.trained[name] - sent[name]).norm()) for name in sorted(names)]
+    start = trained_slice({name: state[name] for name in names}, model.neuron_map, block)
+    norms = [float((result.trained[name] - start[name]).norm()) for name in sorted(names)]
     return sum(norms) / len(norms)

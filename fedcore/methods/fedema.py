@@ -22,14 +22,11 @@ from scenarios.errors import InputError
 class FedEMA(FedBYOL):
     """theta_k <- mu theta_k + (1 - mu) theta_g with mu = min(lambda_k d_k, 1), for online encoder and predictor.
 
-    d_k is how far the machine's last training led from the global encoder that it had been sent (`fedbyol.divergence`).
+    d_k is how far the machine's last training led from the mixed encoder that it started from (`fedbyol.divergence`).
     lambda_k = tau / d_k is fixed at its first training, so that every machine starts with mu = tau (the autoscaler). The
     target stays local. A machine that did not train in the previous round takes online and target weights from the global
     model, as in the authors' code, and keeps lambda_k. On blocks, the entries that it trained in that round are mixed; the
     others are the global ones.
-
-    The authors' code measures d_k from the weights that training started from, which in the first round are the same and
-    later are the mixed ones.
 
     Attributes:
         tau: mu at the start; 0 is FedBYOL while nobody sits a round out (whoever did starts from the global target here).
@@ -71,7 +68,8 @@ class FedEMA(FedBYOL):
     ) -> LocalResult:
         """See `Method.train`."""
         result = super().train(model, state, target, task, samples, recipe, generator)
-        d = torch.tensor(divergence(model, task.block, state, result))
+        # From the mixed weights, as the authors' code: from the global ones mu would feed on itself.
+        d = torch.tensor(divergence(model, task.block, self.begin(model, state, task), result))
         known = task.extra.get("divergence", {})
         # A machine that did not move at all has no scale yet.
         scale = {"lambda": known["lambda"]} if "lambda" in known else {"lambda": self.tau / d} if d > 0 else {}
@@ -85,11 +83,11 @@ class FedEMA(FedBYOL):
         return super().keep(server, task, result) | {"online": online, "divergence": result.extra["divergence"] | when}
 
     def cost(self, server: Server, machine: int, block: Block, steps: int, recipe: LocalRecipe) -> RoundCost:
-        """See `Method.cost`: the encoder weights that it was sent stay in memory, for the divergence; the local online
-        weights that it keeps between rounds are those that it trains in."""
+        """See `Method.cost`: the encoder weights that training starts from stay in memory, for the divergence; the local
+        online weights that it keeps between rounds are those that it trains in."""
         cost = super().cost(server, machine, block, steps, recipe)
-        sent = BYTES_PER_WEIGHT * entries(server.model.neuron_map, block, encoder_weights(server.model))
-        return replace(cost, memory_bytes=cost.memory_bytes + sent)
+        start = BYTES_PER_WEIGHT * entries(server.model.neuron_map, block, encoder_weights(server.model))
+        return replace(cost, memory_bytes=cost.memory_bytes + start)
 
 
 def mixing(kept: State) -> float:

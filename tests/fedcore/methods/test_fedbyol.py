@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
 from fedcore.methods import METHODS, FedAvg
 from fedcore.methods.fedbyol import FedBYOL, divergence, encoder_weights
-from fedcore.methods.fedema import FedEMA
+from fedcore.methods.fedema import FedEMA, mixing
 from fedcore.methods.fedu import FedU
 from fedcore.model import build_model
 from fedcore.samples import Batch, Samples
@@ -69,7 +71,7 @@ def plain_run(model, state, images, takes_part, steps, method):
                 else:
                     target = {name: state[name] for name in target}
             online, target = plain_local(model, start, target, images[k], r, k, steps)
-            d = np.mean([float((online[n] - state[n]).square().sum()) ** 0.5 for n in ("fc1.weight", "fc2.weight")])
+            d = np.mean([float((online[n] - start[n]).square().sum()) ** 0.5 for n in ("fc1.weight", "fc2.weight")])
             lengths.append(d)
             scale = own.get("lambda", getattr(method, "tau", 0.0) / d)
             machines[k] = {"online": online, "target": target, "d": d, "lambda": scale, "round": r}
@@ -100,6 +102,14 @@ def test_four_rounds_equal_the_algorithm_written_out(method):
             torch.testing.assert_close(kept["target"][name], value, atol=1e-4, rtol=1e-3)
         if "divergence" in kept:
             assert float(kept["divergence"]["d"]) == pytest.approx(machine["d"], rel=1e-3)
+
+
+def test_fedema_keeps_listening_to_the_global_model():
+    # Measured from the global weights, d would hold what was mixed in before, and mu would climb to 1 and stay there.
+    training = federation(FedEMA(), replace(RECIPE, optimizer="adamw", learning_rate=3e-3))
+    for _ in range(8):
+        training.play([1.0, 1.0, 1.0], 5)
+        assert all(0.0 < mixing(kept["divergence"]) < 1.0 for kept in training.server.kept)
 
 
 def test_they_differ_from_one_another():
