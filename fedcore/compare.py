@@ -149,6 +149,9 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
         bad = [run["turned_down"] for run in group if run.get("turned_down", [0])[0]]
         if bad:
             text += f"\n{name}: {sum(count for count, _ in bad)} blocks were refused, such as: {bad[0][1]}\n"
+        thin = [run["unprotected"] for run in group if run.get("unprotected", [0])[0]]
+        if thin:
+            text += f"\n{name}: in {sum(count for count, _ in thin)} rounds too few blocks came back: {thin[0][1]}\n"
         flat = sum(run.get("collapsed", False) for run in group)
         if flat:
             text += f"\n{name}: the encoder has collapsed in {flat} of {len(group)} runs: all images look alike to it.\n"

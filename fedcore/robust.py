@@ -13,7 +13,7 @@ from statistics import median as middle
 import torch
 from torch import Tensor
 
-from fedcore.blocks import places
+from fedcore.blocks import Block, places
 from fedcore.merge import Update, merge
 from fedcore.neurons import NeuronMap, Parameter, State
 from fedcore.slices import trained_slice
@@ -58,17 +58,44 @@ BETA = 0.2
 """Part of the machines that the trimmed mean leaves out at either end."""
 
 
+LEAST = {"median": 3, "trimmed-mean": round(1.0 / BETA)}
+"""Machines that must train a weight before a rule leaves out anybody's value of it."""
+
+
 def check_rule(rule: str, machines: int) -> None:
     """Refuse a rule that protects nobody in a fleet of so many machines.
 
     Raises:
-        InputError: they are too few to be trimmed.
+        InputError: they are too few.
     """
-    if rule == "trimmed-mean" and machines < 1.0 / BETA:
+    if machines < LEAST.get(rule, 0):
         raise InputError(
-            f"merge_rule is 'trimmed-mean', which leaves out nobody of {machines} machines; expected at least "
-            f"{1.0 / BETA:.0f} of them, or 'median'"
+            f"merge_rule is {rule!r}, which leaves out nobody of {machines} machines; expected at least {LEAST[rule]} of them, "
+            "or 'norm-clipping'"
         )
+
+
+def unprotected(rule: str, neuron_map: NeuronMap, blocks: Sequence[Block]) -> str:
+    """What is wrong with a rule on these blocks, which goes weight by weight over the machines that train it.
+
+    Returns:
+        One sentence where a weight is trained by too few of them for anybody to be left out, else "".
+    """
+    if rule not in LEAST:
+        return ""
+    fewest = LEAST[rule]
+    for p in neuron_map.parameters:
+        count = torch.zeros(p.shape, dtype=torch.int64)
+        for block in blocks:
+            count[places(p, block.trained[p.rows], block)] += 1
+        fewest = min(fewest, int(count[count > 0].min())) if count.any() else fewest
+    if fewest == LEAST[rule]:
+        return ""
+    holders = "one machine holds a neuron" if fewest == 1 else f"{fewest} machines hold a neuron"
+    return (
+        f"merge_rule is {rule!r}, which leaves out nobody where {holders}; expected {LEAST[rule]} of them everywhere: choose "
+        "'norm-clipping', or larger shares"
+    )
 
 
 def trimmed_mean(

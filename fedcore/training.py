@@ -17,7 +17,7 @@ from fedcore.methods import IntraLayer, Method, Server
 from fedcore.model import Model
 from fedcore.neurons import Layer, NeuronMap, Parameter, State
 from fedcore.probes import effective_rank, extract_features, feature_std
-from fedcore.robust import MERGES, check_rule
+from fedcore.robust import MERGES, check_rule, unprotected
 from fedcore.samples import Samples
 from scenarios.errors import InputError
 
@@ -52,6 +52,8 @@ class RoundReport:
         refused: one sentence per refused update.
         lost: one sentence per machine whose block never came back.
         came_back: per machine, whether its block came back and was merged.
+        unprotected: one sentence where so few blocks came back that the robust merge rule left out nobody of those who hold
+            a neuron; "" otherwise.
         blocks: what each machine held, None where it sat out.
         feature_std: spread of the features, 1 isotropic, 0 collapsed.
         effective_rank: of the features.
@@ -64,6 +66,7 @@ class RoundReport:
     refused: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     came_back: tuple[bool, ...] = ()
+    unprotected: str = ""
     blocks: tuple[Block | None, ...] = field(default=(), repr=False)
     feature_std: float = float("nan")
     effective_rank: float = float("nan")
@@ -85,7 +88,8 @@ class FederatedTraining:
         auxiliary: unlabelled samples of the server's own, for methods that train on it (LW-FedSSL's calibration).
 
     Raises:
-        InputError: the method cannot train this model with the engine's recipe, or the target is no improvement.
+        InputError: the method cannot train this model with the engine's recipe, its robust merge rule leaves out nobody in so
+            small a fleet, or the target is no improvement.
     """
 
     def __init__(
@@ -150,10 +154,17 @@ class FederatedTraining:
         return self.server.round_index
 
     def plan(self, shares: Sequence[float]) -> list[Block | None]:
-        """The blocks that the next round will send out for these shares; `play` draws the same ones."""
+        """The blocks that the next round will send out for these shares; `play` draws the same ones.
+
+        Raises:
+            InputError: a robust merge rule would leave out nobody where these blocks overlap too little, even if all came back.
+        """
         self.method.begin_round(self.server)
         rng = np.random.default_rng([self.seed, 1, self.round_index])
-        return self.method.blocks(self.server, shares, rng)
+        blocks = self.method.blocks(self.server, shares, rng)
+        if problem := self._unprotected([block for block in blocks if block is not None]):
+            raise InputError(problem)
+        return blocks
 
     def play(self, shares: Sequence[float], steps: int, survives: Sequence[bool] | None = None) -> RoundReport:
         """Play one round.
@@ -166,6 +177,9 @@ class FederatedTraining:
 
         Returns:
             The report; the global weights have moved.
+
+        Raises:
+            InputError: see `plan`. Blocks that are lost raise nothing: the report has a word of it.
         """
         server, method = self.server, self.method
         blocks = self.plan(shares)
@@ -193,6 +207,7 @@ class FederatedTraining:
                 accepted.append((task, result, update))
             else:
                 refused.append(problem)
+        thin = self._unprotected([update.block for _, _, update in accepted])
         if accepted:
             tasks_, results_, updates = ([row[i] for row in accepted] for i in range(3))
             method.merge(server, tasks_, results_, updates)  # type: ignore[arg-type]
@@ -212,11 +227,15 @@ class FederatedTraining:
             refused=tuple(refused),
             lost=tuple(lost),
             came_back=tuple(came_back),
+            unprotected=thin,
             blocks=tuple(blocks),
             feature_std=spread,
             effective_rank=rank,
             collapsed=rank < COLLAPSE_RANK,
         )
+
+    def _unprotected(self, blocks: Sequence[Block]) -> str:
+        return unprotected(self.method.merge_rule, self.model.neuron_map, blocks)
 
     def _bad_statistic(self, machine: str, result: LocalResult) -> str | None:
         """As `refusal`, for vectors that are no weights."""

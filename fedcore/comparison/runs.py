@@ -171,7 +171,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
 
     check()
     stalled, machine_steps = 0, 0
-    turned_down, merged, collapsed = list[str](), 0, False
+    turned_down, thin, merged, collapsed = list[str](), list[str](), 0, False
     next_check = spec.every * spec.steps
     while machine_steps < longest_steps:
         try:
@@ -185,6 +185,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
         played = player.play(costs, steps, method.one_by_one)
         told = training.play(fitting, steps, [bool(d) for d in played.done])
         turned_down += told.refused
+        thin += [told.unprotected] if told.unprotected else []
         merged += sum(told.came_back)
         collapsed = told.collapsed
         for name, value in (("time_s", played.time_s), ("energy_j", played.energy_j), ("bytes", played.bytes)):
@@ -217,6 +218,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
         "checkpoints": checkpoints,
         "memory_bytes": memory.tolist(),
         "turned_down": [len(turned_down), *turned_down[:1]],
+        "unprotected": [len(thin), *thin[:1]],
         "merged": merged,
         "collapsed": collapsed,
         "lacking": [name for name, lacking in zip(scenario.fleet.machine_names, lacks, strict=True) if lacking],

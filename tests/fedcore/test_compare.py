@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedcore.compare import CompareOptions, compare, key_of, specs_of, write
-from fedcore.comparison.entries import ENTRIES, STUDY, chosen, compared, entry_of
+from fedcore.comparison.entries import ENTRIES, STUDY, Entry, chosen, compared, entry_of
 from fedcore.comparison.runs import RunSpec, play
 from fedcore.methods import METHODS
 from scenarios import parse
@@ -227,12 +227,22 @@ def test_refused_blocks_and_collapse_are_told_and_a_reference_that_learns_nothin
         write(options, {"fedavg": [record]})
     sound = play(spec("fedavg"))
     assert sound["turned_down"] == [0]
-    text = write(options, {"fedavg": [sound], "ist": [sound | {"turned_down": [3, "machine fast: no"], "collapsed": True}]})
+    bad = sound | {"turned_down": [3, "machine fast: no"], "unprotected": [2, "nobody is left out"], "collapsed": True}
+    text = write(options, {"fedavg": [sound], "ist": [bad]})
     assert "ist: 3 blocks were refused, such as: machine fast: no\n" in text
+    assert "ist: in 2 rounds too few blocks came back: nobody is left out\n" in text
     assert "ist: the encoder has collapsed in 1 of 1 runs" in text
     assert "fedavg: " not in text
-    del sound["merged"], sound["turned_down"], sound["collapsed"]  # as an older version kept it
+    del sound["merged"], sound["turned_down"], sound["unprotected"], sound["collapsed"]  # as an older version kept it
     assert "refused" not in write(options, {"fedavg": [sound]})
+
+
+def test_a_robust_rule_on_blocks_that_overlap_too_little_is_not_played(monkeypatch):
+    monkeypatch.setitem(ENTRIES, "halves", Entry("intralayer", {"merge_rule": "median"}, 1 / 2))
+    groups = [group | {"count": 2} for group in SMALL["fleet"]["groups"]]
+    four = parse(SMALL | {"fleet": {"groups": groups}}, "four").model_dump(mode="json")
+    assert "leaves out nobody where 2 machines hold a neuron" in play(spec("halves", scenario=four))["refused"]
+    assert play(spec("fedavg-median", scenario=four, rounds=2))["unprotected"] == [0]
 
 
 def test_text_is_compared_by_the_tokens_foretold(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from fedcore.blocks import Block, slice_weights, whole_block
 from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
 from fedcore.merge import Update, merge
-from fedcore.methods import FedAvg, IntraLayer
+from fedcore.methods import METHODS, FedAvg, IntraLayer
 from fedcore.model import build_model
 from fedcore.neurons import Layer, NeuronMap, Parameter
 from fedcore.probes import HeldOutInfoNCE
@@ -61,11 +61,70 @@ def test_median_by_hand():
     assert bias(median, [5.0, -1.0, 2.0], 0.5, start=1.0) == 1.5
 
 
-def test_a_fleet_that_is_too_small_to_be_trimmed_is_told():
+def test_a_fleet_that_is_too_small_for_a_rule_is_told():
     with pytest.raises(InputError, match=r"'trimmed-mean', which leaves out nobody of 4 machines; expected at least 5 of them"):
         check_rule("trimmed-mean", 4)
-    check_rule("trimmed-mean", 5)
-    check_rule("median", 1)
+    with pytest.raises(InputError, match=r"'median', which leaves out nobody of 2 machines; expected at least 3 of them"):
+        check_rule("median", 2)
+    for rule, machines in (("trimmed-mean", 5), ("median", 3), ("norm-clipping", 1), ("mean", 1)):
+        check_rule(rule, machines)
+
+
+SIXTHS = build_model((1, 8, 8), "mlp", "simclr", {"widths": (12, 6)}, {"hidden": 12, "outputs": 6})
+
+
+def protected(method, machines: int = 6) -> FederatedTraining:
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (4, 1, 8, 8), generator=generator, dtype=torch.uint8) for _ in range(machines)]
+    engine = InProcessEngine([Samples(x) for x in images], LocalRecipe(2, precision="fp32"))
+    names = [str(k) for k in range(machines)]
+    return FederatedTraining(SIXTHS, engine, names, lambda model, state: 1.0, None, method=method)
+
+
+@pytest.mark.parametrize(
+    ("rule", "share", "holders"),
+    [
+        ("trimmed-mean", 1 / 2, "3 machines hold"),
+        ("trimmed-mean", 1 / 3, "2 machines hold"),
+        ("median", 1 / 3, "2 machines hold"),
+        ("median", 1 / 6, "one machine holds"),
+    ],
+)
+def test_shares_whose_overlap_protects_nobody_are_refused(rule, share, holders):
+    training = protected(IntraLayer(merge_rule=rule))
+    start = dict(training.state)
+    message = rf"^merge_rule is '{rule}', which leaves out nobody where {holders} a neuron; .* 'norm-clipping', or larger "
+    for refused in (training.plan, lambda shares: training.play(shares, 1)):
+        with pytest.raises(InputError, match=message):
+            refused([share] * 6)
+    assert training.round_index == 0
+    assert all(torch.equal(training.state[name], value) for name, value in start.items())
+
+
+@pytest.mark.parametrize(
+    ("rule", "share"), [("median", 1 / 2), ("trimmed-mean", 5 / 6), ("norm-clipping", 1 / 6), ("mean", 1 / 6)]
+)
+def test_shares_whose_overlap_protects_are_played(rule, share):
+    report = protected(IntraLayer(merge_rule=rule)).play([share] * 6, 1)
+    assert all(report.came_back)
+    assert report.unprotected == ""
+
+
+def test_one_owner_per_neuron_leaves_no_robust_rule_but_clipping():
+    with pytest.raises(InputError, match="leaves out nobody where one machine holds a neuron"):
+        protected(METHODS["ist"](merge_rule="median"), 4).play([0.25] * 4, 1)
+    assert all(protected(METHODS["ist"](merge_rule="norm-clipping"), 4).play([0.25] * 4, 1).came_back)
+
+
+def test_blocks_that_are_lost_take_the_protection_away_and_the_report_says_so():
+    training = protected(FedAvg(merge_rule="trimmed-mean"))
+    assert training.play([1.0] * 6, 1, [True] * 5 + [False]).unprotected == ""
+    report = training.play([1.0] * 6, 1, [True] * 4 + [False] * 2)
+    assert sum(report.came_back) == 4
+    assert "leaves out nobody where 4 machines hold a neuron; expected 5 of them everywhere" in report.unprotected
+    assert training.play([1.0] * 6, 1, [False] * 6).unprotected == ""  # nothing was merged
+    with pytest.raises(InputError, match="where 4 machines hold a neuron"):
+        training.play([1.0] * 4 + [0.0] * 2, 1)
 
 
 def test_trimmed_mean_by_hand():
