@@ -91,6 +91,7 @@ ENTRIES: dict[str, Entry] = {
     "thin-1/3": Entry("intralayer", THIN, 1 / 3),
     "thin-1/4": Entry("intralayer", THIN | {"context": 0.25}, 1 / 4),
     "thin-capacity": Entry("intralayer", THIN, "capacity"),
+    "thin-capacity-1/4": Entry("intralayer", THIN | {"context": 0.25}, "capacity"),
     "subnet-capacity": Entry("intralayer", COOPERATIVE | {"context": 0.0}, "capacity"),
     "fedprox": Entry("fedprox"),
     "fedlama": Entry("fedlama"),
