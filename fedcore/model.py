@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, get_type_hints
@@ -82,6 +83,21 @@ def _check_kinds(name: str, takes: type, options: dict[str, Any]) -> None:
             raise TypeError(f"{name}: {option} is {value!r:.60}: {why}") from None
 
 
+BATCH_NORM = "its statistics would be of neurons that a partial block does not see; choose group or layer norm"
+"""Why no encoder has it. Heads do: theirs are the batch's own, and none are merged."""
+
+
+def _refuse_batch_norm(encoder: str, options: dict[str, Any]) -> None:
+    """Refuse an option that asks for batch norm in the encoder.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for option, value in options.items():
+        if value and re.search(r"batch[ _-]?norm|(^|_)bn(=|_|\d)|norm\w*=(batch|bn)", f"{option}={value}".lower()):
+            raise ValueError(f"encoder {encoder}: {option} is {value!r}, which is batch norm: {BATCH_NORM}")
+
+
 def build_model(
     input_shape: tuple[int, int, int] | tuple[int, int],
     encoder: str,
@@ -101,7 +117,7 @@ def build_model(
     Raises:
         KeyError: an unknown name.
         TypeError: an unknown option, or a value of another kind.
-        ValueError: encoder and objective read different things, or an option does not fit.
+        ValueError: encoder and objective read different things, an option does not fit, or the encoder would have batch norm.
     """
     reads, trains_on = ENCODERS[encoder].reads, OBJECTIVES[objective].reads
     if reads != trains_on:
@@ -110,11 +126,15 @@ def build_model(
             f"encoder {encoder} reads {reads} but objective {objective} trains on {trains_on}; expected an objective on "
             f"{reads}: {fitting}"
         )
+    _refuse_batch_norm(encoder, encoder_options or {})
     _check_kinds(f"encoder {encoder}", ENCODERS[encoder], encoder_options or {})
     _check_kinds(f"objective {objective}", OBJECTIVES[objective], objective_options or {})
     built = ENCODERS[encoder](input_shape, **(encoder_options or {}))
     if not built.stages:
         raise ValueError(f"encoder {encoder} has no layer, expected widths of at least one")
+    for parameter in built.neuron_map.parameters:
+        if parameter.name.endswith((".running_mean", ".running_var")):
+            raise ValueError(f"encoder {encoder} declares {parameter.name}, which is of batch norm: {BATCH_NORM}")
     kind: Callable[..., Objective] = OBJECTIVES[objective]
     objective_for = partial(kind, **(objective_options or {}))
     return Model(built, objective_for(built), objective_for)

@@ -4,9 +4,13 @@ import pytest
 import torch
 
 from fedcore.blocks import whole_weights
-from fedcore.encoders import ConvNet
+from fedcore.encoders import ENCODERS, ConvNet
 from fedcore.model import Model, build_model
+from fedcore.neurons import NeuronMap, Parameter
 from fedcore.objectives import SimCLR
+from fedcore.workload import model_for
+from scenarios.errors import InputError
+from scenarios.schema import Workload
 
 torch.set_num_threads(1)
 
@@ -59,3 +63,33 @@ def test_an_option_of_another_kind_is_refused_before_anything_is_built(
 
 def test_whole_numbers_pass_for_numbers_and_lists_for_sequences():
     build_model((1, 16, 16), "convnet", "vicreg", {"widths": [6, 8, 8]}, {"invariance": 25})
+
+
+@pytest.mark.parametrize("options", [{"norm": "batch"}, {"norm_layer": "BatchNorm2d"}, {"batch_norm": True}, {"use_bn": True}])
+@pytest.mark.parametrize("encoder", ["convnet", "mlp", "resnet"])
+def test_batch_norm_is_refused_in_one_sentence_that_says_what_to_choose(encoder, options):
+    words = rf"^encoder {encoder}: .* its statistics would be of neurons that a partial block does not see; choose group"
+    with pytest.raises(ValueError, match=words):
+        build_model((1, 16, 16), encoder, "simclr", options)
+    with pytest.raises(InputError, match=r"workload does not build: .* choose group or layer norm$"):
+        model_for(Workload(encoder=encoder, encoder_options=options), 1)
+
+
+def test_other_options_are_not_taken_for_batch_norm():
+    for options in ({"norm": "group"}, {"batch_norm": False}, {"batch": 3}):
+        with pytest.raises(TypeError, match="takes no option"):
+            build_model((1, 16, 16), "convnet", "simclr", options)
+
+
+@pytest.mark.parametrize("statistic", ["running_mean", "running_var"])
+def test_an_encoder_that_declares_running_statistics_is_refused(monkeypatch, statistic):
+    class Running(ConvNet):
+        def __init__(self, input_shape, width=8):
+            super().__init__(input_shape)
+            layer = self.neuron_map.layers[0]
+            own = Parameter(f"{layer.name}.{statistic}", (layer.neurons,), layer.name)
+            self.neuron_map = NeuronMap(self.neuron_map.layers, (*self.neuron_map.parameters, own))
+
+    monkeypatch.setitem(ENCODERS, "running", Running)
+    with pytest.raises(ValueError, match=rf"^encoder running declares conv1\.{statistic}, .* choose group or layer norm$"):
+        build_model((1, 16, 16), "running", "simclr")
