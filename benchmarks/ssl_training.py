@@ -94,6 +94,7 @@ class SimCLRNet(nn.Module):
 def plain(rounds: int, seed: int, threads: int) -> dict[str, object]:
     import kornia.augmentation as K
 
+    from fedcore.augment import normalise
     from fedcore.probes import HeldOutInfoNCE
     from fedcore.probes.features import to_tensor
     from fedcore.reference import bare_scenario
@@ -103,10 +104,13 @@ def plain(rounds: int, seed: int, threads: int) -> dict[str, object]:
     scenario = bare_scenario(MACHINES, Workload(), IMAGES)
     data = prepare_data(scenario, seed=seed)
     torch.manual_seed(seed)
-    clients = [to_tensor(data.dataset.images[index]).float() / 255.0 for index in data.clients]
+    clients = [normalise(to_tensor(data.dataset.images[index])) for index in data.clients]
+    # Views as ours are drawn: normalised first, crops square, mirrored corners, nothing clipped.
     augment = K.AugmentationSequential(
-        K.RandomResizedCrop((32, 32), scale=(0.16, 1.0)), K.RandomHorizontalFlip(), K.RandomRotation(180.0, p=1.0),
-        K.RandomBrightness((0.8, 1.2)), K.RandomContrast((0.6, 1.4)), K.RandomGaussianBlur((3, 3), (0.5, 1.0), p=0.3),
+        K.RandomResizedCrop((32, 32), scale=(0.16, 1.0), ratio=(1.0, 1.0)), K.RandomHorizontalFlip(),
+        K.RandomAffine(180.0, padding_mode="reflection", p=1.0),
+        K.RandomBrightness((0.8, 1.2), clip_output=False, p=1.0), K.RandomContrast((0.6, 1.4), clip_output=False, p=1.0),
+        K.RandomGaussianBlur((3, 3), (0.5, 1.0), p=0.3),
     )  # fmt: skip
     net = SimCLRNet()
     model = model_for(scenario.workload, 1)
@@ -129,7 +133,6 @@ def plain(rounds: int, seed: int, threads: int) -> dict[str, object]:
             for _ in range(STEPS):
                 x = images[torch.randperm(len(images))[:BATCH]]
                 views = torch.cat([augment(x), augment(x)])
-                views = (views - views.mean((1, 2, 3), keepdim=True)) / (views.std((1, 2, 3), keepdim=True) + 4 / 255)
                 z = F.normalize(net(views), dim=1)
                 logits = (z @ z.T / 0.1).masked_fill(torch.eye(2 * BATCH, dtype=torch.bool), -torch.inf)
                 optimiser.zero_grad()
