@@ -2,13 +2,15 @@
 
 On the machine: seconds of a local step (views, forward, backward, optimiser; one thread) against share and context, for
 layers of several widths. Variants are measured in turns, in seconds of processor time, which other load disturbs less, and
-ratios are medians over the turns; "net" is without drawing the views, which no share makes cheaper. On the server: bytes
-of a round and seconds of planning, slicing and merging against the number of machines.
+ratios are medians over the turns; "net" is without drawing the views, which no share makes cheaper. Of a round: bytes, the
+server's seconds of planning, slicing and merging, and the seconds that the whole round takes on this machine's cores, K x H
+of those local steps and the server's part, against the number of machines and beside the FLOP formula.
 """
 
 from __future__ import annotations
 
 import csv
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,6 +47,7 @@ class Options:
         shares: of every layer's neurons; the first is what the others are compared with.
         precisions: of the encoder; "auto" is bf16 where the processor has it.
         machines: numbers of machines in a round.
+        interval: local steps H of a round.
         batch: images per step.
         image_px: side of the images.
         turns: how often every variant is measured.
@@ -56,6 +59,7 @@ class Options:
     shares: tuple[float, ...] = (1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
     precisions: tuple[str, ...] = ("fp32", "auto")
     machines: tuple[int, ...] = (4, 16, 64, 256)
+    interval: int = 10
     batch: int = 32
     image_px: int = 32
     turns: int = 3
@@ -180,7 +184,7 @@ def step_rows(name: str, precision: str, options: Options) -> list[Row]:
 
 @dataclass(frozen=True)
 class Round:
-    """One round of equal machines, seen from the server; bytes are of all machines together."""
+    """One round of equal machines; bytes are of all of them together, ratios to the first share with as many machines."""
 
     machines: int
     share: float
@@ -191,16 +195,27 @@ class Round:
     plan_ms: float
     slice_ms: float
     merge_ms: float
+    seconds: float
+    time_ratio: float
+    flop_ratio: float
 
 
-def round_row(name: str, machines: int, share: float, context: float, options: Options) -> Round:
-    """One round's bytes and server seconds (medians over the turns)."""
-    model = build(name, options.image_px)
+def round_row(machines: int, step: Row, options: Options, base_s: float | None) -> Round:
+    """One round's bytes and seconds: the server's are medians over the turns, the machines' those of measured local steps.
+
+    Args:
+        machines: K.
+        step: the local step of everyone.
+        options: of the benchmark.
+        base_s: seconds of the round that it is compared with; None is this one.
+    """
+    model = build(step.model, options.image_px)
     state = model.init_state(torch.Generator().manual_seed(0))
-    seconds = np.zeros((options.turns, 3))
+    server = np.zeros((options.turns, 3))
     for turn in range(options.turns):
         marks = [time.process_time()]
-        blocks = allocate(model.neuron_map, [share] * machines, context, "random", 0, np.random.default_rng(turn))
+        shares = [step.share] * machines
+        blocks = allocate(model.neuron_map, shares, step.context, "random", 0, np.random.default_rng(turn))
         marks.append(time.process_time())
         cut = [slice_weights(state, model.neuron_map, block) for block in blocks if block is not None]
         marks.append(time.process_time())
@@ -211,18 +226,26 @@ def round_row(name: str, machines: int, share: float, context: float, options: O
         ]
         merge(state, model.neuron_map, updates)
         marks.append(time.process_time())
-        seconds[turn] = np.diff(marks)
-    cost = cost_of_block(model, block_of(model, share, context), options.batch)
+        server[turn] = np.diff(marks)
+    cost = cost_of_block(model, block_of(model, step.share, step.context), options.batch)
+    local_s = machines * options.interval * step.milliseconds / 1e3 / (os.cpu_count() or 1)
+    seconds = local_s + float(np.median(server, axis=0).sum())
     return Round(
-        machines, share, context, machines * share, machines * cost.upload_bytes / 1e6, machines * cost.download_bytes / 1e6,
-        *(1e3 * np.median(seconds, axis=0)),
+        machines, step.share, step.context, machines * step.share,
+        machines * cost.upload_bytes / 1e6, machines * cost.download_bytes / 1e6,
+        *(1e3 * np.median(server, axis=0)), seconds, seconds / (base_s or seconds), step.flop_ratio,
     )  # fmt: skip
 
 
-def round_rows(name: str, options: Options) -> list[Round]:
-    """Rounds of all numbers of machines; runs in a process of its own."""
-    variants = ((1.0, 1.0), (1 / 4, 1.0), (1 / 16, 1.0), (1 / 4, 0.0), (1 / 16, 0.0))
-    return [round_row(name, k, share, context, options) for k in options.machines for share, context in variants]
+def round_rows(steps: list[Row], options: Options) -> list[Round]:
+    """Rounds of all numbers of machines with one model's local steps; runs in a process of its own."""
+    rows = []
+    for machines in options.machines:
+        base_s = None
+        for step in steps:
+            rows.append(round_row(machines, step, options, base_s))
+            base_s = base_s or rows[-1].seconds
+    return rows
 
 
 def fraction(share: float) -> str:
@@ -264,13 +287,19 @@ def main() -> None:
                         f"{fit.median_error:.1%}", f"{fit.worst_error:.1%}", f"{fit.flops_only:.1%}",
                     )  # fmt: skip
         console.print(table)
-        name = options.models[0]
-        heads = ("machines", "share", "context", "coverage", "up MB", "down MB", "plan ms", "slice ms", "merge ms")
-        table = Table(*heads, title=f"{name}: one round, all machines together")
-        for r in pool.submit(round_rows, name, options).result():
+        name, precision = options.models[0], options.precisions[0]
+        heads = (
+            "machines", "context", "share", "coverage", "up MB", "down MB", "plan ms", "slice ms", "merge ms", "round s",
+            "time", "FLOPs",
+        )  # fmt: skip
+        title = f"{name}, {precision}: one round of H = {options.interval}, all machines on the cores of this one"
+        table = Table(*heads, title=title)
+        steps = [row for row in rows if row.model == name and row.precision == precision]
+        for r in pool.submit(round_rows, steps, options).result():
             table.add_row(
-                str(r.machines), fraction(r.share), f"{r.context:g}", f"{r.coverage:g}", f"{r.upload_mb:.2f}",
-                f"{r.download_mb:.2f}", f"{r.plan_ms:.1f}", f"{r.slice_ms:.1f}", f"{r.merge_ms:.1f}",
+                str(r.machines), f"{r.context:g}", fraction(r.share), f"{r.coverage:g}", f"{r.upload_mb:.2f}",
+                f"{r.download_mb:.2f}", f"{r.plan_ms:.1f}", f"{r.slice_ms:.1f}", f"{r.merge_ms:.1f}", f"{r.seconds:.2f}",
+                f"{r.time_ratio:.3f}", f"{r.flop_ratio:.3f}",
             )  # fmt: skip
         console.print(table)
     if options.csv is not None and rows:
