@@ -13,6 +13,7 @@ from agents.best_static import STATICS
 from agents.clairvoyant import CLAIRVOYANT
 from agents.content import code_of
 from agents.fixed import FIXED
+from agents.frozen import named_policies
 from agents.greedy_mpc import PLANNERS
 from agents.heuristics import HEURISTICS
 from agents.outside import file_of, is_outside
@@ -65,7 +66,7 @@ def agent_key(agent: str) -> str:
     if agent in PLANNERS:
         return agent + code_of("agents.greedy_mpc")
     if agent == CLAIRVOYANT:
-        return agent + code_of("agents.clairvoyant")
+        return agent + code_of("agents.clairvoyant") + content_key(*map(agent_key, named_policies()))
     if agent.startswith(FIXED):
         return agent + code_of("agents.fixed")
     file = file_of(agent)

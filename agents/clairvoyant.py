@@ -4,9 +4,10 @@ A rollout algorithm (Bertsekas and Castanon 1999, "Rollout algorithms for stocha
 under perfect information. All that chance does in a simulated episode follows from the episode's key and the number of the
 round, so copies of the episode tell what any sequence of decisions would really give. At every round each decision worth
 trying is played in a copy, which goes on to the end by one of a few base policies; the best of these futures replaces the
-incumbent plan if it scores more, and the plan's next decision is taken. The first incumbent is the best of a family of
-policies, all candidates of `best_static` among them, so that no episode scores less than with any of these. What
-clairvoyance is worth is at least as much: some sequence of decisions that is not found may be better still.
+incumbent plan if it scores more, and the plan's next decision is taken. The first incumbent is the best of what `followed`
+did in the episode and of a family of policies, all candidates of `best_static` among them, so that no episode scores less than
+with any of these. What clairvoyance is worth is at least as much: some sequence of decisions that is not found may be better
+still.
 
 No orchestrator: it reads the hidden state, links and loads to come, the luck of each machine and the scatter of measured
 progress included, none of which can be known at decision time, so it has no `decide(observation)`.
@@ -15,6 +16,7 @@ progress included, none of which can be known at decision time, so it has no `de
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ from numpy.typing import NDArray
 from agents.base import Orchestrator
 from agents.episodes import EpisodeResult, play_episode
 from agents.family import Family, family
+from agents.frozen import load_policy, named_policies
+from agents.heuristics.enough import Enough
+from agents.heuristics.proven import Proven
 from envs.core import Core
 from envs.observation import split
 from envs.orchestration import OrchestrationEnv
@@ -48,6 +53,12 @@ class Plan:
     log_efficiency: float
 
 
+@cache
+def followed() -> tuple[Orchestrator, ...]:
+    """Whose own decisions are plans to begin with: the rules and the policies that come nearest to the best found."""
+    return (Proven(), Enough(), *map(load_policy, named_policies()))
+
+
 def clairvoyant(core: Core, b: int = 0, bases: int = 3) -> Plan:
     """The best decisions found for the rest of an episode.
 
@@ -66,7 +77,7 @@ def clairvoyant(core: Core, b: int = 0, bases: int = 3) -> Plan:
     policies = family(now.world())
     everyone = np.arange(len(policies.rank))
     taken: list[Actions] = []
-    best = Plan(np.zeros((0, now.max_machines + 1), dtype=np.float32), -np.inf)
+    best = max((_as_played(now, agent) for agent in followed()), key=_score)
     while not now.end_reasons()[0]:
         begun = policies.decide(everyone, np.repeat(now.observe(), len(everyone), axis=0))
         alone = _futures(now, policies, everyone, begun, best.actions, -np.inf, bases)
@@ -82,6 +93,16 @@ def clairvoyant(core: Core, b: int = 0, bases: int = 3) -> Plan:
         now.step(best.actions[:1])
         best = Plan(best.actions[1:], best.log_efficiency)
     return Plan(np.stack(taken), best.log_efficiency)
+
+
+def _as_played(core: Core, agent: Orchestrator) -> Plan:
+    """What an agent does in the one episode from here on."""
+    now, actions = core.copies(np.zeros(1, dtype=np.int64)), []
+    agent.begin(now.world().scenario)
+    while not now.end_reasons()[0]:
+        actions.append(agent.decide(now.observe()[0]))
+        now.step(actions[-1][None])
+    return Plan(np.stack(actions), float(now.log_efficiency()[0]))
 
 
 def _score(plan: Plan) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.agent_key import agent_key
 from agents.benchmark import HELD_OUT_SEED, Comparison, EpisodeResult, benchmark, compare, summarise
 from agents.best_static import search_static
 from agents.clairvoyant import CLAIRVOYANT, play_clairvoyant
@@ -129,7 +130,7 @@ def headrooms(options: HeadroomOptions) -> list[Headroom]:
     """
     need_at_least(options, episodes=1, workers=1)
     jobs: dict[Path, Job] = {}
-    code = code_of("agents.headroom")
+    code = code_of("agents.headroom") + agent_key(CLAIRVOYANT)
     chosen = [load(name) for name in options.scenarios or names()]
     refuse_namesakes(chosen)
     for scenario in chosen:

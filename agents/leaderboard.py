@@ -13,21 +13,22 @@ from typing import Any
 
 from agents.agent_key import agent_key
 from agents.benchmark import HELD_OUT_SEED, orchestrator
-from agents.best_static import STATICS
+from agents.best_static import BEST_STATIC, STATICS
 from agents.clairvoyant import CLAIRVOYANT, play_clairvoyant
 from agents.cli import console, judge_with_bars
 from agents.content import code_of
 from agents.episodes import EpisodeResult, play_together
-from agents.greedy_mpc import GreedyMpc
+from agents.greedy_mpc import PLANNERS
 from agents.heuristics import HEURISTICS
 from agents.judge import Cell, Judgement, cell_scenario
 from agents.naming import labels
 from agents.own_target import own_target
 from agents.report import Report, real_curves
 from agents.splits import Case
-from agents.standings import Standings
+from agents.standings import COST_NAMES, COSTS, NAIVE, Standings
 from agents.standings_plots import cost_plots, heat_map, improvement_map, profile_plot, score_plot
 from agents.standings_tables import (
+    decided_grid,
     group_grid,
     naive_grid,
     over_grid,
@@ -45,9 +46,9 @@ from fedcore.world import compile_world, room_for
 from scenarios import Scenario
 from scenarios.sources import sources_of
 
-VERSION = 1
+VERSION = 2
 """Part of every kept cell's name: raise it when `play_cell` comes to mean something else."""
-AGENTS = (*HEURISTICS, *STATICS, GreedyMpc.name)
+AGENTS = (*HEURISTICS, *STATICS, *PLANNERS)
 """Who plays unless told otherwise."""
 UNPLANNED = ("larger-fleets",)
 """Splits that the clairvoyant planner leaves out: it tries each machine alone, and takes minutes an episode there."""
@@ -153,15 +154,34 @@ def episodes_csv(standings: Standings) -> str:
 
 
 def summary_json(standings: Standings) -> str:
-    """Every group's aggregates."""
+    """Every group's aggregates: estimates with their intervals, costs as the tables have them, co2e_kg the geometric mean,
+    less_than_fedavg medians and quartiles, probability_of_improvement over each other agent, and regrets in ln efficiency."""
     groups = standings.groups()
+
+    def regret(agent: str, names: list[str]) -> dict[str, float]:
+        lost, episodes = standings.regret(agent, names)
+        return {**asdict(lost), "episodes": episodes}
+
+    def less(agent: str, names: list[str]) -> dict[str, Any] | None:
+        if NAIVE not in standings.agents:
+            return None
+        return {name: standings.thriftier(agent, NAIVE, names, cost) for name, cost in zip(COST_NAMES, COSTS, strict=True)}
+
     out = {
         group: {
             agent: {
                 "iqm_ln_efficiency": asdict(estimate),
                 "success": standings.success(agent, names),
                 "costs_of_reference": standings.costs(agent, names).tolist(),
-                "regret_to_clairvoyant": list(standings.regret(agent, names)),
+                "co2e_kg": standings.carbon(agent, names),
+                "less_than_fedavg": less(agent, names),
+                "probability_of_improvement": {
+                    other: standings.chance(agent, other, names) for other in standings.agents if other != agent
+                },
+                "regret_to_best_static": (
+                    asdict(standings.gain(BEST_STATIC, agent, names)) if BEST_STATIC in standings.agents else None
+                ),
+                "regret_to_clairvoyant": regret(agent, names),
             }
             for agent, estimate in standings.ranked(names)
         }
@@ -177,6 +197,7 @@ def grids(standings: Standings, what: Played) -> list[Grid]:
         group_grid(standings),
         *over_grid(standings),
         *naive_grid(standings),
+        decided_grid(standings),
         *tuned_grid(standings),
         scenario_grid(standings),
     ]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from agents.episodes import EpisodeResult
 from agents.splits import Case, family
-from agents.statistics import Estimate, improvement, iqm, paired_iqm, pooled_iqm, probability_of_improvement
+from agents.statistics import Estimate, improvement, iqm, mean, paired_iqm, pooled_iqm, probability_of_improvement
 
 Floats = NDArray[np.float64]
 COSTS = ("time_s", "energy_j", "bytes", "co2e_kg")
@@ -104,12 +104,22 @@ class Standings:
         low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
         return float(middle), float(low), float(high)
 
-    def regret(self, agent: str, scenarios: Iterable[str]) -> tuple[float, int]:
-        """Mean ln efficiency lost to the clairvoyant planner on the episodes that it played, and their number."""
+    def regret(self, agent: str, scenarios: Iterable[str]) -> tuple[Estimate, int]:
+        """Mean ln efficiency lost to the clairvoyant planner on the episodes that it played, and their number. The interval is
+        the bootstrap's over all of them: few of each scenario are played."""
         lost = []
         for name in scenarios:
             own = {r.seed: r.log_efficiency for r in self.episodes[agent, name]}
             lost += [r.log_efficiency - own[r.seed] for r in self.planned.get(name, ()) if r.seed in own]
-        return (float(np.mean(lost)) if lost else float("nan")), len(lost)
+        return mean(np.array(lost)), len(lost)
 
+    def decided(self, agent: str, scenarios: Iterable[str]) -> Floats:
+        """What an agent decides, (asked, share, whole, interval) of `EpisodeResult`, every scenario weighing alike; NaN where
+        it was not counted."""
+        each = [[(r.asked, r.share, r.whole, r.interval) for r in self.episodes[agent, name]] for name in scenarios]
+        return np.asarray(np.mean([np.mean(np.array(there, dtype=np.float64), axis=0) for there in each], axis=0))
 
+    def carbon(self, agent: str, scenarios: Iterable[str]) -> float:
+        """Geometric mean of kg of CO2e, every scenario weighing alike."""
+        logs = [np.mean(np.log([max(r.co2e_kg, 1e-12) for r in self.episodes[agent, name]])) for name in scenarios]
+        return float(np.exp(np.mean(logs)))

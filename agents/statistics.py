@@ -63,6 +63,14 @@ def paired_iqm(
     return pooled_iqm([a - b for a, b in zip(scenarios, over, strict=True)], draws, seed)
 
 
+def mean(scores: Floats, draws: int = DRAWS, seed: int = 0) -> Estimate:
+    """Mean of scores (n,) and its bootstrap interval; NaN of none."""
+    if not len(scores):
+        return Estimate(np.nan, np.nan, np.nan)
+    (again,) = resample([scores], draws, np.random.default_rng(seed))
+    return interval(float(scores.mean()), again.mean(axis=1))
+
+
 def profile(scenarios: Sequence[Floats], thresholds: Floats) -> Floats:
     """Performance profile: the fraction of runs that score above each threshold (T,), every scenario weighing alike."""
     return np.asarray(np.mean([(scores[:, None] > thresholds).mean(axis=0) for scores in scenarios], axis=0))

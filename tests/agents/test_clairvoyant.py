@@ -6,8 +6,9 @@ import pytest
 import scenarios
 from agents.benchmark import play_episode
 from agents.best_static import Static, static_decisions
-from agents.clairvoyant import clairvoyant, family, play_clairvoyant
+from agents.clairvoyant import Plan, clairvoyant, family, followed, play_clairvoyant
 from agents.heuristics import HEURISTICS
+from agents.heuristics.proven import Proven
 from envs.core import Core
 from envs.orchestration import OrchestrationEnv
 from envs.training import TrainingEnv
@@ -45,6 +46,28 @@ def test_no_policy_that_it_builds_on_scores_more_in_any_episode(name: str) -> No
             while not ended:
                 observation, _, ended, _, info = env.step(policies.decide(np.array([p]), observation[None])[0])
             assert info["log_efficiency"] <= planned + 1e-9, p
+
+
+@pytest.mark.parametrize("name", ["field-hub", "lab-lan"])
+def test_no_rule_or_policy_whose_decisions_it_begins_with_scores_more(name: str) -> None:
+    scenario = coarse(name, (40, 80))
+    env = OrchestrationEnv(scenario, reward="efficiency")
+    planned = play_clairvoyant(env, 1_000_000).log_efficiency
+    assert {agent.name for agent in followed()} == {"proven", "enough", "ppo-default", "dqn-default"}
+    for agent in followed():
+        assert play_episode(agent, env, 1_000_000).log_efficiency <= planned + 1e-9, agent.name
+
+
+def test_it_begins_with_what_agents_do_in_that_very_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is tried beside it, the plan is an agent's own episode."""
+    env = OrchestrationEnv(load("field-hub"), reward="efficiency")
+    env.reset(seed=4)
+    monkeypatch.setattr("agents.clairvoyant.followed", lambda: (Proven(),))
+    monkeypatch.setattr("agents.clairvoyant._futures", lambda *_: [(0, Plan(np.zeros((1, 17), dtype=np.float32), -np.inf))])
+    plan = clairvoyant(env.core)
+    alone = play_episode(Proven(), env, 4)
+    assert plan.log_efficiency == pytest.approx(alone.log_efficiency, abs=1e-12)
+    assert len(plan.actions) == alone.rounds
 
 
 def test_it_gains_by_changing_its_decision() -> None:

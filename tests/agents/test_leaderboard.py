@@ -2,18 +2,23 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import scenarios
 from agents import leaderboard
 from agents.agent_key import agent_key
-from agents.episodes import EpisodeResult
+from agents.episodes import EpisodeResult, play_episode, play_together
 from agents.frozen import policy_path
+from agents.heuristics import HEURISTICS
 from agents.leaderboard import Played, play, scenario_key, write
 from agents.splits import Case
 from agents.standings import Standings
+from agents.standings_tables import ABLATIONS
+from envs.orchestration import OrchestrationEnv
 from scenarios import Scenario
 
 
@@ -44,10 +49,32 @@ def test_cells_are_kept_and_workers_change_nothing(tmp_path: Path, monkeypatch: 
     assert {float(r["log_efficiency"]) for r in rows if r["agent"] == "equal"} == {
         r.log_efficiency for r in resumed.episodes["equal", "two-servers"]
     }
-    assert set(json.loads(summary.read_text())["all"]) == {"equal", "speed"}
+    told = json.loads(summary.read_text())["all"]
+    assert set(told) == {"equal", "speed"}
+    assert told["equal"]["regret_to_clairvoyant"]["episodes"] == 1
+    assert told["equal"]["probability_of_improvement"]["speed"] + told["speed"]["probability_of_improvement"]["equal"] == 1.0
+    assert told["equal"]["co2e_kg"] > 0.0
+    assert told["equal"]["regret_to_best_static"] is told["equal"]["less_than_fedavg"] is None
     assert {p.name for p in folder.glob("*.png")} == {
         "costs.png", "improvement.png", "profiles.png", "scenarios.png", "scores.png"
     }  # fmt: skip
+
+
+def test_both_ways_to_play_count_the_same_decisions() -> None:
+    scenario = small().cases[0].scenario
+    env = OrchestrationEnv(scenario, reward="efficiency")
+    for agent in (HEURISTICS["round-robin"](), HEURISTICS["equal"]()):
+        together, alone = play_together(agent, scenario, [7])[0], play_episode(agent, env, 7)
+        assert replace(together, curve=alone.curve) == alone
+        asked = np.array([point[5] for point in alone.curve])
+        assert alone.asked * alone.share == pytest.approx(asked.mean())
+        assert alone.interval == 1.0  # the one that there is
+    assert (HEURISTICS["round-robin"].name, alone.asked) == ("round-robin", 2.0)
+    assert play_episode(HEURISTICS["round-robin"](), env, 7).asked == 1.0
+
+
+def test_the_default_benchmark_has_both_sides_of_every_ablation() -> None:
+    assert {name for pair in ABLATIONS for name in pair[:2]} <= set(leaderboard.AGENTS)
 
 
 def test_a_cell_is_named_by_what_decides_its_result(tmp_path: Path) -> None:
