@@ -71,13 +71,14 @@ def metadata(policy: FrozenPolicy, max_machines: int) -> dict[str, str]:
     return {
         "policy": policy.name,
         "algorithm": policy.card.algorithm,
-        "weights_sha256": policy.card.digest,
+        "policy_sha256": policy.card.digest,
         "intrafed": code_version(),
         "max_machines": str(max_machines),
         "machine_features": ",".join(MACHINE_FEATURES),
         "fleet_features": ",".join(FLEET_FEATURES),
         "patterns": ",".join(PATTERNS),
         "levels": str(LEVELS),
+        **{key: str(policy.card.spaces[key]) for key in ("observation_scaling", "pattern_constants")},
     }
 
 

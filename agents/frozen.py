@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from agents.base import Orchestrator
 from agents.network import MenuNetwork, for_any_fleet
+from agents.scaling import observation_digest, pattern_digest
 from envs.menu import LEVELS, PATTERNS, menu_actions, menu_size
 from envs.observation import FLEET_FEATURES, MACHINE_FEATURES, N_FLEET, N_MACHINE, machines_of
 from envs.spaces import RESTS_BELOW
@@ -29,7 +30,10 @@ from fedcore.files import write_bytes
 from fedcore.tensor_file import read_tensors
 from scenarios.errors import InputError
 
-FORMAT = 3
+FORMAT = 4
+WIDEST = 4096
+"""Of a network: a file that says more is none of ours."""
+SPOKEN = {str: "text", int: "a whole number", dict: "an object"}
 POLICIES = Path(__file__).parent / "policies"
 """Trained policies that come with the package, by name; `python -m agents.defaults` makes them."""
 
@@ -52,6 +56,8 @@ def spaces_card() -> dict[str, Any]:
         "patterns": list(PATTERNS),
         "levels": LEVELS,
         "rests_below": RESTS_BELOW,
+        "observation_scaling": observation_digest(),
+        "pattern_constants": pattern_digest(),
     }
 
 
@@ -71,7 +77,7 @@ class PolicyCard:
         evaluation: its scores on held-out simulated episodes.
         spaces: `spaces_card()` at the time.
         version: of intrafed.
-        digest: SHA-256 of the weights.
+        digest: SHA-256 of all this and of the weights.
     """
 
     algorithm: str
@@ -96,8 +102,10 @@ def code_version() -> str:
         return "0+unknown"
 
 
-def _digest(weights: dict[str, Tensor]) -> str:
-    h = hashlib.sha256()
+def _digest(card: dict[str, Any], weights: dict[str, Tensor]) -> str:
+    """Of weights and of a card as JSON holds it, its own digest aside."""
+    said = {name: value for name, value in json.loads(json.dumps(card)).items() if name != "digest"}
+    h = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for name in sorted(weights):
         h.update(name.encode())
         h.update(weights[name].contiguous().numpy().tobytes())
@@ -162,7 +170,8 @@ def freeze(policy: FrozenPolicy, path: Path) -> None:
         InputError: the file cannot be written.
     """
     weights = {name: value.detach().clone() for name, value in policy.network.state_dict().items()}
-    card = {**vars(policy.card), "version": code_version(), "digest": _digest(weights), "format": FORMAT}
+    card = {**vars(policy.card), "version": code_version(), "format": FORMAT}
+    card["digest"] = _digest(card, weights)
     write_bytes(path, save(weights, {"intrafed": json.dumps(card)}))
 
 
@@ -189,33 +198,50 @@ def load_policy(path: str | Path) -> FrozenPolicy:
         ) from None
     try:
         raw = json.loads(described.get("intrafed", "null"))
-        if not isinstance(raw, dict):
+        made = raw.get("format") if isinstance(raw, dict) else None
+        if not isinstance(made, int):
             raise ValueError("no policy card")
-        made = int(raw.pop("format"))
-        card = PolicyCard(**raw) if made == FORMAT else None
-        if card is not None and not (isinstance(card.spaces, dict) and isinstance(card.width, int) and card.width > 0):
-            raise ValueError("a card of other fields")
-    except (ValueError, TypeError, KeyError, OverflowError):
+        card = PolicyCard(**{key: value for key, value in raw.items() if key != "format"}) if made == FORMAT else None
+    except (ValueError, TypeError, RecursionError):
         raise InputError(f"policy file {path} has no intrafed card: expected a file written by train_agent.py") from None
     if card is None:
         raise InputError(f"policy file {path} is of format {made}: expected format {FORMAT}; train it again with this version")
+    _check_card(card, path)
     now = spaces_card()
     for key, value in now.items():
         if card.spaces.get(key) != value:
             had, wanted = _apart(card.spaces.get(key), value), _apart(value, card.spaces.get(key))
             raise InputError(
-                f"policy file {path} was made for other spaces (its {key} are {had}): expected {wanted}; "
+                f"policy file {path} was made for other spaces (its {key}: {had}): expected {wanted}; "
                 "train it again with this version"
             )
     whole = all(weight.dtype == torch.float32 for weight in weights.values())
-    if card.algorithm not in ("ppo", "dqn") or not whole or card.digest != _digest(weights):
+    if not whole or card.digest != _digest(raw, weights):
         raise InputError(f"policy file {path} does not match its own checksum: expected an unchanged file")
     network = MenuNetwork(menu_size(), card.width)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"policy file {path} does not fit its network: {str(error).splitlines()[0]}") from None
+    wanted_shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    for key in sorted(wanted_shapes.keys() | shapes.keys()):
+        there, expected = shapes.get(key, "missing"), wanted_shapes.get(key, "no such weights")
+        if there != expected:
+            raise InputError(f"policy file {path} does not fit its network: {key} is {there}, expected {expected}")
+        if not weights[key].isfinite().all():
+            raise InputError(f"policy file {path}: {key} has NaN or infinite weights, expected finite ones")
+    network.load_state_dict(weights)
     return FrozenPolicy(network, card, name)
+
+
+def _check_card(card: PolicyCard, path: Path) -> None:
+    """Refuse a card with a field of another type, or of no meaning."""
+    for key, hint in get_type_hints(PolicyCard).items():
+        value, wanted = getattr(card, key), get_origin(hint) or hint
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise InputError(f"policy file {path}: its card's {key} is {repr(value)[:40]}, expected {SPOKEN[wanted]}")
+    if card.algorithm not in ("ppo", "dqn"):
+        raise InputError(f"policy file {path}: its card's algorithm is {card.algorithm[:40]!r}, expected ppo or dqn")
+    if not 1 <= card.width <= WIDEST:
+        width = card.width if abs(card.width) < 10**9 else "a number of many digits"
+        raise InputError(f"policy file {path}: its card's width is {width}, expected 1 to {WIDEST}")
 
 
 def _apart(these: Any, others: Any) -> str:

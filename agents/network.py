@@ -134,7 +134,8 @@ class FleetEncoder(nn.Module):
         fleet = observation[:, machines * N_MACHINE :]
         there = body[:, :, _M["exists"]] > 0.5
         if self.trim:
-            used = max(1, int(there.any(dim=0).sum()))
+            filled = there.any(dim=0).nonzero()
+            used = int(filled[-1]) + 1 if len(filled) else 1
             body, there = body[:, :used], there[:, :used]
         askable = there & (body[:, :, _M["available"]] > 0.5) & (body[:, :, _M["max_share"]] > 0.0)
         own = torch.cat([body, derived(body, fleet, askable)], dim=2)

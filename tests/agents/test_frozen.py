@@ -17,7 +17,9 @@ import scenarios
 from agents.frozen import FrozenPolicy, PolicyCard, freeze, load_policy, named_policies, newest_policy
 from agents.network import MenuNetwork
 from agents.recipes import DQNRecipe, PPORecipe, build, train
+from agents.scaling import observation_digest, pattern_digest
 from agents.vecenv import BatchedVecEnv
+from envs.crews import WEIGHTS
 from envs.menu import menu_actions, menu_size
 from envs.observation import N_MACHINE
 from envs.spaces import action_space
@@ -152,7 +154,7 @@ def test_a_policy_of_an_older_format_is_refused_in_one_sentence(tmp_path, monkey
     with monkeypatch.context() as m:
         m.setattr("agents.frozen.FORMAT", 2)
         freeze(random_policy("ppo"), path)
-    with pytest.raises(InputError, match="is of format 2: expected format 3; train it again") as told:
+    with pytest.raises(InputError, match="is of format 2: expected format 4; train it again") as told:
         load_policy(path)
     assert "\n" not in str(told.value)
 
@@ -166,13 +168,91 @@ def rewritten(path: Path, weights=None, **fields) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"spaces": []}, {"spaces": None}, {"width": "x"}, {"width": -1}, {"format": float("inf")}, {"format": None}]
+    ("fields", "sentence"),
+    [
+        ({"spaces": []}, r"its card's spaces is \[\], expected an object"),
+        ({"spaces": None}, "its card's spaces is None, expected an object"),
+        ({"width": "x"}, "its card's width is 'x', expected a whole number"),
+        ({"width": True}, "its card's width is True, expected a whole number"),
+        ({"width": -1}, "its card's width is -1, expected 1 to 4096"),
+        ({"width": 200_000}, "its card's width is 200000, expected 1 to 4096"),
+        ({"width": 10**400}, "its card's width is a number of many digits, expected 1 to 4096"),
+        ({"seed": "x"}, "its card's seed is 'x', expected a whole number"),
+        ({"scenario": None}, "its card's scenario is None, expected text"),
+        ({"evaluation": "x"}, "its card's evaluation is 'x', expected an object"),
+        ({"versions": [1]}, r"its card's versions is \[1\], expected an object"),
+        ({"algorithm": "a2c"}, "its card's algorithm is 'a2c', expected ppo or dqn"),
+        ({"format": float("inf")}, "has no intrafed card"),
+        ({"format": None}, "has no intrafed card"),
+        ({"colour": "red"}, "has no intrafed card"),
+    ],
 )
-def test_an_odd_card_is_refused_in_one_sentence(tmp_path, fields):
+def test_an_odd_card_is_refused_in_one_sentence(tmp_path, fields, sentence):
     path = tmp_path / "p.safetensors"
     freeze(random_policy("ppo"), path)
     rewritten(path, **fields)
+    with pytest.raises(InputError, match=sentence) as told:
+        load_policy(path)
+    assert "\n" not in str(told.value)
+
+
+def test_a_card_of_bottomless_depth_is_refused(tmp_path):
+    path = tmp_path / "p.safetensors"
+    save_file({"x": torch.zeros(3)}, path, {"intrafed": "[" * 100_000})
     with pytest.raises(InputError, match="has no intrafed card"):
+        load_policy(path)
+
+
+@pytest.mark.parametrize("fields", [{"algorithm": "dqn"}, {"evaluation": {}}, {"version": "9.9"}, {"ranges": {"x": 1}}])
+def test_a_changed_card_is_refused_as_changed_weights_are(tmp_path, fields):
+    path = tmp_path / "p.safetensors"
+    freeze(trial := random_policy("ppo"), path)
+    freeze(FrozenPolicy(trial.network, replace(trial.card, evaluation={"iqm": [1.5, float("nan")], "runs": {3: "x"}})), path)
+    load_policy(path)
+    rewritten(path, **fields)
+    with pytest.raises(InputError, match="does not match its own checksum"):
+        load_policy(path)
+
+
+@pytest.mark.parametrize("key", ["observation_scaling", "pattern_constants"])
+def test_a_policy_whose_numbers_were_scaled_otherwise_is_refused(tmp_path, key):
+    policy = random_policy("ppo")
+    spaces = {**policy.card.spaces, key: "0123456789abcdef"}
+    freeze(FrozenPolicy(policy.network, replace(policy.card, spaces=spaces)), tmp_path / "p.safetensors")
+    with pytest.raises(InputError, match=rf"its {key}: 0123456789abcdef\): expected {policy.card.spaces[key]}; train it again"):
+        load_policy(tmp_path / "p.safetensors")
+
+
+def test_what_numbers_are_scaled_by_has_a_name_of_its_own(monkeypatch):
+    before = observation_digest(), pattern_digest()
+    observation_digest.cache_clear()
+    pattern_digest.cache_clear()
+    try:
+        monkeypatch.setattr("envs.observation.TEACHES_ALL", 2.0)
+        monkeypatch.setitem(WEIGHTS, "proven", (0.0, 0.0, 0.0, 1.6))
+        assert observation_digest() != before[0]
+        assert pattern_digest() != before[1]
+    finally:
+        monkeypatch.undo()
+        observation_digest.cache_clear()
+        pattern_digest.cache_clear()
+    assert (observation_digest(), pattern_digest()) == before
+
+
+def test_weights_that_do_not_fit_or_are_no_numbers_are_told_by_name(tmp_path):
+    path = tmp_path / "p.safetensors"
+    policy = random_policy("ppo")
+    freeze(FrozenPolicy(policy.network, replace(policy.card, width=8)), path)
+    with pytest.raises(InputError, match=r"does not fit its network: encoder.fleet.weight is \(16, 24\), expected \(8, 24\)"):
+        load_policy(path)
+    with torch.no_grad():
+        policy.network.head[0].bias[2] = float("nan")
+    freeze(policy, path)
+    with pytest.raises(InputError, match=r"head.0.bias has NaN or infinite weights, expected finite ones"):
+        load_policy(path)
+    policy.network.head[0].register_parameter("bias", None)
+    freeze(policy, path)
+    with pytest.raises(InputError, match=r"head.0.bias is missing, expected \(16,\)"):
         load_policy(path)
 
 
@@ -235,6 +315,22 @@ def test_network_rates_moves_alike_in_whatever_order_machines_come(observations)
         plain, moved = network(x), network(shuffled)
     assert plain.std(dim=0).min() > 0.0
     assert torch.allclose(moved, plain, atol=1e-4)
+
+
+def test_padding_may_lie_anywhere_between_machines(observations):
+    network = random_policy("ppo").network
+    x = torch.from_numpy(observations[:50])
+    body = x[:, : 16 * N_MACHINE].view(50, 16, N_MACHINE)
+    machines = int((body[:, :, 0] > 0.5).any(dim=0).sum())
+    places = torch.tensor([1, 4, 5, 9, 12, 15][:machines])
+    apart = torch.zeros_like(body)
+    apart[:, places] = body[:, :machines]
+    moved = torch.cat([apart.reshape(50, -1), x[:, 16 * N_MACHINE :]], dim=1)
+    with torch.inference_mode():
+        assert machines == len(places) == 6
+        assert torch.allclose(network(moved), network(x), atol=1e-4)
+        nobody = network(torch.cat([torch.zeros(50, 16 * N_MACHINE), x[:, 16 * N_MACHINE :]], dim=1))
+    assert nobody.isfinite().all()
 
 
 def test_policy_serves_larger_fleets_unchanged():
