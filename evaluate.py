@@ -75,12 +75,15 @@ class Options:
     """Play the benchmark in simulation: --agents (by default every heuristic and searched fixed decision, and the policy; also
     FILE.py:NAME, see docs/submit.md) on --splits, or on --scenarios (also folders of YAML files), --episodes seeds each.
     Writes leaderboard.md, report.html, tables and plots into --out."""
+    page: Path | None = None
+    """Of the benchmark: write the Markdown page to this file too, as docs/leaderboard.md was, its two plots beside it; what the
+    file has below "## Told by hand" stays."""
     splits: str = ""
     """Of the benchmark, comma-separated; by default all: named, in-distribution, out-of-distribution, larger-fleets, traces,
     faults."""
     traces: Path = Path("../shared/data/traces")
     """Folder of recorded links (CSV) for the benchmark's split traces, which is left out where there are none."""
-    planned: int = 1
+    planned: int = 3
     """Episodes of each scenario that the clairvoyant planner plays in the benchmark."""
     real_runs: int = 0
     """Real runs of the benchmark's best agents, per agent and scenario."""
@@ -99,7 +102,11 @@ def main() -> None:
     for name in ("episodes", "runs", "workers"):
         positive(name, getattr(options, name))
     options = replace(options, runs=options.runs or (3 if options.agreement else 1))
+    if options.page is not None and (not options.benchmark or options.page.is_dir()):
+        raise InputError(f"--page {options.page} is the benchmark's page, expected a file, and --benchmark")
     need_writable(options.out)
+    if options.page is not None:
+        need_writable(options.page.parent)
     rounded = options.precision != "fp32" or options.context_precision != "fp32"
     if options.benchmark:
         if options.engine == "flower" or options.shaped or rounded:
@@ -200,7 +207,7 @@ def compete(options: Options) -> None:
 
     from agents.cli import console
     from agents.frozen import named_policies, newest_policy, policy_path
-    from agents.leaderboard import AGENTS, Played, run
+    from agents.leaderboard import AGENTS, Played, run, scenario_key
     from agents.splits import cases
     from fedcore.files import content_key
 
@@ -213,8 +220,9 @@ def compete(options: Options) -> None:
     what = Played(
         agents, tuple(chosen), options.episodes, options.planned, options.workers, cluster=options.engine == "ray"
     )
-    folder = options.out / f"benchmark-{content_key(agents, [c.scenario.name for c in chosen], options.episodes)}"
-    run(what, folder, shlex.join(["python", "evaluate.py", *sys.argv[1:]]), options.real_runs)
+    played = content_key(agents, *map(scenario_key, chosen), options.episodes, options.planned)
+    command = shlex.join(["python", "evaluate.py", *sys.argv[1:]])
+    run(what, options.out / f"benchmark-{played}", command, options.real_runs, page=options.page)
 
 
 def in_simulation(options: Options, chosen: list[Scenario], path: Path | None, names: list[str], folder: Path) -> None:

@@ -34,7 +34,7 @@ class Options:
     tier: Literal["orchestration", "training"] = "orchestration"
     """Where it learns: simulation, or fine-tuning of --start by PPO on real training of the scenario, every step a real round
     (agents/fine_tune.py)."""
-    start: str = "ppo-default"
+    start: Annotated[str, tyro.conf.arg(aliases=["--from"])] = "ppo-default"
     """With --tier training: the frozen policy that it goes on from, a file or a name."""
     seed: int = 0
     """Of training: networks, exploration, episodes."""

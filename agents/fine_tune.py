@@ -25,7 +25,7 @@ import envs  # noqa: F401 - registers
 from agents.frozen import FrozenPolicy
 from agents.network import MenuNetwork
 from agents.own_target import own_target
-from agents.recipes import content_digest
+from agents.recipes import PARTS_OF_SCORE, content_digest
 from agents.resuming import of_this_training, read_checkpoint
 from agents.rollout import earned_from
 from agents.sb3_policies import EquivariantActorCritic
@@ -176,7 +176,8 @@ def _teach_critic(model: PPO, world: World, seed: int) -> None:
 
 
 class _Watch(BaseCallback):
-    """Notes the scores of episodes and saves a checkpoint before every rollout."""
+    """Notes the scores of episodes and saves a checkpoint before every rollout; what is decided in a rollout, and what its
+    episodes' scores are made of, goes to TensorBoard as means."""
 
     def __init__(self, checkpoint: Path, report: Callable[[int, float], None]) -> None:
         super().__init__()
@@ -198,11 +199,20 @@ class _Watch(BaseCallback):
         self.save(self.model)
 
     def _on_step(self) -> bool:
+        (core,) = self.training_env.get_attr("core")
         for info in self.locals["infos"]:
+            asked = info["shares"] > 0.0
+            self.logger.record_mean("orchestration/asked", float(asked.mean()))
+            self.logger.record_mean("orchestration/share", float(info["shares"].sum() / max(asked.sum(), 1)))
+            self.logger.record_mean("orchestration/sync_interval", float(info["sync_interval"]))
             if "log_efficiency" in info:
                 self._recent = [*self._recent, info["log_efficiency"]][-RECENT:]
                 mean = float(np.mean(self._recent))
                 self.curve.append((self.num_timesteps, mean))
                 self.logger.record("orchestration/log_efficiency", mean)
+                spent = [info[name] for name in ("time_s", "energy_j", "bytes")] / core.reference[0, :3]
+                for name, part in zip(PARTS_OF_SCORE, [*spent, info["round"]], strict=True):
+                    self.logger.record_mean(f"score/{name}", float(part))
+                self.logger.record_mean("score/reached", float(info["reached"]))
                 self.report(self.num_timesteps, mean)
         return True

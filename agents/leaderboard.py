@@ -39,7 +39,7 @@ from agents.standings_tables import (
 from agents.tables import Grid, probe_grids, real_grid
 from envs.orchestration import OrchestrationEnv
 from fedcore.dynamics import load_calibration
-from fedcore.files import cache_folder, content_key, write_text
+from fedcore.files import cache_folder, content_key, write_bytes, write_page, write_text
 from fedcore.parallel import Job, run_kept, worker_pool
 from fedcore.ray_pool import ray_pool
 from fedcore.world import compile_world, room_for
@@ -50,6 +50,8 @@ VERSION = 2
 """Part of every kept cell's name: raise it when `play_cell` comes to mean something else."""
 AGENTS = (*HEURISTICS, *STATICS, *PLANNERS)
 """Who plays unless told otherwise."""
+PLOTS = {"scores": "interquartile means by split", "profiles": "performance profiles"}
+"""That the Markdown page shows, and what they are in words."""
 UNPLANNED = ("larger-fleets",)
 """Splits that the clairvoyant planner leaves out: it tries each machine alone, and takes minutes an episode there."""
 
@@ -70,7 +72,7 @@ class Played:
     agents: tuple[str, ...]
     cases: tuple[Case, ...]
     seeds: int = 30
-    planned: int = 1
+    planned: int = 3
     workers: int = 2
     cluster: bool = False
 
@@ -203,7 +205,9 @@ def grids(standings: Standings, what: Played) -> list[Grid]:
     ]
 
 
-def write(standings: Standings, what: Played, folder: Path, command: str, judged: Sequence[Judgement] = ()) -> list[Path]:
+def write(
+    standings: Standings, what: Played, folder: Path, command: str, judged: Sequence[Judgement] = (), page: Path | None = None
+) -> list[Path]:
     """Write everything into a folder: leaderboard.md, report.html, episodes.csv, summary.json and PNG files.
 
     Args:
@@ -212,9 +216,10 @@ def write(standings: Standings, what: Played, folder: Path, command: str, judged
         folder: made where it is missing.
         command: that made it.
         judged: real runs, if any were made.
+        page: where the Markdown page goes too, with its plots beside it, above what is told by hand there.
 
     Returns:
-        The page for people, the Markdown page, the CSV and the JSON file.
+        The page for people, the Markdown page, the CSV and the JSON file, and `page`.
     """
     tables = grids(standings, what)
     real = {name: [j for j in judged if j.result.scenario == name] for name in dict.fromkeys(j.result.scenario for j in judged)}
@@ -236,19 +241,37 @@ def write(standings: Standings, what: Played, folder: Path, command: str, judged
         report.figure(f"real-{name}", real_curves(there), f"{name}: progress of the real runs against cost")
     report.commands([command, "python evaluate.py --benchmark --scenarios YOURS.yaml --agents enough,your_policy.py:decide"])
     pages = {
-        "leaderboard.md": "\n\n".join(
-            ["# Leaderboard", said, *(f"## {g.title}\n\n{g.markdown()}" + (f"\n\n{g.note}" if g.note else "") for g in tables)]
-        )
-        + "\n",
+        "leaderboard.md": leaderboard_page(said, tables),
         "episodes.csv": episodes_csv(standings),
         "summary.json": summary_json(standings),
     }
     for name, text in pages.items():
         write_text(folder / name, text)
-    return [report.write(), *(folder / name for name in pages)]
+    written = [report.write(), *(folder / name for name in pages)]
+    if page is not None:
+        for plot in PLOTS:
+            write_bytes(page.parent / f"{page.stem}-{plot}.png", (folder / f"{plot}.png").read_bytes())
+        write_page(page, leaderboard_page(said, tables, f"{page.stem}-"))
+        written.append(page)
+    return written
 
 
-def run(what: Played, folder: Path, command: str, real_runs: int = 0, top: int = 3) -> None:
+def leaderboard_page(said: str, tables: Sequence[Grid], prefix: str = "") -> str:
+    """The Markdown page.
+
+    Args:
+        said: its first paragraph.
+        tables: in order.
+        prefix: of its plots' file names.
+    """
+    plots = [f"![{words}]({prefix}{name}.png)" for name, words in PLOTS.items()]
+    told = [f"## {g.title}\n\n{g.markdown()}" + (f"\n\n{g.note}" if g.note else "") for g in tables]
+    return "\n\n".join(["# Leaderboard", said, *plots, *told]) + "\n"
+
+
+def run(
+    what: Played, folder: Path, command: str, real_runs: int = 0, top: int = 3, page: Path | None = None
+) -> None:
     """Play, judge the best on real training if asked to, show the first table and write everything.
 
     Args:
@@ -257,6 +280,7 @@ def run(what: Played, folder: Path, command: str, real_runs: int = 0, top: int =
         command: that made it.
         real_runs: per agent and scenario on real training.
         top: how many of the best agents are judged there.
+        page: that is written too, if any.
     """
     for agent in what.agents:  # refuse bad names and files before anything long begins
         if agent not in STATICS:
@@ -265,7 +289,7 @@ def run(what: Played, folder: Path, command: str, real_runs: int = 0, top: int =
     judged = on_training(standings, what, real_runs, top) if real_runs else []
     for grid in grids(standings, what)[:2]:
         console.print(grid.rich())
-    for path in write(standings, what, folder, command, judged):
+    for path in write(standings, what, folder, command, judged, page):
         console.print(f"wrote {path}")
 
 

@@ -152,20 +152,28 @@ def cases(splits: str = "", scenarios: str = "", traces: Path = TRACES) -> tuple
     """What to play.
 
     Args:
-        splits: comma-separated, all by default; ignored where scenarios are named.
+        splits: comma-separated, all by default.
         scenarios: comma-separated names, YAML files or folders of them.
         traces: folder of recorded links.
 
     Returns:
-        Cases, and sentences about splits that were asked for by default and left out.
+        Cases, and sentences about what was left out: splits that were asked for by default, and folders within folders.
 
     Raises:
-        InputError: unknown split or scenario, or two scenarios of one name.
+        InputError: unknown split or scenario, both splits and scenarios, or two scenarios of one name.
     """
     out: list[Case] = []
     skipped: list[str] = []
+    if splits.strip() and scenarios.strip():
+        raise InputError(
+            f"--splits {splits.strip()} and --scenarios {scenarios.strip()} both say what to play, expected one of them"
+        )
     for text in re.split(r"\s*,\s*", scenarios.strip()) if scenarios.strip() else ():
         path = Path(text)
+        below = sorted({str(file.parent) for file in path.rglob("*.y*ml")} - {str(path)}) if path.is_dir() else []
+        if below:
+            told = ", ".join(below[:3]) + (f" and {len(below) - 3} more" if len(below) > 3 else "")
+            skipped.append(f"left out: what lies in folders within --scenarios {path} ({told}): expected them named themselves")
         out += brought(path) if path.is_dir() or path.is_file() else [Case("own", load(text))]
     wanted = [name for name in re.split(r"[,\s]+", splits) if name]
     unknown = [name for name in wanted if name not in SPLITS]

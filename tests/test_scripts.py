@@ -84,6 +84,28 @@ def test_two_scenarios_of_one_name_and_what_a_benchmark_does_not_play(tmp_path):
     refused(script("evaluate.py", "--benchmark", "--planned", "-1", cwd=tmp_path), "--planned is -1")
 
 
+def test_a_page_is_the_benchmarks_and_a_file(tmp_path):
+    refused(script("evaluate.py", "--page", "page.md", cwd=tmp_path), "--page page.md", "--benchmark")
+    refused(script("evaluate.py", "--benchmark", "--page", ".", cwd=tmp_path), "--page .", "expected a file")
+
+
+def test_fine_tuning_goes_on_from_what_start_or_from_names(tmp_path):
+    for name in ("--start", "--from"):
+        done = script("train_agent.py", "--tier", "training", name, "nobody", cwd=tmp_path)
+        refused(done, "policy file nobody does not exist")
+
+
+def test_files_of_one_name_and_other_content_have_results_of_their_own(tmp_path):
+    content = yaml.safe_load((ROOT / "scenarios" / "library" / "two-servers.yaml").read_text())
+    for rounds in (5, 6):
+        content["budgets"] = {"rounds": rounds}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+        options = ("--benchmark", "--agents", "equal", "--scenarios", "mine.yaml", "--episodes", "2", "--planned", "0")
+        done = script("evaluate.py", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs").glob("benchmark-*/leaderboard.md"))) == 2
+
+
 def test_what_real_machines_cannot_do(tmp_path):
     """Without Flower it says what to install, with it that both tiers are compared in process."""
     refused(script("evaluate.py", "--engine", "flower", "--agreement", cwd=tmp_path), "--engine flower")

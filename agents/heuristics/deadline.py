@@ -11,7 +11,8 @@ from envs.patterns import finish_time, ready, within
 
 
 class Deadline(Heuristic):
-    """Each machine takes the largest share, up to one half by default, with which it meets the deadline; who cannot, rests."""
+    """Each machine takes the largest share, up to one half by default, with which it meets the deadline; who cannot, rests, as
+    in FedCS (Nishio and Yonetani, ICC 2019), which has no shares to make smaller first."""
 
     name = "deadline"
     most = 0.5

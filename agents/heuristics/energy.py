@@ -11,7 +11,8 @@ from envs.patterns import thriftiest_half
 
 
 class Energy(Heuristic):
-    """One share, a half by default, for the half of the machines that use least energy, full batteries first."""
+    """One share, a half by default, for the half of the machines that use least energy, full batteries first. AutoFL (Kim and
+    Wu, MICRO 2021) too chooses who takes part by energy, with a learned table in place of predicted joules."""
 
     name = "energy"
     memoryless = True

@@ -11,7 +11,11 @@ from envs.patterns import balanced
 
 
 class Makespan(Heuristic):
-    """Solves for the smallest common finish time at which shares have a mean, one half by default (bisection on the time)."""
+    """Solves for the smallest common finish time at which shares have a mean, one half by default (bisection on the time).
+
+    Load that can be cut anywhere is done soonest where all stop together: the principle of divisible load theory (Bharadwaj,
+    Ghose, Mani and Robertazzi 1996, "Scheduling divisible loads in parallel and distributed systems").
+    """
 
     name = "makespan"
     memoryless = True

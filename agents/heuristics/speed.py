@@ -11,7 +11,8 @@ from envs.patterns import by_speed
 
 
 class Speed(Heuristic):
-    """The fastest machine trains everything, the others in proportion to their last measured step time."""
+    """The fastest machine trains everything, the others in proportion to their last measured step time: widths by capability,
+    as HeteroFL's (Diao et al., ICLR 2021), continuous and measured in place of its five levels."""
 
     name = "speed"
     memoryless = True

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import agents
 import scenarios
 from agents.fine_tune import FineTuneRecipe, fine_tune
 from agents.frozen import freeze, load_policy
+from agents.recipes import PARTS_OF_SCORE
 from fedcore.world import compile_world
 from scenarios import InputError, parse
 
@@ -49,6 +51,15 @@ def test_it_goes_on_from_the_policy_and_the_seed_says_how(world, tmp_path, monke
     assert tuned.card.evaluation["fine_tuned_from"]["digest"] == start.card.digest
     freeze(tuned, tmp_path / "policy.safetensors")
     assert torch.equal(flat(load_policy(tmp_path / "policy.safetensors")), flat(tuned))
+    # TensorBoard has what was decided, and what scores are made of, once per rollout.
+    board = EventAccumulator(str(next((tmp_path / "a" / "tensorboard").iterdir()))).Reload()
+    kept = {name: [event.value for event in board.Scalars(name)] for name in board.Tags()["scalars"]}
+    for name in ("asked", "share", "sync_interval"):
+        assert len(kept[f"orchestration/{name}"]) == 2
+    assert all(0.0 < value <= 1.0 for value in kept["orchestration/asked"] + kept["orchestration/share"])
+    assert all(1.0 <= value <= 2.0 for value in kept["orchestration/sync_interval"])
+    assert kept["score/rounds"] == [4.0, 4.0]
+    assert {f"score/{name}" for name in (*PARTS_OF_SCORE, "reached")} <= set(kept)
 
 
 def test_it_goes_on_from_a_checkpoint(world, tmp_path, monkeypatch):

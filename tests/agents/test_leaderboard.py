@@ -41,7 +41,13 @@ def test_cells_are_kept_and_workers_change_nothing(tmp_path: Path, monkeypatch: 
     assert resumed.regret("equal", ["two-servers"])[1] == 1
 
     folder = tmp_path / "out"
-    page, markdown, table, summary = write(resumed, small(), folder, "the command")
+    (tmp_path / "page.md").write_text("# Old\n\n## Told by hand\n\nWhat people should know.\n")
+    page, markdown, table, summary, copied = write(resumed, small(), folder, "the command", page=tmp_path / "page.md")
+    assert copied.read_text().endswith("\n\n## Told by hand\n\nWhat people should know.\n")
+    assert copied.read_text().startswith(markdown.read_text().replace("](", "](page-").rstrip())
+    assert "![performance profiles](page-profiles.png)" in copied.read_text()
+    for plot in ("scores", "profiles"):
+        assert (tmp_path / f"page-{plot}.png").read_bytes() == (folder / f"{plot}.png").read_bytes()
     assert "data:image/png;base64," in page.read_text()
     assert "Made by `the command`. 2 agents, 1 scenarios, 3 held-out seeds" in markdown.read_text()
     rows = list(csv.DictReader(table.open()))

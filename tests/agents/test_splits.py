@@ -55,6 +55,13 @@ def test_a_person_brings_files_and_folders(tmp_path: Path) -> None:
         (tmp_path / f"{name}.yaml").write_text((LIBRARY / f"{name}.yaml").read_text())
     chosen, _ = cases(scenarios=str(tmp_path))
     assert [case.scenario.name for case in chosen] == ["lab-lan", "two-servers"]
+    (tmp_path / "more" / "deep").mkdir(parents=True)
+    (tmp_path / "more" / "deep" / "phones.yml").write_text((LIBRARY / "phones.yaml").read_text())
+    again, told = cases(scenarios=str(tmp_path))
+    assert again == chosen
+    assert told == [
+        f"left out: what lies in folders within --scenarios {tmp_path} ({tmp_path}/more/deep): expected them named themselves"
+    ]
     content = yaml.safe_load((LIBRARY / "two-servers.yaml").read_text())
     content["fleet"]["groups"][0]["count"] = 40
     (tmp_path / "two-servers.yaml").write_text(yaml.safe_dump(content))
@@ -64,6 +71,8 @@ def test_a_person_brings_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(InputError, match=r"has no \.yaml file"):
         cases(scenarios=str(tmp_path / "none"))
+    with pytest.raises(InputError, match="--splits faults and --scenarios lab-lan both say what to play, expected one of them"):
+        cases("faults", "lab-lan")
     with pytest.raises(InputError, match="--splits has 'in', expected some of named"):
         cases("in")
     with pytest.raises(InputError, match="needs recorded links"):

@@ -62,6 +62,26 @@ class Agent(nn.Module):
     assert "decide" in run(entered, str(ROOT / "evaluate.py"), *command)
 
 
+def test_a_checkpoint_of_rllib_enters(entered: Path) -> None:
+    pytest.importorskip("ray.rllib")
+    block = next(block for block in PYTHON if "RLModule" in block)
+    (entered / "rllib_policy.py").write_text(block)
+    trained = f"""import sys
+sys.path.insert(0, {str(ROOT / "docs" / "examples")!r})
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.tune.registry import register_env
+from rllib_ppo import make
+register_env("intrafed", make)
+config = PPOConfig().environment("intrafed", env_config={{"scenario": "two-servers"}}).env_runners(num_env_runners=0)
+algorithm = config.build_algo()
+algorithm.save_to_path({str(entered / "checkpoint")!r})
+algorithm.stop()
+"""
+    run(entered, "-c", trained)
+    command = ["--agents", "rllib_policy.py:decide", "--scenarios", "two-servers", "--episodes", "2"]
+    assert "decide" in run(entered, str(ROOT / "evaluate.py"), *command)
+
+
 def test_the_python_interface_prints_a_ranking(entered: Path) -> None:
     script = "\n".join("    " + line for line in PYTHON[-1].splitlines())
     (entered / "script.py").write_text(f"if __name__ == '__main__':\n{script}\n")
