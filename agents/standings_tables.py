@@ -163,7 +163,8 @@ def _field_grid(standings: Standings) -> list[Grid]:
 def decided_grid(standings: Standings) -> Grid:
     """What agents decide: whom they ask, for how much and for how long."""
     names = standings.groups()["all"]
-    decided = {agent: standings.decided(agent, names) for agent in standings.order(names)}
+    found = {agent: standings.decided(agent, names) for agent in standings.order(names)}
+    decided = {agent: means for agent, means in found.items() if np.isfinite(means).all()}  # else kept before it was counted
     note = (
         "Means over rounds and episodes, every scenario weighing alike: machines given a share, the share that they get, how "
         "many of them get all that fits their memory, and H over the longest on the scenario's menu."

@@ -12,6 +12,8 @@ from agents.splits import Case
 from agents.standings import FIELD, Standings
 from agents.standings_tables import decided_grid, group_grid, naive_grid, over_grid, overall_grid, scenario_grid
 
+DECIDED = ("asked", "share", "whole", "interval")
+
 
 def episode(agent: str, where: str, seed: int, score: float, time: float, energy: float, reached: bool = True) -> EpisodeResult:
     asked = 1.0 if agent == "fedavg" else 0.5 + seed
@@ -88,7 +90,9 @@ def test_what_agents_decide_is_told_with_every_scenario_alike(standings: Standin
     }
     assert "schedule whole models" in decided_grid(replace(standings, episodes=alone)).note
     old = {key: [replace(r, asked=None) for r in played] for key, played in standings.episodes.items()}
-    assert decided_grid(replace(standings, episodes=old)).rows[0][1] == "nan"
+    assert not decided_grid(replace(standings, episodes=old)).rows
+    of_old = {key: value for key, value in standings.episodes["good", "farm-lte"][0].to_dict().items() if key not in DECIDED}
+    assert EpisodeResult(**of_old) == replace(standings.episodes["good", "farm-lte"][0], **dict.fromkeys(DECIDED))
 
 
 def test_policy_and_rule_are_compared_pair_by_pair(standings: Standings) -> None:
