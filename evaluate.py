@@ -73,8 +73,8 @@ class Options:
     --episodes simulated ones."""
     benchmark: bool = False
     """Play the benchmark in simulation: --agents (by default every heuristic, searched fixed decision and planner, and the
-    policy; also FILE.py:NAME, see docs/submit.md) on --splits, or on --scenarios (also folders of YAML files), --episodes seeds each.
-    Writes leaderboard.md, report.html, tables and plots into --out."""
+    policy; also FILE.py:NAME, see docs/submit.md) on --splits, or on --scenarios (also folders of YAML files), --episodes
+    seeds each. Writes leaderboard.md, report.html, tables and plots into --out."""
     page: Path | None = None
     """Of the benchmark: write the Markdown page to this file too, as docs/leaderboard.md was, its two plots beside it; what the
     file has below "## Told by hand" stays."""

@@ -54,9 +54,11 @@ class Family:
         able, whole, steps = ready(here), np.ones_like(here.machine["exists"]), self.steps[policy]
         seconds, joules = finish_time(here, whole, steps), round_energy(here, whole, steps)
         rank = self.rank[policy, None]
-        cost = np.select([rank == FASTEST, rank == THRIFTIEST], [seconds, joules], seconds / (1.0 + unasked(here)))
+        in_turn = seconds / (1.0 + unasked(here))
+        cost = np.where(rank == FASTEST, seconds, np.where(rank == THRIFTIEST, joules, in_turn))
         order = np.argsort(np.where(able, cost, np.inf), axis=1, kind="stable")
-        place = np.argsort(order, axis=1, kind="stable")
+        place = np.empty_like(order)
+        place[np.arange(len(order))[:, None], order] = np.arange(order.shape[1])
         share = np.minimum(self.share[policy, None], here.machine["max_share"])
         out[ranked, :-1] = share_entries(np.where(able & (place < self.keep[policy, None]), share, 0.0))
         return out

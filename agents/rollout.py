@@ -33,7 +33,8 @@ def play_out(core: Core, decide: Decide, floor: Floor | None = None) -> Floats:
     while len(rows):
         _, reason = core.step(decide(rows, core.observe()))
         running = reason == 0
-        out[rows[~running]] = core.log_efficiency()[~running]
+        if not running.all():
+            out[rows[~running]] = core.log_efficiency()[~running]
         if floor is not None:
             running &= core.log_efficiency_bound() > floor(out)[rows]
         if not running.all():
