@@ -168,3 +168,9 @@ def test_whatever_an_agent_may_load_is_noticed(name: str, tmp_path: Path) -> Non
     before = agent_key(f"{policy}:decide")
     place.write_text("12")
     assert agent_key(f"{policy}:decide") != before
+
+
+def test_the_clairvoyant_is_played_again_where_policies_that_it_begins_with_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = agent_key("clairvoyant")
+    monkeypatch.setattr("agents.agent_key.named_policies", lambda: ["dqn-default"])
+    assert agent_key("clairvoyant") != before
