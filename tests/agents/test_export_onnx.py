@@ -8,6 +8,7 @@ import scenarios
 from agents.export_onnx import export_onnx
 from agents.frozen import FrozenPolicy, PolicyCard
 from agents.network import MenuNetwork
+from agents.scaling import observation_digest, pattern_digest
 from agents.vecenv import BatchedVecEnv
 from envs.menu import menu_actions, menu_size
 from fedcore.world import compile_world
@@ -26,6 +27,7 @@ def test_equals_the_policy_on_batches_of_any_size(algorithm, tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "policy.onnx"))
     told = session.get_modelmeta().custom_metadata_map
     assert (told["algorithm"], told["max_machines"]) == (algorithm, "16")
+    assert [told[key] for key in ("observation_scaling", "pattern_constants")] == [observation_digest(), pattern_digest()]
     names = told["machine_features"].split(","), told["fleet_features"].split(",")
     assert session.get_inputs()[0].shape[1] == 16 * len(names[0]) + len(names[1])
     assert session.get_outputs()[0].shape[1] == len(told["patterns"].split(",")) * int(told["levels"])
