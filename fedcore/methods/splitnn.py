@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedcore.local import LocalResult, LocalTask
+from fedcore.local import LocalRecipe, LocalResult, LocalTask
 from fedcore.merge import Update, refusal
 from fedcore.methods.base import Server, Trainer
 from fedcore.methods.split import Split
+from fedcore.model import Model
+from scenarios.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,15 @@ class SplitNN(Split):
 
     name = "splitnn"
     one_by_one = True
+
+    def check(self, model: Model, recipe: LocalRecipe) -> None:
+        """See `Method.check`: a relay has one end state, among which no robust rule finds a liar."""
+        super().check(model, recipe)
+        if self.merge_rule != "mean":
+            raise InputError(
+                f"splitnn: merge_rule is {self.merge_rule!r}, which leaves out nobody in a relay, whose end is everyone's result; "
+                "choose 'mean', or method splitfed-v1"
+            )
 
     def merge(
         self, server: Server, tasks: Sequence[LocalTask], results: Sequence[LocalResult], updates: Sequence[Update]

@@ -14,6 +14,7 @@ from fedcore.methods.splitnn import SplitNN
 from fedcore.model import build_model
 from fedcore.samples import Samples
 from fedcore.training import FederatedTraining
+from scenarios.errors import InputError
 
 torch.set_num_threads(1)
 
@@ -119,3 +120,9 @@ def test_it_learns():
     training = federation(SplitNN())
     losses = [training.play([1, 1, 1], 5).losses.mean() for _ in range(8)]
     assert np.mean(losses[-2:]) < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed-mean", "norm-clipping"])
+def test_a_relay_has_nobody_to_leave_out(rule):
+    with pytest.raises(InputError, match=f"^splitnn: merge_rule is '{rule}', which leaves out nobody in a relay"):
+        federation(SplitNN(merge_rule=rule))
