@@ -31,8 +31,8 @@ class SplitNN(Split):
         super().check(model, recipe)
         if self.merge_rule != "mean":
             raise InputError(
-                f"splitnn: merge_rule is {self.merge_rule!r}, which leaves out nobody in a relay, whose end is everyone's result; "
-                "choose 'mean', or method splitfed-v1"
+                f"splitnn: merge_rule is {self.merge_rule!r}, which leaves out nobody in a relay, whose end is everyone's "
+                "result; choose 'mean', or method splitfed-v1"
             )
 
     def merge(
