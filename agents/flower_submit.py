@@ -96,10 +96,11 @@ def _show(event: dict[str, Any]) -> None:
     if event["kind"] == "log":
         print(event["text"], flush=True)
         return
+    spent = f", epsilon {event['epsilon']:.3g}" if "epsilon" in event else ""
     status = ", ".join(f"{name} {state}" for name, state in event["status"].items())
     print(
         f"round {event['round']}: progress {event['progress']:.3f}, {event['seconds']:.1f} s, {event['bytes'] / 1e6:.2f} MB, "
-        f"{event['joules']:.0f} J ({event['meter']}), H {event['steps']}; {status}",
+        f"{event['joules']:.0f} J ({event['meter']}), H {event['steps']}{spent}; {status}",
         flush=True,
     )
 

@@ -111,8 +111,9 @@ class Packet:
         """A finite number that must be there, from `least` to `most`; raises InputError as `array`."""
         found = as_number(self.values.get(name))
         if found is None or not least <= found <= most:
-            shown, end = str(self.values.get(name))[:40], "" if most == math.inf else f" and at most {most:g}"
-            raise InputError(f"{sender}: {name} is {shown!r}, expected a number of at least {least:g}{end}")
+            bounds = [f" at least {least:g}"] * (least > -math.inf) + [f" at most {most:g}"] * (most < math.inf)
+            shown, wanted = str(self.values.get(name))[:40], "a finite number" + (" of" + " and".join(bounds) if bounds else "")
+            raise InputError(f"{sender}: {name} is {shown!r}, expected {wanted}")
         return found
 
     def whole(self, name: str, sender: str, least: int = 0) -> int:

@@ -75,7 +75,7 @@ def test_values_are_checked(value):
 @pytest.mark.parametrize("value", [None, True, "3", float("nan"), float("inf"), 10**400, -(10**400), -1, [], {}])
 def test_numbers_are_checked(value):
     packet = Packet.from_bytes(Packet({"loss": value}, {}).to_bytes(), "machine m")
-    with pytest.raises(InputError, match=r"^machine m: loss is .*expected a number of at least 0"):
+    with pytest.raises(InputError, match=r"^machine m: loss is .*expected a finite number of at least 0"):
         packet.number("loss", "machine m", 0.0)
 
 
