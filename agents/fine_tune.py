@@ -201,9 +201,9 @@ class _Watch(BaseCallback):
     def _on_step(self) -> bool:
         (core,) = self.training_env.get_attr("core")
         for info in self.locals["infos"]:
-            asked = info["shares"] > 0.0
-            self.logger.record_mean("orchestration/asked", float(asked.mean()))
-            self.logger.record_mean("orchestration/share", float(info["shares"].sum() / max(asked.sum(), 1)))
+            shares = info["shares"][: info["machines"]]
+            self.logger.record_mean("orchestration/asked", float((shares > 0.0).mean()))
+            self.logger.record_mean("orchestration/share", float(shares.sum() / max((shares > 0.0).sum(), 1)))
             self.logger.record_mean("orchestration/sync_interval", float(info["sync_interval"]))
             if "log_efficiency" in info:
                 self._recent = [*self._recent, info["log_efficiency"]][-RECENT:]
