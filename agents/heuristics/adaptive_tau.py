@@ -28,7 +28,7 @@ class AdaptiveTau(Heuristic):
     phi = 0.025
     eta = 0.01
     most = 100
-    tunable = grid(phi=(0.0025, 0.025, 0.25), eta=(0.001, 0.01, 0.1))
+    tunable = grid(phi=(5e-5, 0.0025, 0.025, 0.25), eta=(0.001, 0.01, 0.1))
 
     def begin(self, scenario: Scenario) -> None:
         """Start from the reference's interval."""
