@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -212,9 +213,9 @@ def _play(job: Job, env: MeasuredEnv, engine: RemoteEngine, agent: Any, events: 
     assert data is not None
 
     def spent() -> dict[str, float]:
-        """Of the privacy of the machine that took part most often; nothing where the run keeps none."""
-        method = training.method
-        return {"epsilon": method.epsilon(training.server)} if isinstance(method, Private) else {}
+        """Of the privacy of the machine that took part most often; nothing where the run keeps none, or adds no noise."""
+        epsilon = training.method.epsilon(training.server) if isinstance(training.method, Private) else math.inf
+        return {"epsilon": epsilon} if math.isfinite(epsilon) else {}
 
     while not ended:
         shown.append(env.observation().copy())

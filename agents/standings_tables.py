@@ -176,7 +176,7 @@ def decided_grid(standings: Standings) -> Grid:
             f" {best} asks {asked:.1f} machines in a round, {100 * whole:.0f} % of them for all that fits, at {interval:.2f} "
             "of the longest H"
         ) + (
-            ": it has learned to schedule whole models, one machine at a time, and splits no layer where a model fits."
+            ": it schedules whole models, one machine at a time, and splits no layer where a model fits."
             if asked < 1.5 and whole > 0.9
             else "."
         )

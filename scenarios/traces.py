@@ -114,8 +114,9 @@ def _rows(path: Path, columns: tuple[str, ...]) -> tuple[NDArray[np.float64], li
         raise InputError(f"{path}: {path.stat().st_size} bytes, expected a trace of at most {MAX_BYTES}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            while reader.fieldnames == []:  # an empty line above the header
+            reader, above = csv.DictReader(file, skipinitialspace=True), 0
+            while reader.fieldnames is not None and not any(name.strip() for name in reader.fieldnames):
+                above += reader.line_num  # empty lines above the header
                 reader = csv.DictReader(file, skipinitialspace=True)
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
             missing = [name for name in columns if name not in reader.fieldnames]
@@ -127,7 +128,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> tuple[NDArray[np.float64], li
                 raise InputError(f"{path}: column {twice[0]} is there twice, expected a header with {','.join(columns)}")
             rows, lines = [], []
             for row in reader:
-                values, line = [], reader.line_num
+                values, line = [], above + reader.line_num
                 if any(value.strip() for value in row.get(None, ())):
                     raise InputError(f"{path}: line {line}: has more values than the header has columns ({len(names)})")
                 for name in columns:

@@ -83,6 +83,12 @@ def test_headers_and_rows_as_spreadsheets_write_them(text: str, tmp_path: Path) 
     assert got.down_bps.tolist() == [2e6, 4e6]
 
 
+def test_faults_below_empty_lines_are_told_by_their_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "\n  \nsecond,uplink_mbps,downlink_mbps\n0,1,2\n1,bad,2\n")
+    with pytest.raises(InputError, match="line 5: uplink_mbps is 'bad'"):
+        read_link_trace(path)
+
+
 def test_a_trace_is_a_file(tmp_path: Path) -> None:
     for path in (tmp_path, Path("/dev/zero")):
         with pytest.raises(InputError, match="is no file, expected a CSV file"):
