@@ -88,7 +88,7 @@ def test_what_agents_decide_is_told_with_every_scenario_alike(standings: Standin
     alone = {
         (agent, where): [replace(r, asked=1.1) for r in played] for (agent, where), played in standings.episodes.items()
     }
-    assert "schedule whole models" in decided_grid(replace(standings, episodes=alone)).note
+    assert "schedules whole models" in decided_grid(replace(standings, episodes=alone)).note
     old = {key: [replace(r, asked=None) for r in played] for key, played in standings.episodes.items()}
     assert not decided_grid(replace(standings, episodes=old)).rows
     of_old = {key: value for key, value in standings.episodes["good", "farm-lte"][0].to_dict().items() if key not in DECIDED}
