@@ -16,13 +16,11 @@ from agents.probing import Probes, probe_encoder, probe_raw, probe_untrained
 from fedcore.dynamics import load_calibration
 from fedcore.encoder_file import save_encoder
 from fedcore.files import content_key, read_kept, write_text
-from fedcore.parallel import lately, single_threaded, worker_pool
+from fedcore.parallel import lately, tell, telling, worker_pool
 from fedcore.workload import reads_text
 from fedcore.world import room_for
 from scenarios import Scenario, parse
 from scenarios.sources import sources_of
-
-_updates: Any = None
 
 
 @dataclass(frozen=True)
@@ -88,12 +86,6 @@ class Judgement:
         )
 
 
-def _start(updates: Any) -> None:
-    global _updates
-    single_threaded()
-    _updates = updates
-
-
 def cell_path(folder: Path, cell: Cell) -> Path:
     """Where a cell is kept in a folder."""
     return folder / f"{cell.key()}.json"
@@ -125,8 +117,7 @@ def play_cell(cell: Cell, label: str = "", encoder: Path | None = None) -> Judge
         nonlocal collapsed
         collapsed = collapsed or info["collapsed"]
         refused.extend(info["refused"])
-        if _updates is not None:
-            _updates.put((label, info["round"], info["progress"]))
+        tell((label, info["round"], info["progress"]))
 
     result = play_episode(agent, env, HELD_OUT_SEED + cell.seed, on_round)
     training, data = env.learner.training, env.learner.data
@@ -174,7 +165,7 @@ def judge(
         on_round(i, 0, float("inf"))
     if todo:
         updates = multiprocessing.get_context("spawn").Queue()
-        with worker_pool(min(workers, len(todo)), _start, (updates,)) as pool:
+        with worker_pool(min(workers, len(todo)), telling, (updates,)) as pool:
             jobs = {pool.submit(_play_to_dict, cells[i], str(i), encoder_path(paths[i]) if encoders else None): i for i in todo}
             waiting = set(jobs)
             while waiting:

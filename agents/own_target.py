@@ -6,14 +6,14 @@ import json
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.progress import Progress
 
 from agents.judge import Cell, cell_path, cell_scenario
 from fedcore.files import cache_folder, read_kept, write_text
-from fedcore.parallel import lately, single_threaded, worker_pool
+from fedcore.parallel import lately, tell, telling, worker_pool
 from fedcore.reference import TARGET_ROUNDS, reached_by, reference_curve, target_between
 from fedcore.workload import target_holds
 from fedcore.world import compile_world
@@ -22,8 +22,6 @@ from scenarios import Scenario, parse
 RUNS = 4
 """Where a curve crosses progress 1 is where it is nearly flat: of single runs from other weights one may need twice the rounds
 of another."""
-
-_updates: Any = None
 
 
 class OwnTarget(NamedTuple):
@@ -82,7 +80,7 @@ def measure(
     played = {cell.seed: TARGET_ROUNDS for cell in cells if cell not in todo}
     if todo:
         updates = multiprocessing.get_context("spawn").Queue()
-        with worker_pool(min(workers, len(todo)), _start, (updates,)) as pool:
+        with worker_pool(min(workers, len(todo)), telling, (updates,)) as pool:
             jobs = {pool.submit(_curve, cell): cell for cell in todo}
             waiting = set(jobs)
             while waiting:
@@ -110,12 +108,6 @@ def target_of(curves: Sequence[Sequence[float]]) -> OwnTarget:
     return OwnTarget(target, float(np.exp(np.mean(np.log(rounds)))))
 
 
-def _start(updates: Any) -> None:
-    global _updates
-    single_threaded()
-    _updates = updates
-
-
 def _curve(cell: Cell) -> list[float]:
     from fedcore.data.loading import load_images
     from fedcore.workload import build_training, prepare_data
@@ -124,4 +116,4 @@ def _curve(cell: Cell) -> list[float]:
     dataset = None if cell.data is None else load_images(cell.data, size_px=scenario.workload.image_px)
     training = build_training(scenario, prepare_data(scenario, dataset), None, cell.seed)
     untrained = training.untrained
-    return [untrained, *reference_curve(training, scenario, lambda rounds: _updates.put((cell.seed, rounds)))]
+    return [untrained, *reference_curve(training, scenario, lambda rounds: tell((cell.seed, rounds)))]

@@ -19,10 +19,9 @@ from fedcore.probes.features import principal
 from fedcore.probes.intervals import Estimate
 from fedcore.probes.knn import knn_guesses
 from fedcore.probes.linear import linear_guesses
-from fedcore.probes.report import resampled_groups
+from fedcore.probes.report import LINEAR_LIMIT, resampled_groups
 
 NEIGHBOURS = 5
-LINEAR_LIMIT = 6000
 
 
 @dataclass(frozen=True)

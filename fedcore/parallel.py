@@ -98,8 +98,24 @@ def worker_pool(
     pool.shutdown()
 
 
+_updates: Any = None
+
+
+def telling(updates: Any) -> None:
+    """As `single_threaded`, for a worker that tells how far it is."""
+    global _updates
+    single_threaded()
+    _updates = updates
+
+
+def tell(update: Any) -> None:
+    """Put an update into the queue that this worker was started with; nowhere, in any other process."""
+    if _updates is not None:
+        _updates.put(update)
+
+
 def lately(updates: Any) -> Iterator[Any]:
-    """What processes have put into a queue since the last look."""
+    """What processes have told since the last look."""
     while True:
         try:
             yield updates.get_nowait()

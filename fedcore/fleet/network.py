@@ -288,20 +288,6 @@ def _share_many(
         now += step
 
 
-@numba.njit(cache=True, error_model="numpy")
-def transfer_end_times(
-    start_s: Floats,
-    bits: Floats,
-    active: NDArray[np.bool_],
-    own_bps: Floats,
-    link_bps: Floats,
-    via: NDArray[np.bool_],
-) -> Floats:
-    """As `transfer`, with its own memory and nobody giving up: (K,) end times in seconds."""
-    return transfer_until(start_s, bits, active, own_bps, link_bps, via, np.full(len(start_s), np.inf))[0]
-
-
-@numba.njit(cache=True, error_model="numpy")
 def transfer_until(
     start_s: Floats,
     bits: Floats,
@@ -309,13 +295,13 @@ def transfer_until(
     own_bps: Floats,
     link_bps: Floats,
     via: NDArray[np.bool_],
-    stop_s: Floats,
+    stop_s: Floats | None = None,
 ) -> tuple[Floats, Floats]:
-    """As `transfer`, with its own memory: (K,) end times in seconds and (K,) bits moved."""
+    """As `transfer`, with its own memory: (K,) end times in seconds and (K,) bits moved; nobody gives up by default."""
     end_s, moved = np.zeros(len(start_s)), np.zeros(len(start_s))
     transfer(
-        start_s, bits, active.astype(np.float64), own_bps, link_bps, via, len(link_bps), stop_s, end_s, moved,
-        np.zeros((N_WORK, max(via.shape))),
+        start_s, bits, active.astype(np.float64), own_bps, link_bps, via, len(link_bps),
+        np.full(len(start_s), np.inf) if stop_s is None else stop_s, end_s, moved, np.zeros((N_WORK, max(via.shape))),
     )  # fmt: skip
     return end_s, moved
 

@@ -98,15 +98,13 @@ def play_round(
                 s[STOP_S, k] = min(s[STOP_S, k], -p[w, k, c.ON_S] * np.log(uniform(round_hash, LEAVE, k)))
 
     via, links, work = fleets.via[w], int(fleet[c.LINKS]), s[N_SCRATCH:]
-    transfer(
-        s[START, :n], s[DOWN_BITS, :n], s[INVITED, :n], s[DOWN_BPS, :n], fleets.link_down_bps[w], via, links, s[STOP_S, :n],
-        s[DOWN_END, :n], s[RECEIVED, :n], work,
-    )  # fmt: skip
-    if _run_flat(p, w, conditions, b, s, n, BEFORE_COMPUTING):
+    for again in range(2):  # once more where somebody's charge does not last: the others get its part
         transfer(
             s[START, :n], s[DOWN_BITS, :n], s[INVITED, :n], s[DOWN_BPS, :n], fleets.link_down_bps[w], via, links,
             s[STOP_S, :n], s[DOWN_END, :n], s[RECEIVED, :n], work,
         )  # fmt: skip
+        if again or not _run_flat(p, w, conditions, b, s, n, BEFORE_COMPUTING):
+            break
     for k in range(n):
         s[READY, k] = s[DOWN_END, k] + s[COMPUTE, k] + p[w, k, c.LATENCY_S]
         if s[INVITED, k] > 0.0 and _moves(p, w, k):
@@ -115,15 +113,13 @@ def play_round(
                 fleets, w, k, conditions, b, 0, s[UP_BPS, k], factor, s[UP_BITS, k], elapsed_s + s[READY, k], round_hash
             )
     _run_flat(p, w, conditions, b, s, n, BEFORE_UPLOAD)
-    transfer(
-        s[READY, :n], s[UP_BITS, :n], s[INVITED, :n], s[UP_BPS, :n], fleets.link_up_bps[w], via, links, s[STOP_S, :n],
-        s[UP_END, :n], s[SENT, :n], work,
-    )  # fmt: skip
-    if _run_flat(p, w, conditions, b, s, n, WHOLE):
+    for again in range(2):
         transfer(
             s[READY, :n], s[UP_BITS, :n], s[INVITED, :n], s[UP_BPS, :n], fleets.link_up_bps[w], via, links, s[STOP_S, :n],
             s[UP_END, :n], s[SENT, :n], work,
         )  # fmt: skip
+        if again or not _run_flat(p, w, conditions, b, s, n, WHOLE):
+            break
 
     length = -1.0
     for k in range(n):

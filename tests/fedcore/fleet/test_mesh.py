@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet
 from fedcore.fleet.graph import SERVER, fleet_graph, route, routing_tree
-from fedcore.fleet.network import max_min_rates, transfer_end_times
+from fedcore.fleet.network import max_min_rates, transfer_until
 from fedcore.fleet.player import FleetPlayer
 from fedcore.methods import RoundCost
 from scenarios.schema import Fleet, Scenario
@@ -119,14 +119,14 @@ def test_end_times_by_hand() -> None:
     fleet = on_the_hill()
     # 6 Mbit each. West: 6 / 5 = 1.2 s. East: at 3 Mbit/s the low one is through after 2 s; the hill's had 1.5 all along,
     # have sent 3 by then and gain nothing, since their radio still binds: 6 / 1.5 = 4 s.
-    ends = transfer_end_times(
+    ends, _ = transfer_until(
         np.zeros(4), np.full(4, 6e6), np.ones(4, dtype=np.bool_), fleet.parameters[:, c.UP_BPS], fleet.link_up_bps, fleet.via
     )
     assert ends == pytest.approx([4.0, 4.0, 2.0, 1.2])
     # The second of the hill's is done after 2 Mbit, at 2 / 1.5 = 4/3 s: then the first has 3 alone and shares east-up's 6
     # evenly with the low one, which had 3 before. By 2 s the low one is through; the first has sent 2 + 2 of its 6 and
     # needs another 2 / 3 s.
-    ends = transfer_end_times(
+    ends, _ = transfer_until(
         np.zeros(3), np.array([6e6, 2e6, 6e6]), np.ones(3, dtype=np.bool_), fleet.parameters[:3, c.UP_BPS], fleet.link_up_bps,
         fleet.via[:3],
     )  # fmt: skip

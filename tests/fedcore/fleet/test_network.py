@@ -1,6 +1,7 @@
 """Shared links: hand-computed rates and end times, and laws that hold for every fleet."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,15 @@ from fedcore.fleet.network import (
     carried,
     max_min_rates,
     replayed_s,
-    transfer_end_times,
     transfer_until,
 )
 
 Floats = NDArray[np.float64]
+
+
+def transfer_end_times(*flows: NDArray[Any]) -> Floats:
+    """Of flows none of which gives up."""
+    return transfer_until(*flows)[0]
 
 
 def rates(own: list[float], links: list[float], via: list[list[int]], active: list[bool] | None = None) -> Floats:
