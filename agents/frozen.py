@@ -148,14 +148,15 @@ class FrozenPolicy(Orchestrator):
         one = np.ascontiguousarray(observation, dtype=np.float32)[None]
         try:
             _, size = one.shape
-            machines_of(size)
+            machines = machines_of(size)
         except ValueError:
             wanted = f"({N_MACHINE} K_max + {N_FLEET},)"
             raise InputError(f"policy {self.name}: observation has shape {one.shape[1:]}, expected {wanted}") from None
         if one.size not in self._traced:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # what replaces it needs a compiler at run time
-                self._traced[one.size] = torch.jit.trace(for_any_fleet(self.network), torch.from_numpy(one), check_trace=False)
+                network = for_any_fleet(self.network, machines)
+                self._traced[one.size] = torch.jit.trace(network, torch.from_numpy(one), check_trace=False)
         return _moves(self._traced[one.size], one)[0]
 
 

@@ -20,6 +20,8 @@ N_DERIVED = 11 + len(WEIGHTS)
 _M = {name: i for i, name in enumerate(MACHINE_FEATURES)}
 _F = {name: i for i, name in enumerate(FLEET_FEATURES)}
 _LOG10_E = 0.4342944819032518
+MANY_MACHINES = 128
+"""From which on it pays to put them in order."""
 _FAR = 9.0
 """Stands for infinity among logarithms."""
 _PART_AND_NUMBER, _WEIGHTS = torch.tensor([1.0, 0.1]), torch.tensor(tuple(WEIGHTS.values())).T
@@ -38,13 +40,14 @@ def _atanh(value: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
+def derived(body: Tensor, fleet: Tensor, askable: Tensor, by_order: bool = False) -> Tensor:
     """What follows from an observation and would be hard to learn: a machine beside the others it competes with.
 
     Args:
         body: (B, K, N_MACHINE).
         fleet: (B, N_FLEET).
         askable: (B, K) bool.
+        by_order: of machines, not pair by pair: the same but for rounding, at a cost that grows with K and not with its square.
 
     Returns:
         (B, K, N_DERIVED): log10 of predicted time and cost (energy and bytes, weighted) of a whole round at the longest H, as
@@ -70,15 +73,13 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     far = torch.where(askable[:, :, None], all_three, torch.full_like(all_three, _FAR))
     above = (far - far.amin(dim=1, keepdim=True)).clamp_max(_FAR)
     product = far[:, :, 2]
-    better = (product[:, None, :] < product[:, :, None]).to(body.dtype) * near[:, None, :]
-    data = body[:, :, _M["data"]]
-    before = torch.bmm(better, torch.stack([data / data.sum(dim=1, keepdim=True).clamp_min(1e-6), torch.ones_like(data)], 2))
-    before = before * _PART_AND_NUMBER
+    data, teaches = body[:, :, _M["data"]], body[:, :, _M["teaches"]]
+    counted = torch.stack([data / data.sum(dim=1, keepdim=True).clamp_min(1e-6), torch.ones_like(data), data], 2)
+    sums, own = (_by_order if by_order else _by_pairs)(product, counted * near[:, :, None], teaches * near)
+    before, without = sums[:, :, :2] * _PART_AND_NUMBER, sums[:, :, 2]
     age = torch.where(askable, body[:, :, _M["measurement_age"]], torch.full_like(data, -1.0))
-    longer = (age[:, None, :] > age[:, :, None]).to(body.dtype).sum(dim=2)
+    longer = _number_above(age) if by_order else (age[:, None, :] > age[:, :, None]).to(body.dtype).sum(dim=2)
     turn = torch.stack([age.amax(dim=1, keepdim=True) - age, 0.1 * longer], dim=2)
-    teaches = body[:, :, _M["teaches"]]
-    without, own = torch.bmm(better, data[:, :, None])[:, :, 0], (better * teaches[:, None, :]).amax(dim=2)
     needed = (_reach(without, own, data, teaches, fleet) < 1.0 / TEACHES_ALL).to(body.dtype)
     led = _reach(without + data, torch.maximum(own, teaches), data, teaches, fleet)
     crew = torch.stack([needed, needed * led], dim=2)
@@ -91,6 +92,28 @@ def derived(body: Tensor, fleet: Tensor, askable: Tensor) -> Tensor:
     weighed = torch.where(askable[:, :, None], merit[:, :, None] - weights, torch.full_like(weights, 4.0 * _FAR))
     asked = (weighed <= weighed.amin(dim=1, keepdim=True)).to(body.dtype)
     return torch.cat([both, above, before, turn, crew, asked], dim=2) * near[:, :, None]
+
+
+def _by_pairs(product: Tensor, counted: Tensor, teaches: Tensor) -> tuple[Tensor, Tensor]:
+    """Of all machines of a better product than each one's: sums of what is counted, (B, K, N), and the most that one of them
+    teaches, or 0, (B, K)."""
+    better = (product[:, None, :] < product[:, :, None]).to(product.dtype)
+    return torch.bmm(better, counted), (better * teaches[:, None, :]).amax(dim=2)
+
+
+def _by_order(product: Tensor, counted: Tensor, teaches: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_by_pairs`."""
+    ordered, order = product.sort(dim=1)
+    better = torch.searchsorted(ordered, product.contiguous())  # how many
+    sums = counted.gather(1, order[:, :, None].expand_as(counted)).cumsum(dim=1)
+    most = teaches.gather(1, order).cummax(dim=1).values
+    sums, most = (torch.cat([torch.zeros_like(found[:, :1]), found], dim=1) for found in (sums, most))
+    return sums.gather(1, better[:, :, None].expand_as(counted)), most.gather(1, better)
+
+
+def _number_above(value: Tensor) -> Tensor:
+    """(B, K) how many of a row are above each of it."""
+    return (value.shape[1] - torch.searchsorted(value.sort(dim=1).values, value.contiguous(), right=True)).to(value.dtype)
 
 
 def _reach(pooled: Tensor, alone: Tensor, data: Tensor, teaches: Tensor, fleet: Tensor) -> Tensor:
@@ -114,6 +137,7 @@ class FleetEncoder(nn.Module):
         self.second = nn.Linear(width, width)
         self.pool = nn.Linear(2 * width + N_FLEET, width)
         self.trim = True  # to the machines that there are; see `for_any_fleet`
+        self.by_order = False
 
     def forward(self, observation: Tensor) -> Tensor:
         """Encode.
@@ -138,7 +162,7 @@ class FleetEncoder(nn.Module):
             used = int(filled[-1]) + 1 if len(filled) else 1
             body, there = body[:, :used], there[:, :used]
         askable = there & (body[:, :, _M["available"]] > 0.5) & (body[:, :, _M["max_share"]] > 0.0)
-        own = torch.cat([body, derived(body, fleet, askable)], dim=2)
+        own = torch.cat([body, derived(body, fleet, askable, self.by_order)], dim=2)
         return torch.relu(self.machine(own) + self.fleet(fleet)[:, None, :]), there, fleet
 
     def pooled(self, hidden: Tensor, there: Tensor, fleet: Tensor) -> Tensor:
@@ -172,10 +196,11 @@ class MenuNetwork(nn.Module):
         return self.head(self.encoder(observation))
 
 
-def for_any_fleet(network: nn.Module) -> nn.Module:
-    """A copy that looks at padding too, so that what is traced of it on one fleet holds for every other."""
+def for_any_fleet(network: nn.Module, machines: int = 0) -> nn.Module:
+    """A copy that looks at padding too, so that what is traced of it on one fleet holds for every other; a quick one where
+    they are padded to so many machines, if they are many."""
     network = copy.deepcopy(network)
     for module in network.modules():
         if isinstance(module, FleetEncoder):
-            module.trim = False
+            module.trim, module.by_order = False, machines > MANY_MACHINES
     return network

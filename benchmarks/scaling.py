@@ -18,11 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 import envs  # noqa: F401 - registers
-from agents.frozen import FrozenPolicy, PolicyCard
-from agents.heuristics import HEURISTICS
-from agents.network import MenuNetwork
+from agents.benchmark import orchestrator
 from envs.core import Core, SimulatedLearner
-from envs.menu import menu_size
 from fedcore.allocation import allocate
 from fedcore.costs import cost_of_block
 from fedcore.merge import Update, merge
@@ -31,6 +28,7 @@ from fedcore.workload import model_for
 from fedcore.world import compile_world
 from scenarios import Scenario, load, parse
 
+DECIDING = ("equal", "makespan", "enough", "proven", "ppo-default")
 DISTINCT = 64
 LARGEST_COUNT = 64  # of one group
 
@@ -41,14 +39,14 @@ class Options:
 
     Attributes:
         machines: sizes of the fleets whose rounds are looked at.
-        deciding: of those whose decisions are; a scenario's compilation takes seconds from 1,000 on.
+        deciding: of those whose decisions and simulated rounds are.
         shares: of every machine.
         uplink_gbps: of the server, either way.
         repeats: of every measurement; the median counts.
     """
 
     machines: tuple[int, ...] = (10, 100, 1000, 10_000)
-    deciding: tuple[int, ...] = (10, 100, 1000, 4000)
+    deciding: tuple[int, ...] = (10, 100, 1000, 10_000)
     shares: tuple[float, ...] = (1.0, 0.5, 0.1)
     uplink_gbps: float = 1.0
     repeats: int = 3
@@ -93,19 +91,23 @@ def traffic(machines: int, share: float, uplink_gbps: float, repeats: int) -> tu
 
 
 def deciding(machines: int, repeats: int) -> tuple[str, ...]:
-    """A row: milliseconds of one decision by kind, and of one round of the fast tier."""
+    """A row: seconds to compile a fleet, milliseconds of one decision by kind, and of one round of the fast tier: of everyone,
+    and of whom the policy asks."""
     scenario = fleet(machines)
-    core = Core([compile_world(scenario, machines)], 1, SimulatedLearner())
+    started = time.perf_counter()
+    world = compile_world(scenario, machines)
+    compiling = time.perf_counter() - started
+    core = Core([world], 1, SimulatedLearner())
     core.reset(np.arange(1), [np.random.default_rng(0)])
     observation = core.observe()[0].copy()
-    torch.manual_seed(0)
-    agents = {name: HEURISTICS[name]() for name in ("equal", "makespan", "enough")}
+    agents = {name: orchestrator(name, scenario) for name in DECIDING}
     for agent in agents.values():
         agent.begin(scenario)
-    agents["policy"] = FrozenPolicy(MenuNetwork(menu_size(), 48), PolicyCard("ppo", 48, "-", 0, 0))
     cells = [f"{1e3 * seconds(lambda a=agent: a.decide(observation), repeats):.2f}" for agent in agents.values()]
-    action = agents["equal"].decide(observation)[None]
-    return (f"{machines:,}", *cells, f"{1e3 * seconds(lambda: core.step(action), repeats):.2f}")
+    for name in ("equal", "ppo-default"):
+        action = agents[name].decide(observation)[None]
+        cells.append(f"{1e3 * seconds(lambda a=action: core.step(a), repeats):.2f}")
+    return (f"{machines:,}", f"{compiling:.1f}", *cells)
 
 
 def main(options: Options) -> None:
@@ -117,7 +119,9 @@ def main(options: Options) -> None:
         for share in options.shares:
             table.add_row(*traffic(machines, share, options.uplink_gbps, options.repeats))
     console.print("One round at the server", table)
-    table = Table("machines", "equal, ms", "makespan, ms", "enough, ms", "policy, ms", "simulated round, ms")
+    rounds = ("round of everyone, ms", "round of ppo-default, ms")
+    table = Table("machines", "compile, s", *(f"{name}, ms" for name in DECIDING), *rounds)
+    compile_world(fleet(16), 16)  # what numba compiles is no part of it
     for machines in options.deciding:
         table.add_row(*deciding(machines, options.repeats))
     console.print("One decision", table)

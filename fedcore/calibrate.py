@@ -2,7 +2,8 @@
 
 Plays random decisions on real federated training over fleets of several sizes, records every round, fits, and writes
 `fedcore/calibrations/NAME.json`, with what was recorded beside it in NAME.rounds.json.gz: the same command then fits again in
-seconds. Each run is kept as it ends, so that an interrupted calibration resumes.
+seconds. Rounds that heuristics decided, recorded by `python -m agents.played`, are fitted to as well where that is asked for.
+Each run is kept as it ends, so that an interrupted calibration resumes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fedcore.dynamics import FOLDER, Calibration
 from fedcore.files import cache_folder, write_bytes, write_text
 from fedcore.fit_dynamics import as_rounds, draw_unseen, fit_report, split_runs
 from fedcore.parallel import Job, run_kept
-from fedcore.recorded import keep_records, recorded_path, unpack_records
+from fedcore.recorded import keep_records, played_path, read_records, recorded_path, unpack_records
 from fedcore.reference import REFERENCE_MACHINES, TARGET_ROUNDS, bare_scenario, play_reference, target_between
 from scenarios import load
 from scenarios.errors import need_at_least, told
@@ -35,22 +36,28 @@ class CalibrateOptions:
     Attributes:
         name: of the calibration file.
         scenario: whose workload is calibrated, a name or a YAML file; its fleet does not matter.
+        encoder: in place of the scenario's, with its default options.
+        objective: in place of the scenario's, with its default options.
         runs: recorded runs of random decisions; and longer ones: half as many with few machines, a quarter with all.
         switches: long runs that go from few machines to all: they show what becomes of overfitting, where there is any.
         turns: long runs in which one or two machines of very unequal data are asked at a time, as thrifty policies do.
         steps: local steps per run (rounds times H); three times as many in the longer ones.
         workers: processes, one core each.
+        played_too: fit to the rounds that heuristics decided as well, which `python -m agents.played` has recorded.
         output: folder of the JSON file.
         plot: PNG of runs that a fit did not see, recorded and predicted.
     """
 
     name: str = "soil-mixed-convnet-simclr"
     scenario: str = "farm-lte"
+    encoder: str | None = None
+    objective: str | None = None
     runs: int = 24
     switches: int = 0
     turns: int = 24
     steps: int = 250
     workers: int = 2
+    played_too: bool = False
     output: Path = FOLDER
     plot: Path | None = None
 
@@ -131,6 +138,29 @@ def target_run(workload: Workload, seed: int) -> tuple[float, float]:
     return training.untrained, play_reference(training, scenario)
 
 
+def calibrated_workload(options: CalibrateOptions) -> Workload:
+    """What is trained. What the scenario says of calibrations is no part of it.
+
+    Raises:
+        InputError: unknown scenario, encoder or objective, or they do not go together.
+    """
+    from fedcore.workload import check_workload
+
+    scenario = load(options.scenario)
+    changed: dict[str, Any] = {"calibration": ""}
+    for field in ("encoder", "objective"):
+        if (value := getattr(options, field)) is not None:
+            changed |= {field: value, f"{field}_options": {}}
+    workload = scenario.workload.model_copy(update=changed)
+    check_workload(workload, scenario.name)
+    return workload
+
+
+def records_folder(options: CalibrateOptions, workload: Workload) -> Path:
+    """Where real rounds of a workload are kept as they are recorded."""
+    return cache_folder("calibrate", VERSION, workload.model_dump_json(exclude_none=True), options.steps, *data_of(workload))
+
+
 def calibrate(options: CalibrateOptions) -> Calibration:
     """Record what is missing, fit, write the file.
 
@@ -142,9 +172,8 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     """
     # Every fourth run is held out, so there must be another.
     need_at_least(options, runs=2, steps=1, switches=0, turns=0, workers=1)
-    # What the scenario says of calibrations is not part of what is trained.
-    workload = load(options.scenario).workload.model_copy(update={"calibration": ""})
-    folder = cache_folder("calibrate", VERSION, workload.model_dump_json(exclude_none=True), options.steps, *data_of(workload))
+    workload = calibrated_workload(options)
+    folder = records_folder(options, workload)
     jobs: dict[Path, Job] = {folder / f"target{TARGET_ROUNDS}-{seed}.json": (target_run, (workload, seed)) for seed in range(3)}
     # The longest jobs first, so that the processes end together.
     first = options.runs
@@ -166,6 +195,8 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     everything = run_kept(jobs, options.workers, "real rounds")
     kept = list(everything.values())
     targets, records = kept[:3], kept[3:]
+    if options.played_too:
+        records += list(read_records(played_path(options.output, options.name), folder.name).values())
     untrained, reached = (float(np.mean([pair[i] for pair in targets])) for i in (0, 1))
     target = target_between(untrained, reached)
     rounds = as_rounds(records, target)

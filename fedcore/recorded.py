@@ -16,6 +16,11 @@ def recorded_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.rounds.json.gz"
 
 
+def played_path(folder: Path, name: str) -> Path:
+    """Where the records of runs are that heuristics decided."""
+    return folder / f"{name}.played.json.gz"
+
+
 def keep_records(path: Path, work: str, kept: dict[str, Any]) -> None:
     """Write records.
 
@@ -28,24 +33,27 @@ def keep_records(path: Path, work: str, kept: dict[str, Any]) -> None:
     write_bytes(path, gzip.compress(content.encode(), mtime=0))
 
 
-def unpack_records(path: Path, folder: Path) -> None:
-    """Write records to a cache folder, those that it lacks; none where there is no file, or of other work.
+def read_records(path: Path, work: str) -> dict[str, Any]:
+    """Records by file name; none where there is no file, or of other work.
 
     Raises:
         InputError: the file is damaged.
     """
     if not path.is_file():
-        return
+        return {}
     try:
         content = json.loads(gzip.decompress(path.read_bytes()))
-        work, records = content["work"], dict(content["records"])
+        recorded, records = content["work"], dict(content["records"])
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is damaged ({error}): expected records of python -m fedcore.calibrate; delete it to record anew"
         ) from None
-    if work != folder.name:
-        return
-    for name, record in records.items():
+    return records if recorded == work else {}
+
+
+def unpack_records(path: Path, folder: Path) -> None:
+    """Write records to a cache folder, those that it lacks; raises as `read_records`."""
+    for name, record in read_records(path, folder.name).items():
         # Names come from a file: none may lead elsewhere.
         if Path(name).name == name and not (folder / name).is_file():
             write_text(folder / name, json.dumps(record))

@@ -20,6 +20,9 @@ from scenarios.errors import InputError
 from scenarios.schema import Scenario
 
 REFERENCE_EPISODES = 128
+FEW_EPISODES = 8
+MUCH_PLAYED = 128 * 256
+"""Machines times episodes of a reference that are enough: those of large fleets average out within each."""
 REFERENCE_ROUNDS = 3000
 OF_IMAGES = "soil-mixed-convnet-simclr"
 LEAST_ROOM = 16
@@ -185,7 +188,7 @@ def compile_world(scenario: Scenario, max_machines: int | None = None, channels:
 
 def _reference_cost(world: World) -> ReferenceCost:
     """Play the reference policy until it reaches the target."""
-    n, machines = REFERENCE_EPISODES, len(world.samples)
+    n, machines = max(FEW_EPISODES, min(REFERENCE_EPISODES, MUCH_PLAYED // world.arrays.machines)), len(world.samples)
     reference = world.scenario.reference
     fleets, which, costs = stack_fleets([world.arrays]), np.zeros(n, dtype=np.int64), world.costs[None]
     samples, table = world.samples[None], np.tile(astuple(world.dynamics), (n, 1))

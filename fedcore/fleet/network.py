@@ -6,6 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.fleet.crowd import CROWD, share_crowd
 from fedcore.fleet.draws import of_round, uniform
 
 WAITING, RUNNING, ENDED = 0.0, 1.0, 2.0
@@ -139,9 +140,11 @@ def transfer(
     for j in range(n_links):
         if work[ROOM, j] > 0.0:
             m = _crossing(start_s, bits, own_bps, via, j, stop_s, end_s, work)
-            _share_one(
-                work[START, :m], work[LEFT, :m], work[OWN, :m], link_bps[j], work[STOP, :m], work[END, :m], work[STATE, :m]
-            )
+            start, left, own, stop, end = work[START, :m], work[LEFT, :m], work[OWN, :m], work[STOP, :m], work[END, :m]
+            if m > CROWD:
+                share_crowd(start, left, own, link_bps[j], stop, end)
+            else:
+                _share_one(start, left, own, link_bps[j], stop, end, work[STATE, :m])
             for i in range(m):
                 k = int(work[INDEX, i])
                 end_s[k], moved[k] = work[END, i], bits[k] - work[LEFT, i]
