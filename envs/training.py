@@ -12,6 +12,7 @@ from envs.core import Core, Decisions
 from envs.single import ScenarioLike, SingleEnv, compile_scenarios
 from fedcore.allocation import least_share
 from fedcore.data.dataset import Dataset
+from fedcore.dynamics import load_calibration, made_of
 from fedcore.engines import Engine
 from fedcore.methods.private import Private
 from fedcore.training import FederatedTraining, ProgressScale, RoundReport
@@ -114,10 +115,11 @@ class TrainingEnv(SingleEnv):
     - `scenario`: name, path or `Scenario`; exactly one.
     - `reward`, `max_machines`, `render_mode`: as `IntraFed/Orchestration-v0`.
     - `dataset`: a `fedcore.data.dataset.Dataset` to train on instead of the scenario's.
-    - `target_infonce`: progress 1 for that data, or for files that `workload.data` names: needed unless `workload.calibration`
-      is a file of your own. `agents.own_target.measure(scenario, data)` measures it, and
-    - `reference_rounds`: rounds that the reference policy needs to get there on that data: T_ref, E_ref, B_ref and budgets go
-      by it. None takes those of simulation, which knows the calibration's data only.
+    - `target_infonce`: progress 1: needed for data of your own, files that `workload.data` names, and an encoder or objective
+      that `workload.calibration` was not made of, unless that is a file of your own.
+      `agents.own_target.measure(scenario, data)` measures it, and
+    - `reference_rounds`: rounds that the reference policy needs to get there: T_ref, E_ref, B_ref and budgets go by it. None
+      takes those of simulation, which knows the calibration's training only.
 
     `info` adds `infonce`, `losses` (by name, of the machines whose blocks came back), `refused` (one sentence per refused
     update), `feature_std`, `effective_rank` and `collapsed`; and `epsilon`, what the run has spent of the privacy of the
@@ -143,9 +145,11 @@ class TrainingEnv(SingleEnv):
             raise ValueError(f"got {len(worlds)} scenarios, expected exactly one: images are dealt to one fleet")
         own = worlds[0].scenario
         if target_infonce is None and not target_holds(own.workload, dataset is not None):
+            known = load_calibration(own.workload.calibration).workload or {}
+            other = [f"{k} {v!r}" for k, v in made_of(own.workload).items() if dataset is None and v != known.get(k)]
             raise InputError(
-                f"scenario {own.name}: workload.calibration {own.workload.calibration!r} does not say what progress 1 is on "
-                f"{own.workload.data if dataset is None else dataset.name}; expected target_infonce, which "
+                f"scenario {own.name}: workload.calibration {own.workload.calibration!r} does not say what progress 1 is of "
+                f"{', '.join(other) if dataset is None else dataset.name}; expected target_infonce, which "
                 "agents.own_target.measure measures, or a calibration file of your own (python -m fedcore.calibrate)"
             )
         data = None if made_here(own.workload) and dataset is None else prepare_data(own, dataset)

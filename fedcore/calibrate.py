@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fedcore.dynamics import FOLDER, Calibration
+from fedcore.dynamics import FOLDER, Calibration, made_of
 from fedcore.files import cache_folder, write_bytes, write_text
 from fedcore.fit_dynamics import as_rounds, draw_unseen, fit_report, split_runs
 from fedcore.parallel import Job, run_kept
@@ -202,7 +202,7 @@ def calibrate(options: CalibrateOptions) -> Calibration:
     rounds = as_rounds(records, target)
     judge, unseen = split_runs(rounds)
     dynamics, fit = fit_report(rounds, judge, unseen)
-    result = Calibration(options.name, dynamics, untrained, target, fit)
+    result = Calibration(options.name, dynamics, untrained, target, fit, made_of(workload))
     write_text(options.output / f"{options.name}.json", result.to_json())
     keep_records(
         recorded_path(options.output, options.name), folder.name, {path.name: record for path, record in everything.items()}

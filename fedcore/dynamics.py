@@ -44,6 +44,7 @@ from numpy.typing import NDArray
 from fedcore.fleet.draws import PROGRESS, TILT, normal, of_round
 from fedcore.freshness import refresh_by, taught_parts
 from scenarios.errors import InputError
+from scenarios.schema import Workload
 
 Parameter = float | NDArray[np.float64]
 
@@ -341,6 +342,15 @@ def learn(
             progress[b] = learned[b] - gap + tilt[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
 
 
+MADE_OF = ("data", "image_px", "window", "encoder", "encoder_options", "objective", "objective_options")
+"""Fields of a workload that change what is measured, and so what progress 1 is; others change how soon it is reached."""
+
+
+def made_of(workload: Workload) -> dict[str, Any]:
+    """Those fields, as JSON has them."""
+    return {name: value for name, value in workload.model_dump(mode="json").items() if name in MADE_OF}
+
+
 @dataclass(frozen=True)
 class Calibration:
     """A stored calibration.
@@ -351,6 +361,7 @@ class Calibration:
         untrained_infonce: mean over seeds, for reading only: every run measures its own.
         target_infonce: InfoNCE at progress 1.
         fit: fit errors and what was recorded.
+        workload: what was trained, as far as `MADE_OF` goes; None in files of before.
     """
 
     name: str
@@ -358,6 +369,11 @@ class Calibration:
     untrained_infonce: float
     target_infonce: float
     fit: dict[str, Any]
+    workload: dict[str, Any] | None = None
+
+    def is_of(self, workload: Workload) -> bool:
+        """Whether it was made of such training, so that its target is what progress 1 is."""
+        return self.workload == made_of(workload)
 
     def to_json(self) -> str:
         """As the committed file has it."""

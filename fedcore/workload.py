@@ -16,6 +16,7 @@ from fedcore.data.dataset import Dataset
 from fedcore.data.micrographs import soil_micrographs
 from fedcore.data.modalities import mixed_instruments
 from fedcore.data.splits import mix_sites, split_clients
+from fedcore.dynamics import load_calibration
 from fedcore.encoders import ENCODERS
 from fedcore.engines import Engine, InProcessEngine
 from fedcore.local import LocalRecipe
@@ -189,14 +190,14 @@ def made_here(workload: Workload) -> bool:
 
 
 def target_holds(workload: Workload, brought: bool = False) -> bool:
-    """Whether the calibration says what progress 1 is on the data that are trained on: on those made by the program, and where
-    it is a file of a person's own.
+    """Whether the calibration says what progress 1 is: where it was made of the same encoder, objective and data, and where it
+    is a file of a person's own.
 
     Args:
         workload: the scenario's section.
         brought: data are brought along in place of `workload.data`.
     """
-    return (made_here(workload) and not brought) or workload.calibration.endswith(".json")
+    return workload.calibration.endswith(".json") or (not brought and load_calibration(workload.calibration).is_of(workload))
 
 
 def prepare_data(scenario: Scenario, dataset: Dataset | None = None, seed: int = 0) -> Prepared:

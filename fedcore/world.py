@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.costs import GRID
-from fedcore.dynamics import Calibration, Dynamics, learn, load_calibration
+from fedcore.dynamics import FOLDER, Calibration, Dynamics, learn, load_calibration
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
 from fedcore.fleet.conditions import begin_rows
@@ -129,9 +129,11 @@ def calibration_note(scenario: Scenario) -> str | None:
     w = scenario.workload
     if w.calibration.endswith((".json", f"-{w.encoder}-{w.objective}")):
         return None
+    fitting = ", ".join(sorted(path.stem for path in FOLDER.glob(f"*-{w.encoder}-{w.objective}.json")))
+    advice = f"workload.calibration: {fitting} was" if fitting else "python -m fedcore.calibrate makes one"
     return (
         f"scenario {scenario.name}: simulation learns as calibration {w.calibration} says, which was not made of {w.encoder} "
-        f"with {w.objective}: how many rounds the target takes is a guess (python -m fedcore.calibrate makes one)"
+        f"with {w.objective}: how many rounds the target takes is a guess ({advice})"
     )
 
 

@@ -24,7 +24,7 @@ def tiny_cell():
     content["decision"]["sync_intervals"] = [1, 2]
     content["reference"]["sync_interval"] = 2
     content["budgets"].update(rounds=3, time_s=1e6, energy_j=1e12, bytes=1e12)
-    return Cell("equal", content, 0)
+    return Cell("equal", content, 0, target_infonce=4.0)
 
 
 def test_a_cell_is_named_by_its_agents_content_and_not_by_where_it_lies(tmp_path):
@@ -82,6 +82,6 @@ def test_fleets_of_any_size_are_played_on_real_training(tmp_path, tiny_cell):
     content = tiny_cell.scenario
     content["fleet"]["groups"][0]["count"] = 18
     scenario = parse(content, "many")
-    [judgement] = judge([Cell("ppo-default", content, 0)], tmp_path, 1)
+    [judgement] = judge([replace(tiny_cell, agent="ppo-default", scenario=content)], tmp_path, 1)
     assert judgement.result.rounds > 0
     assert len(benchmark([orchestrator("equal", scenario)], scenario, 1)) == 1

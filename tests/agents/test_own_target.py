@@ -55,7 +55,11 @@ def test_text_of_ones_own_has_a_target_of_its_own_and_goes_into_the_scenario(tmp
     assert 1 <= own.rounds <= 36
     # Four letters at random: no model can lose less than ln 4 by much, and an untrained one loses ln 256.
     assert 0.9 < target < np.log(256)
-    assert own_target(tiny_text, None, said.append) == (None, None)
+    assert own_target(load("phones"), None, said.append) == (None, None)
+    assert len(said) == 1
+    # An encoder of another width, on the same text, is none that the calibration was made of.
+    assert own_target(tiny_text, None, said.append).infonce < np.log(256)
+    assert len(said) == 2
     [judgement] = judge([Cell("equal", cell_scenario(mine), 0, None, *own)], tmp_path / "cells", 1)
     assert np.isfinite(judgement.result.progress)
 

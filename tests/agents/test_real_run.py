@@ -86,7 +86,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_the_seed_of_dealt_data_is_the_episodes(scenario: dict[str, Any]) -> None:
-    env = TrainingEnv(parse(scenario, "tiny"))
+    env = TrainingEnv(parse(scenario, "tiny"), target_infonce=4.0)
     env.reset(seed=SEED)
     assert env.learner.training is not None
     assert env.learner.training.seed == learner_seed(SEED)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from envs.training import TrainingEnv
 from fedcore.data.loading import load_images
 from fedcore.fleet import columns as c
 from fedcore.methods.private import spent_epsilon
-from fedcore.workload import prepare_data
-from scenarios import InputError, Scenario
+from fedcore.workload import prepare_data, target_holds
+from scenarios import InputError, Scenario, load
 from scenarios.schema import Privacy, Workload
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -251,12 +252,32 @@ def test_data_of_ones_own_need_a_target_of_their_own(tiny: Scenario, tmp_path: P
     others = {"calibration": "soil-mixed-convnet-simclr"}
     tiny = tiny.model_copy(update={"workload": tiny.workload.model_copy(update=others)})
     own = tiny.model_copy(update={"workload": tiny.workload.model_copy(update={"data": str(tmp_path / "own.npz")})})
-    with pytest.raises(InputError, match=r"does not say what progress 1 is on .*own.npz; expected target_infonce"):
+    with pytest.raises(InputError, match=r"what progress 1 is of data '.*own.npz', image_px .*; expected target_infonce"):
         TrainingEnv(own)
-    with pytest.raises(InputError, match=r"does not say what progress 1 is on own; expected target_infonce"):
+    with pytest.raises(InputError, match=r"does not say what progress 1 is of own; expected target_infonce"):
         TrainingEnv(tiny, dataset=load_images(tmp_path / "own.npz", size_px=px))
     with pytest.raises(InputError, match=rf"workload.image_px is {px}, but own has images of {2 * px} x {2 * px}"):
         TrainingEnv(tiny, dataset=load_images(tmp_path / "own.npz", size_px=2 * px), target_infonce=1.0)
+
+
+def test_training_that_the_calibration_was_not_made_of_needs_a_target_of_its_own() -> None:
+    content = load("farm-lte").model_dump(mode="json")
+    assert target_holds(Scenario.model_validate(content).workload)
+    # The target of a ConvNet is beyond an MLP: whoever trained one would be told that nobody ever reaches it.
+    changes: tuple[dict[str, Any], ...] = (
+        {"encoder": "mlp"}, {"objective": "byol"}, {"encoder_options": {"widths": [8, 8, 8]}}, {"image_px": 16}
+    )  # fmt: skip
+    for change in changes:
+        other = Scenario.model_validate(content | {"workload": content["workload"] | change})
+        assert not target_holds(other.workload)
+        [(field, value)] = change.items()
+        with pytest.raises(InputError, match=re.escape(f"does not say what progress 1 is of {field} {value!r}; expected")):
+            TrainingEnv(other)
+    changes = {"context": 0.5}, {"learning_rate": 0.01}, {"batch_size": 16}, {"selection": "rolling"}
+    for change in changes:
+        assert target_holds(Scenario.model_validate(content | {"workload": content["workload"] | change}).workload)
+    vicreg = {"objective": "vicreg", "calibration": "soil-mixed-convnet-vicreg"}
+    assert target_holds(Scenario.model_validate(content | {"workload": content["workload"] | vicreg}).workload)
 
 
 def test_exactly_one_scenario(tiny: Scenario) -> None:
