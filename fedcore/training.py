@@ -22,6 +22,8 @@ from fedcore.samples import Samples
 from scenarios.errors import InputError
 
 COLLAPSE_RANK = 1.5
+MOST_MOVED = 10.0
+"""A statistic that moves by more than so many times its norm, or on average by as much an entry, is absurd."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,10 @@ class FederatedTraining:
             value = result.statistics.get(name)
             if value is None or value.shape != (length,) or not torch.isfinite(value).all():
                 return f"machine {machine}: statistic {name} is not a vector of {length} finite numbers"
+            old = self.server.state[name].double()
+            moved, size = (float(torch.linalg.vector_norm(v)) for v in (value.double() - old, old))
+            if moved > MOST_MOVED * (size + length**0.5):
+                return f"machine {machine}: statistic {name} moved by {moved:.3g}, which is absurd beside its norm {size:.3g}"
         return None
 
     def _merge_statistics(self, results: Sequence[LocalResult], updates: Sequence[Update]) -> None:
