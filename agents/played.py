@@ -28,7 +28,7 @@ from fedcore.parallel import Job, run_kept
 from fedcore.recorded import keep_records, played_path, read_records, unpack_records
 from fedcore.workload import reads_text
 from fedcore.world import UnreachableError, compile_world, room_for
-from scenarios import Scenario, parse, random_scenario
+from scenarios import InputError, Scenario, parse, random_scenario
 from scenarios.errors import need_at_least, told
 from scenarios.schema import Workload
 
@@ -57,7 +57,11 @@ def heuristic_of(run: int) -> str:
 
 def random_fleet(workload: Workload, run: int) -> Scenario:
     """The first scenario of a run's stream whose samples are of the workload's kind, and on which its reference policy gets to
-    the target."""
+    the target.
+
+    Raises:
+        InputError: of so many none is.
+    """
     for attempt in range(ATTEMPTS):
         drawn = random_scenario(np.random.default_rng([run, 13, attempt]), "train")
         if reads_text(drawn.workload) == reads_text(workload):
@@ -68,7 +72,10 @@ def random_fleet(workload: Workload, run: int) -> Scenario:
                 continue
             if world.reference.rounds < world.budgets[3]:
                 return scenario
-    raise RuntimeError(f"run {run}: of {ATTEMPTS} random fleets none reaches the target of {workload.calibration}")
+    raise InputError(
+        f"{workload.calibration}: on none of {ATTEMPTS} random fleets (run {run}) does the reference policy reach the target; "
+        "expected a calibration by which it does"
+    )
 
 
 def played_run(scenario: dict[str, Any], run: int) -> dict[str, Any]:

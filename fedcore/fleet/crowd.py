@@ -63,7 +63,7 @@ def _level(own_bps: Floats, room_bps: float, last: float) -> float:
             taken += own_bps[k] if own_bps[k] <= level else 0.0
             below += 1.0 if own_bps[k] <= level else 0.0
         if below >= running:
-            if taken <= room_bps:
+            if taken <= room_bps or not falls:  # from below, more than there is room for is rounding
                 return np.inf
             level, falls = room_bps / running, False
             continue

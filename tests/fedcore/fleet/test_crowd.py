@@ -66,3 +66,11 @@ def test_large_fleets_come_there_by_themselves_and_bits_are_conserved():
     assert moved.sum() <= room[0] * (end.max() - start.min()) * (1 + 1e-9)
     assert (moved < bits).any()
     assert (moved == bits).any()
+
+
+@pytest.mark.parametrize("number", [3, 7, 49, 70, 101])
+def test_rates_that_fill_the_link_to_the_last_bit_come_to_an_end(number):
+    # A third of 0.3, and the like: sums of equal parts are more than the whole by rounding.
+    for room in (0.3, 0.7, 1.1, 1e9 / 3):
+        end, _ = crowd(np.zeros(number), np.ones(number), np.full(number, room / number), room, np.full(number, np.inf))
+        assert end == pytest.approx(number / room)
