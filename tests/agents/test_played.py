@@ -48,7 +48,7 @@ def test_a_played_run_is_a_record_that_a_fit_takes_and_the_same_again():
     assert rounds.steps.tolist() == [entry["steps"] for entry in found["rounds"]]
 
 
-@pytest.mark.parametrize("name", ["grammar-gpt-next-token", "soil-mixed-convnet-simclr"])
+@pytest.mark.parametrize("name", ["grammar-gpt-next-token", "soil-mixed-convnet-simclr", "soil-mixed-convnet-vicreg"])
 def test_what_is_committed_is_of_32_runs_that_got_to_the_target(name):
     assert read_records(played_path(FOLDER, name), "other") == {}  # of other work
     records = json.loads(gzip.decompress(played_path(FOLDER, name).read_bytes()))["records"]
