@@ -7,18 +7,19 @@ them, in NAME.played.json.gz, and `python -m fedcore.calibrate --played-too` fit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.benchmark import orchestrator
 from agents.episodes import play_episode
 from agents.heuristics import HEURISTICS
 from agents.tables import Grid
-from agents.worlds import ATTEMPTS
+from agents.worlds import random_world
 from envs.orchestration import OrchestrationEnv
 from envs.training import TrainingEnv
 from fedcore.calibrate import CalibrateOptions, calibrated_workload, records_folder
@@ -26,9 +27,8 @@ from fedcore.dynamics import load_calibration
 from fedcore.fleet import columns as c
 from fedcore.parallel import Job, run_kept
 from fedcore.recorded import keep_records, played_path, read_records, unpack_records
-from fedcore.workload import reads_text
-from fedcore.world import UnreachableError, compile_world, room_for
-from scenarios import InputError, Scenario, parse, random_scenario
+from fedcore.world import room_for
+from scenarios import Scenario, parse
 from scenarios.errors import need_at_least, told
 from scenarios.schema import Workload
 
@@ -56,26 +56,8 @@ def heuristic_of(run: int) -> str:
 
 
 def random_fleet(workload: Workload, run: int) -> Scenario:
-    """The first scenario of a run's stream whose samples are of the workload's kind, and on which its reference policy gets to
-    the target.
-
-    Raises:
-        InputError: of so many none is.
-    """
-    for attempt in range(ATTEMPTS):
-        drawn = random_scenario(np.random.default_rng([run, 13, attempt]), "train")
-        if reads_text(drawn.workload) == reads_text(workload):
-            scenario = drawn.model_copy(update={"workload": workload})
-            try:
-                world = compile_world(scenario)
-            except UnreachableError:
-                continue
-            if world.reference.rounds < world.budgets[3]:
-                return scenario
-    raise InputError(
-        f"{workload.calibration}: on none of {ATTEMPTS} random fleets (run {run}) does the reference policy reach the target; "
-        "expected a calibration by which it does"
-    )
+    """What a run plays on; raises as `random_world`."""
+    return random_world((run, 13), "train", workload).scenario
 
 
 def played_run(scenario: dict[str, Any], run: int) -> dict[str, Any]:
@@ -105,17 +87,18 @@ def played_run(scenario: dict[str, Any], run: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def simulated_rounds(scenario: Scenario, heuristic: str, seed: int) -> int:
-    """Rounds of a simulated episode, but for those from which nothing came back, see `played_run`."""
-    rounds = 0
+def simulated_rounds(scenario: Scenario, heuristic: str, seeds: Iterable[int]) -> NDArray[np.int64]:
+    """Rounds of simulated episodes, but for those from which nothing came back, see `played_run`."""
+    env, agent = OrchestrationEnv(scenario, "efficiency", room_for(scenario)), orchestrator(heuristic, scenario)
+    rounds: list[int] = []
 
     def on_round(info: dict[str, Any]) -> None:
-        nonlocal rounds
-        rounds += c.STATUS_NAMES[c.DONE] in info["status"]
+        rounds[-1] += c.STATUS_NAMES[c.DONE] in info["status"]
 
-    env = OrchestrationEnv(scenario, "efficiency", room_for(scenario))
-    play_episode(orchestrator(heuristic, scenario), env, seed, on_round)
-    return rounds
+    for seed in seeds:
+        rounds.append(0)
+        play_episode(agent, env, seed, on_round)
+    return np.array(rounds)
 
 
 def record(options: PlayedOptions) -> list[dict[str, Any]]:
@@ -124,6 +107,7 @@ def record(options: PlayedOptions) -> list[dict[str, Any]]:
     Raises:
         InputError: there is no such calibration, or numbers out of range.
     """
+    need_at_least(options, played=1, workers=1)
     workload, folder = _workload(options), records_folder(options, calibrated_workload(options))
     place = played_path(options.output, options.name)
     unpack_records(place, folder)
@@ -138,7 +122,6 @@ def record(options: PlayedOptions) -> list[dict[str, Any]]:
 
 def _workload(options: PlayedOptions) -> Workload:
     """With the calibration that is put to the test."""
-    need_at_least(options, played=1, workers=1)
     place = str(options.output / f"{options.name}.json")
     load_calibration(place)
     return calibrated_workload(options).model_copy(update={"calibration": place})
@@ -149,8 +132,7 @@ def foretold(options: PlayedOptions, records: Sequence[dict[str, Any]]) -> Grid:
     workload, rows, logs, ranks = _workload(options), [], [], []
     for run, found in enumerate(records):
         scenario, name, real = random_fleet(workload, run), heuristic_of(run), len(found["rounds"])
-        seeds = range(SIMULATED * (run + 1), SIMULATED * (run + 2))
-        rounds = np.array([simulated_rounds(scenario, name, seed) for seed in seeds])
+        rounds = simulated_rounds(scenario, name, range(SIMULATED * (run + 1), SIMULATED * (run + 2)))
         logs.append(np.log(rounds).mean() - np.log(real))
         ranks.append((rounds < real).mean() + 0.5 * (rounds == real).mean())
         middle = f"{np.exp(np.log(rounds).mean()):.1f}"

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from fedcore.parallel import worker_pool
+from fedcore.workload import reads_text
 from fedcore.world import UnreachableError, World, compile_world
 from scenarios import InputError, load, names, random_scenario
 from scenarios.generate import RANGES, Split
+from scenarios.schema import Workload
 from scenarios.sources import sources_of
 
 RANDOM, LIBRARY = "random", "library"
@@ -27,20 +29,26 @@ TRIAL_DRAWS = 128
 """Random scenarios, of the validation range, that decide which policy is kept."""
 
 
-def random_world(entropy: Sequence[int], split: Split) -> World:
+def random_world(entropy: Sequence[int], split: Split, workload: Workload | None = None) -> World:
     """A draw from a split of `scenarios.generate`, compiled: the first of its stream whose reference policy reaches the target
     within the budget of rounds, which nearly always is the first of all.
 
     Args:
         entropy: of the stream.
         split: to draw from.
+        workload: in place of the drawn one; draws whose machines hold samples of another kind are passed over.
 
     Raises:
         InputError: of so many draws none does.
     """
     for attempt in range(ATTEMPTS):  # a 0 at the end of a seed changes no draw
+        drawn = random_scenario(np.random.default_rng([*entropy, attempt]), split)
+        if workload is not None:
+            if reads_text(drawn.workload) != reads_text(workload):
+                continue
+            drawn = drawn.model_copy(update={"workload": workload})
         try:
-            world = compile_world(random_scenario(np.random.default_rng([*entropy, attempt]), split))
+            world = compile_world(drawn)
         except UnreachableError:
             continue
         if world.reference.rounds < world.budgets[3]:

@@ -145,12 +145,15 @@ class TrainingEnv(SingleEnv):
             raise ValueError(f"got {len(worlds)} scenarios, expected exactly one: images are dealt to one fleet")
         own = worlds[0].scenario
         if target_infonce is None and not target_holds(own.workload, dataset is not None):
-            known = load_calibration(own.workload.calibration).workload or {}
-            other = [f"{k} {v!r}" for k, v in made_of(own.workload).items() if dataset is None and v != known.get(k)]
+            if dataset is None:
+                known = load_calibration(own.workload.calibration).workload or {}
+                what = ", ".join(f"{k} {v!r}" for k, v in made_of(own.workload).items() if v != known.get(k))
+            else:
+                what = dataset.name
             raise InputError(
                 f"scenario {own.name}: workload.calibration {own.workload.calibration!r} does not say what progress 1 is of "
-                f"{', '.join(other) if dataset is None else dataset.name}; expected target_infonce, which "
-                "agents.own_target.measure measures, or a calibration file of your own (python -m fedcore.calibrate)"
+                f"{what}; expected target_infonce, which agents.own_target.measure measures, or a calibration file of your own "
+                "(python -m fedcore.calibrate)"
             )
         data = None if made_here(own.workload) and dataset is None else prepare_data(own, dataset)
         if data is not None:

@@ -33,7 +33,11 @@ class Update:
     weight: float
 
 
-def refusal(update: Update, state: State, neuron_map: NeuronMap, max_relative_norm: float = 10.0) -> str | None:
+MOST_MOVED = 10.0
+"""A change of more than so many times the norm of what it changes is absurd."""
+
+
+def refusal(update: Update, state: State, neuron_map: NeuronMap, max_relative_norm: float = MOST_MOVED) -> str | None:
     """Why an update must not reach the global model, in one sentence, or None where it may.
 
     Args:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedcore.blocks import Block, whole_block
 from fedcore.engines import Engine
 from fedcore.local import LocalResult, LocalTask
-from fedcore.merge import Update, refusal
+from fedcore.merge import MOST_MOVED, Update, refusal
 from fedcore.methods import IntraLayer, Method, Server
 from fedcore.model import Model
 from fedcore.neurons import Layer, NeuronMap, Parameter, State
@@ -22,8 +22,6 @@ from fedcore.samples import Samples
 from scenarios.errors import InputError
 
 COLLAPSE_RANK = 1.5
-MOST_MOVED = 10.0
-"""A statistic that moves by more than so many times its norm, or on average by as much an entry, is absurd."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +238,7 @@ class FederatedTraining:
         return unprotected(self.method.merge_rule, self.model.neuron_map, blocks)
 
     def _bad_statistic(self, machine: str, result: LocalResult) -> str | None:
-        """As `refusal`, for vectors that are no weights."""
+        """As `refusal`, for vectors that are no weights and whose entries are of the order of 1."""
         for name, length in self.model.objective.statistics.items():
             value = result.statistics.get(name)
             if value is None or value.shape != (length,) or not torch.isfinite(value).all():

@@ -37,9 +37,9 @@ def test_machines_in_order_are_told_as_pair_by_pair() -> None:
     rng = np.random.default_rng(0)
     for _ in range(5):
         observations = env.step(rng.uniform(-1, 1, (40, 17)).astype(np.float32))[0]
-        x, fleet_at = torch.from_numpy(observations.copy()), N_FLEET
-        body = x[:, :-fleet_at].view(len(x), -1, N_MACHINE)
-        args = body, x[:, -fleet_at:], torch.from_numpy(ready(split(observations)))
+        x = torch.from_numpy(observations.copy())
+        body = x[:, :-N_FLEET].view(len(x), -1, N_MACHINE)
+        args = body, x[:, -N_FLEET:], torch.from_numpy(ready(split(observations)))
         assert torch.allclose(derived(*args), derived(*args, by_order=True), atol=1e-5)
 
 

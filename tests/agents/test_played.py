@@ -61,11 +61,11 @@ def test_what_is_committed_is_of_32_runs_that_got_to_the_target(name):
 
 def test_simulated_rounds_are_those_from_which_something_came_back():
     scenario = load("farm-lte")
-    assert simulated_rounds(scenario, "equal", 5) > 3
+    assert simulated_rounds(scenario, "equal", [5])[0] > 3
     nobody = scenario.model_dump(mode="json")
     nobody["decision"]["deadline_s"], nobody["budgets"]["rounds"] = 1e-3, 2
     with pytest.raises(InputError):  # a reference that never gets there compiles to nothing
-        simulated_rounds(type(scenario).model_validate(nobody), "equal", 5)
+        simulated_rounds(type(scenario).model_validate(nobody), "equal", [5])
 
 
 def test_the_table_puts_real_beside_simulated(monkeypatch):
