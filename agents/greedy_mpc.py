@@ -21,10 +21,10 @@ from agents.rollout import Floor, best_of, play_out
 from envs.core import Core, SimulatedLearner
 from envs.memory import AGE, DOWN_BPS, LOST, SLOW, UP_BPS
 from envs.observation import MACHINE_FEATURES, N_FLEET, View, machines_of, split
-from fedcore.dynamics import recent_samples, remember, rote_after, round_work
+from fedcore.dynamics import recent_samples, remember, rote_after, round_work, spreads_of
 from fedcore.fleet import columns as c
 from fedcore.fleet.conditions import HOT_FROM
-from fedcore.freshness import refresh
+from fedcore.freshness import refresh, variety_of
 from fedcore.world import World, compile_world
 from scenarios import Scenario
 
@@ -49,9 +49,10 @@ class Belief:
         self.core.reset(np.arange(samples), [np.random.default_rng([SEED, m]) for m in range(samples)])
         self.drawn, d = self.core.conditions.copy(), world.dynamics
         shape = learner.fortune.shape
-        luck = d.run_spread * rng.normal(size=(samples, 1)) + d.machine_spread * rng.normal(size=shape)
-        learner.fortune[:] = np.exp(luck - 0.5 * d.machine_spread**2)
-        learner.leaning[:] = d.tilt_spread * rng.normal(size=shape)
+        lucky, leans = spreads_of(world.samples, d.machine_spread, d.tilt_spread, d.spread_power)
+        luck = d.run_spread * rng.normal(size=(samples, 1)) + lucky * rng.normal(size=shape)
+        learner.fortune[:] = np.exp(luck - 0.5 * lucky**2)
+        learner.leaning[:] = leans * rng.normal(size=shape)
         self.participation, self.last_part, self.rote = np.zeros((1, shape[1])), np.zeros(shape[1]), np.zeros(1)
         self.fresh = 1.0
         self.link_noise = rng.normal(size=shape)
@@ -77,15 +78,15 @@ class Belief:
             self.participation = remember(self.participation, done[None], np.array([self.round - 1]))
             back, steps = np.where(done, m["last_share"], 0.0), float(10.0 ** f["last_steps"])
             if done.any():
-                work, _ = round_work(back, samples, steps, self.core.dynamics_table[0])
-                self.rote = rote_after(self.rote, work, d.rate, d.gap_fade)
                 self.fresh = refresh(self.last_part, back, samples, steps)
+                work, _ = round_work(back, samples, steps, variety_of(self.last_part), self.core.dynamics_table[0])
+                self.rote = rote_after(self.rote, work, d.rate, d.gap_fade)
         gap = d.gap(self.rote, recent_samples(self.participation, samples[None]), np.array([self.fresh]))
         learner = self.core.learner
         assert isinstance(learner, SimulatedLearner)
         learner.participation[:], learner.last_part[:], learner.rote[:] = self.participation, self.last_part, self.rote
         self.core.progress[:] = self.core.standing[:] = f["progress"]
-        self.core.surplus[:] = 0.1 * m["surplus"]
+        self.core.surplus[:], self.core.last_part[:] = 0.1 * m["surplus"], self.last_part
         learner.learned[:] = np.minimum(max(float(f["progress"]), 0.0) + gap, 0.999 * d.ceiling)
 
     def _conditions(self, view: View) -> None:

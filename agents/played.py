@@ -46,7 +46,7 @@ class PlayedOptions(CalibrateOptions):
         played: episodes, each of the next heuristic on another random fleet.
     """
 
-    played: int = 32
+    played: int = 64
 
 
 def heuristic_of(run: int) -> str:

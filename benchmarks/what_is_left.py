@@ -28,9 +28,9 @@ from envs.crews import WEIGHTS, in_turn
 from envs.menu import LEVELS, PATTERNS, interval_at, menu_actions
 from envs.observation import split
 from envs.spaces import share_entries
-from fedcore.dynamics import TILT_STEPS, learned_after, recent_samples, remember, rote_after, round_work
+from fedcore.dynamics import TILT_STEPS, learned_after, recent_samples, remember, rote_after, round_work, spreads_of
 from fedcore.fleet.draws import PROGRESS, TILT, normal, of_round
-from fedcore.freshness import refresh_by, taught_parts
+from fedcore.freshness import refresh_by, taught_parts, variety_of
 from fedcore.world import World, compile_world
 from scenarios import load, names
 
@@ -49,7 +49,9 @@ class Player:
     """
 
     def __init__(self, core: Core) -> None:
-        self.dynamics, self.samples = core.world().dynamics, core.samples[0]
+        d = self.dynamics = core.world().dynamics
+        self.samples = core.samples[0]
+        self.luck_spreads, self.tilt_spreads = spreads_of(self.samples, d.machine_spread, d.tilt_spread, d.spread_power)
 
     def decide(self, core: Core, rows: Ints, seen: NDArray[np.float32]) -> NDArray[np.float32]:
         """Actions of the episodes that still run, `rows` of those there were."""
@@ -88,11 +90,11 @@ class Told(Player):
 
     def __init__(self, core: Core) -> None:
         super().__init__(core)
-        d, machines = self.dynamics, core.max_machines
+        machines = core.max_machines
         starts = [np.uint64(of_round(key, -1)) for key in core.key]
         luck = np.array([[normal(start, PROGRESS, 1 + k) for k in range(machines)] for start in starts])
         tilt = np.array([[normal(start, TILT, k) for k in range(machines)] for start in starts])
-        self.worth = d.machine_spread * luck + self.tilt_weight * d.tilt_spread * tilt
+        self.worth = self.luck_spreads * luck + self.tilt_weight * self.tilt_spreads * tilt
 
     def decide(self, core: Core, rows: Ints, seen: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Player.decide`."""
@@ -118,20 +120,20 @@ class Bayes(Player):
         self.mean = np.concatenate([np.ones((b, k)), np.zeros((b, k))], axis=1)  # of luck, then of tilts
         self.spread = np.zeros((b, 2 + 2 * k, 2 + 2 * k))
         self.spread[:, 2 : 2 + k, 2 : 2 + k] = np.expm1(d.run_spread**2)
-        self.spread[:, 2 + at, 2 + at] += np.expm1(d.machine_spread**2)
-        self.spread[:, 2 + k + at, 2 + k + at] = d.tilt_spread**2
+        self.spread[:, 2 + at, 2 + at] += np.expm1(self.luck_spreads**2)
+        self.spread[:, 2 + k + at, 2 + k + at] = self.tilt_spreads**2
         self.participation, self.parts = np.zeros((b, k)), np.zeros((b, k))
         self.table, self.rounds = core.dynamics_table[0], 0
 
     def _after(self, b: int, back: Floats, steps: float, luck: float) -> tuple[float, float, float, Floats, Floats]:
         """What is learned after a round of episode b, learnt by heart, its gap, and whose samples are behind all of it."""
         d = self.dynamics
-        work, share = round_work(back, self.samples, steps, self.table)
+        parts = self.parts[b].copy()
+        fresh = refresh_by(parts, taught_parts(back, self.samples), self.samples, steps)
+        work, share = round_work(back, self.samples, steps, variety_of(parts), self.table)
         learned = learned_after(self.learned[b], work, max(luck, 0.02), d.rate, d.ceiling * share**d.share_power, d.scaling)
         rote = rote_after(self.rote[b], work, d.rate, d.gap_fade)
         lately = remember(self.participation[b : b + 1], back[None] > 0.0, np.array([self.rounds]))
-        parts = self.parts[b].copy()
-        fresh = refresh_by(parts, taught_parts(back, self.samples), self.samples, steps)
         gap = d.gap(np.array([rote]), recent_samples(lately, self.samples[None]), np.array([fresh]))
         return float(learned), float(rote), float(gap[0]), lately[0], parts
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.dynamics import learned_after, round_work
-from fedcore.freshness import taught_parts
+from fedcore.freshness import refresh_by, taught_parts, variety_of
 
 TO_ALL, TO_MACHINES = 0.3, 0.4
 """Parts of what is measured beyond expectation by which the fleet's standing is corrected, and those who trained are."""
@@ -27,6 +27,7 @@ def appraise(
     steps: NDArray[np.int64],
     table: NDArray[np.float64],
     progress: NDArray[np.float64],
+    last_part: NDArray[np.float64],
     standing: NDArray[np.float64],
     surplus: NDArray[np.float64],
 ) -> None:
@@ -40,17 +41,20 @@ def appraise(
         steps: (B,) H.
         table: (B, N) fields of each episode's `Dynamics` in their order.
         progress: (B,) measured after the round.
+        last_part: (B, K) machines' parts in the last steps, changed.
         standing: (B,) where progress would stand if all machines were average, changed.
         surplus: (B, K) progress beyond it that a machine's rounds have come out with, changed.
     """
     for b in range(len(world)):
         here, back = samples[world[b]], np.where(done[b], shares[b], 0.0)
-        work, share = round_work(back, here, float(steps[b]), table[b])
-        if work <= 0.0:
+        if not back.any():
             continue
+        taught = taught_parts(back, here)
+        refresh_by(last_part[b], taught, here, float(steps[b]))
+        work, share = round_work(back, here, float(steps[b]), variety_of(last_part[b]), table[b])
         rate, ceiling, share_power, scaling = table[b, :4]
         standing[b] = learned_after(standing[b], work, 1.0, rate, ceiling * share**share_power, scaling)
-        taught, expected = taught_parts(back, here), standing[b]
+        expected = standing[b]
         for k in range(len(back)):
             expected += taught[k] * surplus[b, k]
         beyond = progress[b] - expected

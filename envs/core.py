@@ -164,7 +164,7 @@ class Core:
         self.shares = np.zeros((b, k))
         self.steps = np.zeros(b, dtype=np.int64)
         self.heard = np.zeros((b, k, N_HEARD))
-        self.standing, self.surplus = np.zeros(b), np.zeros((b, k))
+        self.standing, self.surplus, self.last_part = np.zeros(b), np.zeros((b, k)), np.zeros((b, k))
         self.ledgers: tuple[Ledger, Ledger] | None = None  # before and after the last round
         self.began = False
         # Two, in turns: what a step gave is still there after the next one, for learners that store transitions.
@@ -195,7 +195,7 @@ class Core:
         for name, value in self._by_world.items():
             getattr(self, name)[which] = value[self.world_index[which]]
         for array in (self.round, self.progress, self.gain, self.trend, self.spent, self.co2e_kg, self.steps, self.standing,
-                      self.surplus):  # fmt: skip
+                      self.surplus, self.last_part):  # fmt: skip
             array[which] = 0
         reset_rows(
             which, self.fleets, self.machine_constants, self.world_index, self.conditions, self.key, self.telemetry,
@@ -296,8 +296,8 @@ class Core:
         self.progress = progress
         in_rows(
             appraise, (self.samples,),
-            (self.world_index, self.came_back, decisions.shares, decisions.steps, self.dynamics_table, progress, self.standing,
-             self.surplus),
+            (self.world_index, self.came_back, decisions.shares, decisions.steps, self.dynamics_table, progress, self.last_part,
+             self.standing, self.surplus),
         )  # fmt: skip
         self.spent = self.spent + self.totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         self.co2e_kg = self.co2e_kg + self.totals[:, c.TOTAL_CO2E_KG]

@@ -2,7 +2,7 @@
 
 Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten steps, full context):
 
-    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  c^q
+    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  V^x  *  c^q
     learned    du = rate * luck * (1 - u / L)^(1 + 1/s) dw,   L = C * z^e
     by heart   dr = (rate - f r) dw
     progress   p = u - r * ((1 - g) (N_0 / N)^v + g (N_0 / F)^v) + tilt + noise * N(0, 1)
@@ -10,8 +10,9 @@ Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten 
 where m is the sum of the shares that came back (mean coverage of a neuron), D the fraction of the fleet's samples that
 took part in this round, z the mean share of those machines, c the context, N the number of samples that have been taking
 part lately: a machine that is in at least a third of the rounds counts nearly in full, so that taking turns keeps N
-high while D stays low; and F that of the last hundred steps or so (`fedcore.freshness`): after a round on a machine with next
-to nothing the weights know its few samples best, until others train again. Returns diminish as scaling laws have it
+high while D stays low; F that of the last hundred steps or so, and V as how many machines taught them
+(`fedcore.freshness`): after a round on a machine with next to nothing the weights know its few samples best, until others
+train again. Returns diminish as scaling laws have it
 (Hestness et al. 2017): what is left to learn, L - u, falls as a power s of the work done. Small shares level off below whole
 layers: machines that move different neurons at once, each taking the others as frozen, overstep together (a Jacobi step),
 which more rounds do not average away.
@@ -25,7 +26,8 @@ exp(N(0, run_spread^2)) per episode times the mean, over the machines of the rou
 factor per machine and episode, log-normal of mean 1 and machine_spread. Machines also tilt what is measured: each pulls the
 weights towards what it has seen, which suits the server's set better or worse, until others have trained for some
 `TILT_STEPS`. The tilt after a round is left * the one before + (1 - left) * the mean, by how much each teaches, of a draw per
-machine and episode from N(0, tilt_spread^2), left = exp(-H / TILT_STEPS). So gains tell whom to ask again.
+machine and episode from N(0, tilt_spread^2), left = exp(-H / TILT_STEPS). So gains tell whom to ask again. Where few samples
+make machines differ, both spreads fall with more of them (`spreads_of`).
 Parameters are fitted to recorded real rounds by `python -m fedcore.calibrate` and stored as JSON with their fit error.
 """
 
@@ -42,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.fleet.draws import PROGRESS, TILT, normal, of_round
-from fedcore.freshness import refresh_by, taught_parts
+from fedcore.freshness import refresh_by, taught_parts, variety_of
 from scenarios.errors import InputError
 from scenarios.schema import Workload
 
@@ -54,6 +56,8 @@ TILT_STEPS = 8.0
 """After so many steps the tilt that others left has fallen to a third (1 / e); 4 to 12 fit the records alike."""
 LEAST_CONTEXT = 0.02
 """A context of 0 learns hardly anything, and a power of 0 nothing at all: so small a context stands for it."""
+SPREAD_SAMPLES = 160.0
+"""Samples of a machine that the spreads between machines are stated for."""
 
 
 @numba.vectorize(cache=True)
@@ -99,6 +103,14 @@ def gap_of(rote: Any, samples: Any, fresh: Any, rest_samples: Any, rest_power: A
     return rote * ((1.0 - fresh_part) * lasting + fresh_part * (rest_samples / max(fresh, 1.0)) ** rest_power)
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def spreads_of(samples: Any, machine_spread: Any, tilt_spread: Any, spread_power: Any) -> Any:
+    """(Standard deviation of ln luck, of tilts) of machines with so many samples, entry by entry: by how much luck and tilts
+    vary goes by samples to the power -spread_power."""
+    times = (SPREAD_SAMPLES / np.maximum(samples, 1.0)) ** spread_power
+    return np.sqrt(np.log1p(np.expm1(machine_spread**2) * times**2)), tilt_spread * times
+
+
 @dataclass(frozen=True)
 class Dynamics:
     """Fitted parameters; see the module's text for the form. Each may be an array (B,): one value per episode.
@@ -119,8 +131,10 @@ class Dynamics:
         context_power: q.
         noise: standard deviation of measured progress about the path.
         run_spread: standard deviation of ln luck between runs.
-        machine_spread: standard deviation of ln luck between machines of a run.
-        tilt_spread: standard deviation of machines' tilts.
+        machine_spread: standard deviation of ln luck between machines of a run, of 160 samples each.
+        tilt_spread: standard deviation of such machines' tilts.
+        variety_power: x.
+        spread_power: how both fall with more samples, see `spreads_of`.
     """
 
     rate: Parameter
@@ -140,6 +154,8 @@ class Dynamics:
     run_spread: Parameter
     machine_spread: Parameter
     tilt_spread: Parameter
+    variety_power: Parameter = 0.0
+    spread_power: Parameter = 0.0
 
     def in_context(self, context: Parameter) -> Dynamics:
         """As they are where every machine sees that part of the other neurons, which no decision changes."""
@@ -150,6 +166,7 @@ class Dynamics:
         coverage: NDArray[np.float64],
         data: NDArray[np.float64],
         steps: NDArray[np.float64],
+        variety: Parameter = 1.0,
     ) -> NDArray[np.float64]:
         """Work of rounds in units of the reference round.
 
@@ -157,12 +174,14 @@ class Dynamics:
             coverage: sum of the shares that came back, m.
             data: fraction of the fleet's samples behind them, D.
             steps: H.
+            variety: machines that have been teaching lately, V.
 
         Returns:
             Same shape; 0 where nothing came back.
         """
         return np.asarray(
             work_of(coverage, data, steps, self.steps_power, self.cover_power, self.overlap_power, self.data_power)
+            * variety**self.variety_power
         )
 
     def advance(
@@ -244,7 +263,7 @@ def recent_samples(participation: NDArray[np.float64], samples: NDArray[np.float
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def round_work(
-    back: NDArray[np.float64], samples: NDArray[np.float64], steps: float, parameters: NDArray[np.float64]
+    back: NDArray[np.float64], samples: NDArray[np.float64], steps: float, variety: float, parameters: NDArray[np.float64]
 ) -> tuple[float, float]:
     """Work of one episode's round, 0 where nothing came back, and the mean share of those who did.
 
@@ -252,6 +271,7 @@ def round_work(
         back: (K,) shares that came back.
         samples: (K,) on each machine.
         steps: H.
+        variety: V.
         parameters: the fields of `Dynamics` in their order.
     """
     coverage, count, part, whole = 0.0, 0, 0.0, 0.0
@@ -264,7 +284,8 @@ def round_work(
     if count == 0:
         return 0.0, 0.0
     steps_power, cover, overlap, data_power = parameters[4:8]
-    return work_of(coverage, part / whole, steps, steps_power, cover, overlap, data_power), coverage / count
+    work = work_of(coverage, part / whole, steps, steps_power, cover, overlap, data_power)
+    return work * variety ** parameters[17], coverage / count
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -297,7 +318,7 @@ def learn(
         steps: (B,) H.
         rounds: (B,) played before it.
         key: (B,) of the episodes; luck and noise are drawn by it.
-        table: (B, 17), the fields of each episode's `Dynamics` in their order.
+        table: (B, 19), the fields of each episode's `Dynamics` in their order.
         participation: (B, K), changed.
         last_part: (B, K) parts in the last steps, changed.
         fortune: (B, K) luck of rounds with one machine alone, drawn in an episode's first round and kept here.
@@ -312,13 +333,14 @@ def learn(
         if run > 0:
             keep = MEMORY * (1 - MEMORY**run) / (1 - MEMORY ** (run + 1))
         rate, ceiling, share_power, scaling = table[b, :4]
-        rest_samples, rest_power, fresh_part, fade, _, noise, run_spread, machine_spread, tilt_spread = table[b, 8:]
+        rest_samples, rest_power, fresh_part, fade, _, noise, run_spread, machine_spread, tilt_spread = table[b, 8:17]
         if run == 0:
             learned[b], rote[b], tilt[b], start = 0.0, 0.0, 0.0, of_round(key[b], -1)
             for k in range(done.shape[1]):
-                luck = run_spread * normal(start, PROGRESS, 0) + machine_spread * normal(start, PROGRESS, 1 + k)
-                fortune[b, k] = np.exp(luck - 0.5 * machine_spread**2)
-                leaning[b, k] = tilt_spread * normal(start, TILT, k)
+                lucky, leans = spreads_of(samples[world[b], k], machine_spread, tilt_spread, table[b, 18])
+                luck = run_spread * normal(start, PROGRESS, 0) + lucky * normal(start, PROGRESS, 1 + k)
+                fortune[b, k] = np.exp(luck - 0.5 * lucky**2)
+                leaning[b, k] = leans * normal(start, TILT, k)
                 last_part[b, k] = 0.0
         lately, back = 0.0, np.where(done[b], shares[b], 0.0)
         for k in range(done.shape[1]):
@@ -327,9 +349,10 @@ def learn(
             participation[b, k] = mean
             if here > 0.0:
                 lately -= here * np.expm1(-mean / FULL_AT)
-        work, share = round_work(back, samples[world[b]], float(steps[b]), table[b])
-        if work > 0.0:
+        if back.any():
             teach = taught_parts(back, samples[world[b]])
+            fresh = refresh_by(last_part[b], teach, samples[world[b]], float(steps[b]))
+            work, share = round_work(back, samples[world[b]], float(steps[b]), variety_of(last_part[b]), table[b])
             luck, lean, left = 0.0, 0.0, np.exp(-steps[b] / TILT_STEPS)
             for k in range(done.shape[1]):
                 luck += teach[k] * fortune[b, k]
@@ -337,7 +360,6 @@ def learn(
             tilt[b] = left * tilt[b] + (1.0 - left) * lean
             learned[b] = learned_after(learned[b], work, luck, rate, ceiling * share**share_power, scaling)
             rote[b] = rote_after(rote[b], work, rate, fade)
-            fresh = refresh_by(last_part[b], teach, samples[world[b]], float(steps[b]))
             gap = gap_of(rote[b], lately, fresh, rest_samples, rest_power, fresh_part)
             progress[b] = learned[b] - gap + tilt[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
 

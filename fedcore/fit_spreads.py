@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
-from fedcore.dynamics import TILT_STEPS
+from fedcore.dynamics import SPREAD_SAMPLES, TILT_STEPS
 
 Floats = NDArray[np.float64]
+Spreads = tuple[float, float, float, float, float]
 START = (0.02, 0.02, 0.2, 0.4, 0.05)
 """Standard deviations of noise, of what is unknown, and of the luck of runs, that of machines, and tilts."""
-BOUNDS = (1e-4, 3.0)
+BOUNDS, POWERS = (1e-4, 3.0), (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,14 @@ class Surprises:
         gain: what was predicted to be gained.
         taught: how much of the layer each machine taught, rows sum to 1.
         steps: H.
+        held: (K,) samples on each machine.
     """
 
     surprise: Floats
     gain: Floats
     taught: Floats
     steps: Floats
+    held: Floats
 
     def tilts(self) -> Floats:
         """(R, K) by how much the tilt after a round, less the one before, is each machine's."""
@@ -48,36 +51,39 @@ class Surprises:
             now = now + out[r]
         return out
 
-    def parts(self) -> Floats:
-        """(5, R, R) covariance of the surprises if each part, in `START`'s order, had a standard deviation of 1."""
+    def parts(self) -> tuple[Floats, Floats]:
+        """What does not go by samples: (3, R, R) covariance of the surprises if each part, in `START`'s order, had a standard
+        deviation of 1; and what does: (2, R, K) by how much it is each machine's luck, and tilt."""
         rounds = len(self.gain)
         measured = np.eye(rounds) - np.eye(rounds, k=-1)
-        machines, tilts = self.taught * self.gain[:, None], self.tilts()
-        return np.stack([
-            measured @ measured.T, np.eye(rounds), np.outer(self.gain, self.gain), machines @ machines.T, tilts @ tilts.T,
-        ])  # fmt: skip
+        alike = np.stack([measured @ measured.T, np.eye(rounds), np.outer(self.gain, self.gain)])
+        return alike, np.stack([self.taught * self.gain[:, None], self.tilts()])
 
 
-def fit_spreads(runs: Sequence[Surprises]) -> tuple[float, float, float, float]:
+def fit_spreads(runs: Sequence[Surprises]) -> Spreads:
     """Maximum-likelihood standard deviations.
 
     Args:
         runs: recorded.
 
     Returns:
-        Of measurement noise, of ln luck between runs and between machines of a run, and of machines' tilts.
+        Of measurement noise, of ln luck between runs and between machines of a run, of machines' tilts; and the power of
+        `spreads_of`.
     """
-    known = [(run.surprise, run.parts()) for run in runs]
+    known = [(run.surprise, *run.parts(), np.log(SPREAD_SAMPLES / run.held)) for run in runs]
 
-    def cost(logs: Floats) -> float:
-        variances, total = np.exp(2.0 * logs), 0.0
-        for surprise, parts in known:
-            root = np.linalg.cholesky(np.tensordot(variances, parts, 1))
+    def cost(x: Floats) -> float:
+        spreads, total = np.exp(x[:-1]), 0.0
+        for surprise, alike, machines, fewer in known:
+            each = machines * (spreads[3:, None] * np.exp(x[-1] * fewer))[:, None, :]
+            covariance = np.tensordot(spreads[:3] ** 2, alike, 1) + (each @ each.transpose(0, 2, 1)).sum(axis=0)
+            root = np.linalg.cholesky(covariance)
             whitened = solve_triangular(root, surprise, lower=True)
             total += 0.5 * float(whitened @ whitened) + float(np.log(np.diag(root)).sum())
         return total
 
-    found = minimize(cost, np.log(START), method="L-BFGS-B", bounds=[np.log(BOUNDS)] * len(START))
-    noise, _, run, machine, tilt = (float(v) for v in np.exp(found.x))
+    start, bounds = [*np.log(START), 0.5], [*[tuple(np.log(BOUNDS))] * len(START), POWERS]
+    found = minimize(cost, start, method="L-BFGS-B", bounds=bounds)
+    noise, _, run, machine, tilt = (float(v) for v in np.exp(found.x[:-1]))
     # Luck is log-normal: of mean 1 between machines.
-    return noise, run, float(np.sqrt(np.log1p(machine**2))), tilt
+    return noise, run, float(np.sqrt(np.log1p(machine**2))), tilt, float(found.x[-1])

@@ -69,3 +69,13 @@ def refresh_by(part: NDArray[np.float64], now: NDArray[np.float64], samples: NDA
         if part[k] > 0.0:
             uneven += part[k] ** 2 / samples[k]
     return 1.0 / uneven
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def variety_of(part: NDArray[np.float64]) -> float:
+    """V: as how many evenly teaching machines those of the last steps count, by Kish's rule too.
+
+    Args:
+        part: (K,) from `refresh`.
+    """
+    return 1.0 / (part * part).sum()

@@ -6,6 +6,7 @@ import pytest
 from envs.appraisal import TO_ALL, TO_MACHINES, appraise
 from envs.core import Core, SimulatedLearner
 from envs.observation import split
+from fedcore.freshness import FRESH_STEPS
 from fedcore.world import World, compile_world
 
 
@@ -14,16 +15,22 @@ def world(calibrated) -> World:  # type: ignore[no-untyped-def]
     return compile_world(calibrated("farm-lte"))
 
 
-def round_of(world: World, shares: list[float], came_back: list[bool], progress: float, standing: float, surplus: list[float]):
+def round_of(
+    world: World, shares: list[float], came_back: list[bool], progress: float, standing: float, surplus: list[float],
+    last_part: list[float] | None = None,
+):  # fmt: skip
     """`appraise` on one episode: (standing, surplus of the first machines)."""
     k, n = len(world.samples), len(shares)
     held, done, kept = np.zeros((1, k)), np.zeros((1, k), dtype=np.bool_), np.zeros((1, k))
     held[0, :n], done[0, :n], kept[0, :n] = shares, came_back, surplus
-    at = np.array([standing])
+    at, part = np.array([standing]), np.zeros((1, k))
+    if last_part is not None:
+        part[0, :n] = last_part
     table = np.array([astuple(world.dynamics)])
     appraise(
-        world.samples[None], np.zeros(1, dtype=np.int64), done, held, np.array([10]), table, np.array([progress]), at, kept
-    )
+        world.samples[None], np.zeros(1, dtype=np.int64), done, held, np.array([10]), table, np.array([progress]), part, at,
+        kept,
+    )  # fmt: skip
     return float(at[0]), kept[0, :n].tolist()
 
 
@@ -37,6 +44,20 @@ def test_what_is_beyond_expectation_is_put_down_to_whoever_trained(world: World)
     # What is known of a machine is expected of it.
     again = round_of(world, [1.0, 0.0], [True, False], expected + 0.1, 0.2, [0.1, 0.03])
     assert again == (pytest.approx(expected), pytest.approx([0.1, 0.03]))
+
+
+def test_more_is_expected_where_several_have_been_teaching(world: World) -> None:
+    varied = replace(world.calibration.dynamics, variety_power=0.3)
+    world = replace(world, calibration=replace(world.calibration, dynamics=varied))
+    d, data = world.dynamics, world.samples / world.samples.sum()
+    left = np.exp(-10.0 / FRESH_STEPS)
+    parts = np.array([1.0 - 0.5 * left, 0.5 * left])
+    work = d.work(np.array([1.0]), data[:1], np.array([10.0]), 1.0 / np.square(parts).sum())
+    expected = float(d.advance(np.array([0.2]), np.zeros(1), work)[0][0])
+    standing, _ = round_of(world, [1.0, 0.0], [True, False], expected, 0.2, [0.0, 0.0], [0.5, 0.5])
+    assert standing == pytest.approx(expected)
+    alone, _ = round_of(world, [1.0, 0.0], [True, False], expected, 0.2, [0.0, 0.0])
+    assert alone < standing
 
 
 def test_a_round_that_brought_nothing_back_tells_nothing(world: World) -> None:

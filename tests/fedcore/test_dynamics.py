@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.dynamics import FOLDER, Calibration, Dynamics, learn, load_calibration, recent_samples, remember
+from fedcore.dynamics import (
+    FOLDER,
+    SPREAD_SAMPLES,
+    Calibration,
+    Dynamics,
+    learn,
+    load_calibration,
+    recent_samples,
+    remember,
+    spreads_of,
+)  # fmt: skip
 from fedcore.freshness import refresh
 from scenarios.errors import InputError
 
@@ -247,14 +257,14 @@ def test_small_shares_level_off_below_whole_layers():
 
 
 def test_learn_is_the_dynamics_round_by_round():
-    still = dataclasses.replace(KNOWN, noise=0.0, run_spread=0.0, machine_spread=0.0)
+    still = dataclasses.replace(KNOWN, noise=0.0, run_spread=0.0, machine_spread=0.0, variety_power=0.3)
     progress, learned, rote = play([30, 50, 20], [0.5, 0.25, 0.0], 3, still, seeds=2)
     took_part, part, at = np.zeros((1, 3)), np.zeros(3), (np.zeros(1), np.zeros(1))
     there = np.array([[30.0, 50.0, 20.0]])
     for r in range(3):
         fresh = refresh(part, np.array([0.5, 0.25, 0.0]), there[0], 10.0)
         took_part = remember(took_part, np.array([[True, True, False]]), np.array([r]))
-        amount = still.work(np.array([0.75]), np.array([0.8]), np.array([10.0]))
+        amount = still.work(np.array([0.75]), np.array([0.8]), np.array([10.0]), 1.0 / np.square(part).sum())
         at = still.advance(*at, amount, 0.375)
     assert learned == pytest.approx([at[0][0]] * 2)
     assert rote == pytest.approx([at[1][0]] * 2)
@@ -346,3 +356,18 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path, content):
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError, match=r"made\.json is not a calibration made by python -m fedcore\.calibrate"):
         load_calibration(str(path))
+
+
+def test_spreads_fall_with_samples_by_their_power():
+    luck, tilt = spreads_of(np.array([SPREAD_SAMPLES, 4 * SPREAD_SAMPLES, 0.0]), 0.5, 0.1, 0.5)
+    assert luck[:2] == pytest.approx([0.5, np.sqrt(np.log1p(np.expm1(0.25) / 4))])
+    assert tilt[:2] == pytest.approx([0.1, 0.05])
+    assert np.isfinite(luck[2])
+    assert spreads_of(30.0, 0.5, 0.1, 0.0) == pytest.approx((0.5, 0.1))
+
+
+def test_luck_varies_less_between_machines_of_many_samples():
+    wide = dataclasses.replace(KNOWN, noise=0.0, run_spread=0.0, machine_spread=0.4, rest_samples=0.0, spread_power=1.0)
+    few, many = (play([n], [1.0], 1, wide)[1] for n in (40, 640))
+    assert few.mean() == pytest.approx(many.mean(), rel=0.15)
+    assert few.std() > 5 * many.std()

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcore.freshness import FRESH_STEPS, refresh, taught_parts
+from fedcore.freshness import FRESH_STEPS, refresh, taught_parts, variety_of
 
 
 def parts(shares, samples) -> np.ndarray:
@@ -46,3 +46,11 @@ def test_the_last_steps_samples_are_kishs_effective_number():
     assert refresh(part, first, samples, 40.0) == pytest.approx(1 / ((1 - left) ** 2 / 30 + left**2 / 60))
     assert part == pytest.approx([1 - left, left, 0.0])
     assert refresh(part, first, samples, 1e9) == pytest.approx(30.0)
+
+
+def test_variety_is_how_many_machines_teach_evenly():
+    part, samples = np.zeros(4), np.full(4, 50.0)
+    refresh(part, np.array([0.5, 0.5, 0.5, 0.0]), samples, 10.0)
+    assert variety_of(part) == pytest.approx(3.0)
+    refresh(part, np.array([1.0, 0.0, 0.0, 0.0]), samples, 1e9)
+    assert variety_of(part) == pytest.approx(1.0)
