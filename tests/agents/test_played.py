@@ -49,11 +49,11 @@ def test_a_played_run_is_a_record_that_a_fit_takes_and_the_same_again():
 
 
 @pytest.mark.parametrize("name", ["grammar-gpt-next-token", "soil-mixed-convnet-simclr", "soil-mixed-convnet-vicreg"])
-def test_what_is_committed_is_of_32_runs_that_got_to_the_target(name):
+def test_what_is_committed_is_of_64_runs_that_got_to_the_target(name):
     assert read_records(played_path(FOLDER, name), "other") == {}  # of other work
     records = json.loads(gzip.decompress(played_path(FOLDER, name).read_bytes()))["records"]
     rounds = as_rounds(list(records.values()), load_calibration(name).target_infonce)
-    assert set(np.unique(rounds.run)) == set(range(FIRST_RUN, FIRST_RUN + 32))
+    assert set(np.unique(rounds.run)) == set(range(FIRST_RUN, FIRST_RUN + 64))
     assert np.isfinite(rounds.after).all()
     ends = [rounds.after[rounds.run == run][-1] for run in np.unique(rounds.run)]
     assert np.mean(np.array(ends) >= 1.0) > 0.9
@@ -71,7 +71,7 @@ def test_simulated_rounds_are_those_from_which_something_came_back():
 def test_the_table_puts_real_beside_simulated(monkeypatch):
     monkeypatch.setattr("agents.played.SIMULATED", 4)
     records = list(read_records(played_path(FOLDER, TEXT.name), folder_name(TEXT)).values())
-    assert len(records) == 32
+    assert len(records) == 64
     grid = foretold(TEXT, records[:2])
     assert [row[0] for row in grid.rows] == [heuristic_of(0), heuristic_of(1)]
     assert [int(row[2]) for row in grid.rows] == [len(found["rounds"]) for found in records[:2]]
@@ -103,7 +103,7 @@ def test_committed_runs_are_not_played_again_and_a_fit_takes_them_where_asked(tm
 
     monkeypatch.setattr("fedcore.calibrate.as_rounds", fit)
     plain = CalibrateOptions(**{name: value for name, value in vars(here).items() if name != "played"})
-    for options, expected in ((plain, (0, 104)), (replace(plain, played_too=True), (32, 136))):
+    for options, expected in ((plain, (0, 104)), (replace(plain, played_too=True), (64, 168))):
         with pytest.raises(FittedToError) as told:
             calibrate(options)
         assert told.value.args == expected

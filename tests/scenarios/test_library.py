@@ -72,7 +72,7 @@ def test_scenarios_say_what_they_are_hard_about(name: str) -> None:
 def test_machines_and_links_are_used(name: str) -> None:
     scenario = load(name)
     world = compile_world(scenario)
-    assert 10 < world.reference.rounds < 60
+    assert 8 < world.reference.rounds < 60
     assert (world.max_share_index[: world.arrays.machines] > 0).all()
     # A shared link that its flows cannot fill, all at once, is an ornament; one that closes a mesh's ring stands by.
     tree = routing_tree(fleet_graph(scenario.fleet))
