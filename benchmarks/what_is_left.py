@@ -94,7 +94,8 @@ class Told(Player):
         starts = [np.uint64(of_round(key, -1)) for key in core.key]
         luck = np.array([[normal(start, PROGRESS, 1 + k) for k in range(machines)] for start in starts])
         tilt = np.array([[normal(start, TILT, k) for k in range(machines)] for start in starts])
-        self.worth = self.luck_spreads * luck + self.tilt_weight * self.tilt_spreads * tilt
+        # Luck has a mean of 1, whatever its spread.
+        self.worth = self.luck_spreads * luck - 0.5 * self.luck_spreads**2 + self.tilt_weight * self.tilt_spreads * tilt
 
     def decide(self, core: Core, rows: Ints, seen: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Player.decide`."""

@@ -1,6 +1,6 @@
 """The learning-dynamics model: how far one round moves progress, for the fast tier.
 
-Form (every factor is 1 for the reference round: everyone, mean coverage 1, ten steps, full context):
+Form (every factor is 1 for a round of mean coverage 1, ten steps, full context and all samples, where one machine teaches):
 
     work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  V^x  *  c^q
     learned    du = rate * luck * (1 - u / L)^(1 + 1/s) dw,   L = C * z^e
@@ -116,7 +116,7 @@ class Dynamics:
     """Fitted parameters; see the module's text for the form. Each may be an array (B,): one value per episode.
 
     Attributes:
-        rate: progress of the reference round from an untrained encoder.
+        rate: progress of a round of work 1 from an untrained encoder.
         ceiling: C, progress that unlimited work on unlimited data comes near with whole layers.
         share_power: e, how that falls with the mean share of those who take part.
         scaling: s, the power of work with which the rest up to there falls.
@@ -168,7 +168,7 @@ class Dynamics:
         steps: NDArray[np.float64],
         variety: Parameter = 1.0,
     ) -> NDArray[np.float64]:
-        """Work of rounds in units of the reference round.
+        """Work of rounds in units of one whose factors are all 1, see the module's text.
 
         Args:
             coverage: sum of the shares that came back, m.

@@ -80,3 +80,22 @@ def test_machines_that_tilt_are_told_apart(calibrated) -> None:  # type: ignore[
     true = learner.leaning[:, :n]
     assert np.corrcoef(told.ravel(), (true - true.mean(axis=1, keepdims=True)).ravel())[0, 1] > 0.8
     assert told == pytest.approx(10.0 * core.surplus[:, :n].clip(-0.5, 0.5), abs=1e-6)
+
+
+def test_what_it_remembers_is_what_learning_goes_by_and_is_forgotten_at_a_reset(calibrated) -> None:  # type: ignore[no-untyped-def]
+    world = compile_world(calibrated("farm-lte"))
+    learner = SimulatedLearner()
+    core = Core([world], 3, learner, "efficiency")
+    core.reset(np.arange(3), [np.random.default_rng(i) for i in range(3)])
+    n = world.arrays.machines
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        actions = np.full((3, len(world.samples) + 1), -1.0, dtype=np.float32)
+        actions[:, :n] = rng.uniform(-1.0, 1.0, size=(3, n))
+        core.step(actions)
+    assert core.last_part.sum(axis=1) == pytest.approx(np.ones(3))
+    assert core.last_part == pytest.approx(learner.last_part)
+    before = core.last_part.copy()
+    core.reset(np.array([1]), [np.random.default_rng(9)])
+    assert (core.last_part[1] == 0.0).all()
+    assert core.last_part[[0, 2]].tolist() == before[[0, 2]].tolist()
