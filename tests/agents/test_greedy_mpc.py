@@ -68,6 +68,8 @@ def test_what_it_believes_is_what_was_observed(scenario: Scenario) -> None:
     assert core.spent == pytest.approx(np.repeat(true.spent, 3, axis=0), rel=1e-5)
     assert (core.round == 4).all()
     assert core.heard == pytest.approx(np.repeat(true.heard, 3, axis=0), rel=1e-3, abs=1e-3)
+    assert core.last_part == pytest.approx(np.repeat(true.last_part, 3, axis=0), rel=1e-3, abs=1e-3)
+    assert true.last_part.any()
     told = core.observe()
     assert np.array_equal(told[0, : 16 * N_MACHINE], observation[: 16 * N_MACHINE])
     assert told[0, MACHINE_FEATURES.index("exists")] == 1.0
