@@ -137,7 +137,7 @@ def fit_path(rounds: Rounds, follows: bool, spreads: Spreads) -> Dynamics:
         rate, room, e, s, h, a, b, d, rest, v, g, f, q, variety = (float(value) for value in x)
         rate, room, s, rest = (float(np.exp(value)) for value in (rate, room, s, rest))
         gap = (rest, v, g if follows else 0.0, f)
-        return Dynamics(rate, 1.0 + room, e, s, h, a, b, d, *gap, q, *spreads[:4], variety, spreads[4])
+        return Dynamics(rate, 1.0 + room, e, s, h, a, b, d, *gap, q, **spreads._asdict(), variety_power=variety)
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
@@ -151,7 +151,7 @@ def fit_path(rounds: Rounds, follows: bool, spreads: Spreads) -> Dynamics:
 
 def fit_dynamics(rounds: Rounds, follows: bool = True) -> Dynamics:
     """`fit_path`, and how much runs and machines differ from it, in turn."""
-    spreads = (0.0, 0.0, 0.0, 0.0, 0.0)
+    spreads = Spreads()
     for _ in range(1 + TURNS):
         model = fit_path(rounds, follows, spreads)
         _, step = predict(model, rounds)
@@ -160,8 +160,7 @@ def fit_dynamics(rounds: Rounds, follows: bool = True) -> Dynamics:
             Surprises(surprise[own], gain[own], rounds.taught[own], rounds.steps[own], rounds.held[own][0])
             for own in (rounds.run == r for r in runs)
         ])  # fmt: skip
-    noise, run, machine, tilt, power = spreads
-    return replace(model, noise=noise, run_spread=run, machine_spread=machine, tilt_spread=tilt, spread_power=power)
+    return replace(model, **spreads._asdict())
 
 
 def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
@@ -169,22 +168,26 @@ def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
     return model.work(rounds.coverage, rounds.data, rounds.steps, rounds.variety) * context
 
 
-@cache
-def _normals(runs: int, machines: int) -> NDArray[np.float64]:
-    """Draws of luck, (`DRAWS`, runs, 1 + machines): the same in every fit, so that it is smooth in the parameters."""
-    half = np.random.default_rng(0).normal(size=(DRAWS // 2, runs, 1 + machines))
-    return np.concatenate([half, -half])
+def _luck(
+    model: Dynamics, rounds: Rounds, starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Of each round in each draw, (draws, R), as `fedcore.dynamics.learn` has it; one draw of 1 where the model has none.
 
-
-def _luck(model: Dynamics, rounds: Rounds, starts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of each round in each draw, (draws, R), as `fedcore.dynamics.learn` has it; one draw of 1 where the model has none."""
+    Args:
+        model: whose spreads luck is drawn with.
+        rounds: of whole runs.
+        starts: (runs,) where each begins.
+        lengths: (runs,) in rounds.
+    """
     if model.run_spread == model.machine_spread == 0.0:
         return np.ones((1, len(rounds.run)))
-    normals = _normals(len(starts), rounds.taught.shape[1])
+    # The same draws at every evaluation, so that a fit is smooth in the parameters.
+    half = np.random.default_rng(0).normal(size=(DRAWS // 2, len(starts), 1 + rounds.taught.shape[1]))
+    normals = np.concatenate([half, -half])
     lucky, _ = spreads_of(rounds.held[starts], model.machine_spread, model.tilt_spread, model.spread_power)
     machines = lucky * normals[:, :, 1:] - 0.5 * np.square(lucky)
     each = np.exp(model.run_spread * normals[:, :, :1] + machines)
-    run = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(rounds.run))))
+    run = np.repeat(np.arange(len(starts)), lengths)
     return np.asarray(np.einsum("srk,rk->sr", each[:, run], rounds.taught))
 
 
@@ -195,7 +198,7 @@ def predict(model: Dynamics, rounds: Rounds) -> tuple[NDArray[np.float64], NDArr
     path, step = np.empty_like(work), np.empty_like(work)
     starts = np.flatnonzero(np.diff(rounds.run, prepend=-1))
     lengths = np.diff(np.append(starts, len(work)))
-    luck = _luck(model, rounds, starts)
+    luck = _luck(model, rounds, starts, lengths)
     learned, rote, gap = np.zeros((len(luck), len(starts))), np.zeros(len(starts)), np.zeros(len(starts))
     # All runs advance side by side, one round at a time.
     for r in range(int(lengths.max())):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,19 @@ from scipy.optimize import minimize
 from fedcore.dynamics import SPREAD_SAMPLES, TILT_STEPS
 
 Floats = NDArray[np.float64]
-Spreads = tuple[float, float, float, float, float]
 START = (0.02, 0.02, 0.2, 0.4, 0.05)
 """Standard deviations of noise, of what is unknown, and of the luck of runs, that of machines, and tilts."""
 BOUNDS, POWERS = (1e-4, 3.0), (0.0, 1.0)
+
+
+class Spreads(NamedTuple):
+    """How much runs and machines differ: fields of `Dynamics`, which says what each is."""
+
+    noise: float = 0.0
+    run_spread: float = 0.0
+    machine_spread: float = 0.0
+    tilt_spread: float = 0.0
+    spread_power: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,14 +71,10 @@ class Surprises:
 
 
 def fit_spreads(runs: Sequence[Surprises]) -> Spreads:
-    """Maximum-likelihood standard deviations.
+    """Maximum-likelihood spreads.
 
     Args:
         runs: recorded.
-
-    Returns:
-        Of measurement noise, of ln luck between runs and between machines of a run, of machines' tilts; and the power of
-        `spreads_of`.
     """
     known = [(run.surprise, *run.parts(), np.log(SPREAD_SAMPLES / run.held)) for run in runs]
 
@@ -86,4 +92,4 @@ def fit_spreads(runs: Sequence[Surprises]) -> Spreads:
     found = minimize(cost, start, method="L-BFGS-B", bounds=bounds)
     noise, _, run, machine, tilt = (float(v) for v in np.exp(found.x[:-1]))
     # Luck is log-normal: of mean 1 between machines.
-    return noise, run, float(np.sqrt(np.log1p(machine**2))), tilt, float(found.x[-1])
+    return Spreads(noise, run, float(np.sqrt(np.log1p(machine**2))), tilt, float(found.x[-1]))

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import brentq
 
 from fedcore.dynamics import Dynamics, learn, recent_samples, remember
-from fedcore.fit_dynamics import _normals, as_rounds, fit_dynamics, fit_report, predict, reference_end, split_runs
+from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, reference_end, split_runs
 from fedcore.freshness import FRESH_STEPS, refresh, taught_parts
 from fedcore.reference import TARGET_PART
 
@@ -107,7 +107,6 @@ def test_paths_are_predicted_from_the_start_alone():
 
 def test_paths_are_the_mean_over_luck_that_simulation_comes_to(monkeypatch):
     monkeypatch.setattr("fedcore.fit_dynamics.DRAWS", 2000)
-    _normals.cache_clear()
     wide = dataclasses.replace(TRUE, run_spread=0.2, machine_spread=0.6, spread_power=0.5, variety_power=0.2, noise=0.0)
     rounds = as_rounds(synthetic(1, noisy=False, seed=3), TARGET)
     images, n = rounds.held[0], 8000
@@ -123,7 +122,6 @@ def test_paths_are_the_mean_over_luck_that_simulation_comes_to(monkeypatch):
     context = dataclasses.replace(rounds, context=np.ones_like(rounds.context))
     path, _ = predict(wide, context)
     sure, _ = predict(dataclasses.replace(wide, run_spread=0.0, machine_spread=0.0), context)
-    _normals.cache_clear()
     assert path == pytest.approx(np.array(mean), abs=0.006)
     assert (sure - np.array(mean)).max() > 0.015
 
@@ -146,8 +144,8 @@ def test_the_fit_recovers_known_parameters_with_noise_and_says_how_well():
         assert getattr(got, name) == pytest.approx(getattr(TRUE, name), abs=tolerance), name
     assert TARGET_PART * reference_end(got) == pytest.approx(1.0, abs=0.01)
     # Other samples and power give the same gap; what they say of few samples is what counts.
-    for samples in (60.0, 150.0, 600.0):
-        assert got.peak(np.array(samples)) == pytest.approx(TRUE.peak(np.array(samples)), abs=0.25)
+    for samples, tolerance in ((60.0, 0.2), (150.0, 0.2), (600.0, 0.25)):
+        assert got.peak(np.array(samples)) == pytest.approx(TRUE.peak(np.array(samples)), abs=tolerance)
     assert got.noise == pytest.approx(TRUE.noise, rel=0.4)
     assert 0.05 < np.hypot(got.run_spread, got.machine_spread) < 0.2
     assert got.tilt_spread < 0.01
