@@ -7,18 +7,18 @@ average, moves it by the model's mean gain, and divides what was measured beyond
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.dynamics import learned_after, round_work
-from fedcore.freshness import refresh_by, taught_parts, variety_of
+from fedcore.freshness import refresh_by, teach, variety_of
+from fedcore.kernel import kernel
 
 TO_ALL, TO_MACHINES = 0.3, 0.4
 """Parts of what is measured beyond expectation by which the fleet's standing is corrected, and those who trained are."""
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def appraise(
     samples: NDArray[np.float64],
     world: NDArray[np.int64],
@@ -30,6 +30,7 @@ def appraise(
     last_part: NDArray[np.float64],
     standing: NDArray[np.float64],
     surplus: NDArray[np.float64],
+    scratch: NDArray[np.float64],
 ) -> None:
     """Take a round in B episodes in.
 
@@ -44,12 +45,17 @@ def appraise(
         last_part: (B, K) machines' parts in the last steps, changed.
         standing: (B,) where progress would stand if all machines were average, changed.
         surplus: (B, K) progress beyond it that a machine's rounds have come out with, changed.
+        scratch: (2, K) working memory.
     """
+    back, taught = scratch
     for b in range(len(world)):
-        here, back = samples[world[b]], np.where(done[b], shares[b], 0.0)
-        if not back.any():
+        here, any_back = samples[world[b]], False
+        for k in range(len(back)):
+            back[k] = shares[b, k] if done[b, k] else 0.0
+            any_back = any_back or back[k] > 0.0
+        if not any_back:
             continue
-        taught = taught_parts(back, here)
+        teach(back, here, taught)
         refresh_by(last_part[b], taught, here, float(steps[b]))
         work, share = round_work(back, here, float(steps[b]), variety_of(last_part[b]), table[b])
         rate, ceiling, share_power, scaling = table[b, :4]

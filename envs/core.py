@@ -28,6 +28,7 @@ from fedcore.dynamics import Dynamics, learn
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import stack_fleets
 from fedcore.fleet.conditions import is_present
+from fedcore.fleet.round import scratch_shape
 from fedcore.world import World, share_indices
 from scenarios.errors import InputError
 
@@ -97,6 +98,7 @@ class SimulatedLearner:
             learn, (core.samples,),
             (core.world_index, done, decisions.shares, decisions.steps, core.round, core.key, core.dynamics_table,
              self.participation, self.last_part, self.fortune, self.leaning, self.tilt, self.learned, self.rote, progress),
+            scratch=(2, core.max_machines),
         )  # fmt: skip
         return progress
 
@@ -298,6 +300,7 @@ class Core:
             appraise, (self.samples,),
             (self.world_index, self.came_back, decisions.shares, decisions.steps, self.dynamics_table, progress, self.last_part,
              self.standing, self.surplus),
+            scratch=(2, self.max_machines),
         )  # fmt: skip
         self.spent = self.spent + self.totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         self.co2e_kg = self.co2e_kg + self.totals[:, c.TOTAL_CO2E_KG]
@@ -318,6 +321,7 @@ class Core:
             step_rows, (self.fleets, self.costs, self.machine_constants),
             (self.world_index, self.conditions, decisions.index, self.steps, self.spent[:, 0].copy(), self.key, self.round,
              self.telemetry, self.totals, self.shares, self.heard, self.observed),
+            scratch=scratch_shape(self.max_machines, self.fleets.via.shape[2]),
         )  # fmt: skip
         return self.learner.advance(self, decisions, self.came_back)
 

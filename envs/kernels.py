@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,13 +11,14 @@ from fedcore.fleet import columns as c
 from fedcore.fleet.compile import Fleets
 from fedcore.fleet.conditions import begin
 from fedcore.fleet.draws import of_round
-from fedcore.fleet.round import play_round, scratch_memory
+from fedcore.fleet.round import play_round
+from fedcore.kernel import kernel
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def step_rows(
     fleets: Fleets,
     costs: Floats,
@@ -35,12 +35,12 @@ def step_rows(
     shares: Floats,
     heard: Floats,
     observed: NDArray[np.float32],
+    scratch: Floats,
 ) -> None:
     """Play a round in every episode, remember what it measured, and write the machines' part of the observations.
 
     Arguments as `play_rounds` and `write_machines`; `elapsed_s` is before the round.
     """
-    scratch = scratch_memory(conditions.shape[1], fleets.via.shape[2])
     for b in range(len(world)):
         w, hashed = world[b], of_round(key[b], counter[b])
         play_round(
@@ -52,7 +52,7 @@ def step_rows(
         write_machines(fleets, constants, w, conditions, now_s, telemetry, totals, shares, heard, observed, b)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def reset_rows(
     which: Ints,
     fleets: Fleets,

@@ -3,13 +3,13 @@ losses."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import Fleets
 from fedcore.fleet.conditions import is_present, slowdown
+from fedcore.kernel import kernel
 
 Floats = NDArray[np.float64]
 
@@ -18,7 +18,7 @@ SLOW, UP_BPS, DOWN_BPS, AGE, LOST, CHARGE = range(6)
 N_HEARD = 6
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def forget(fleets: Fleets, w: int, heard: Floats, b: int) -> None:
     """Start episode b: links and batteries are as advertised, nobody has been heard yet; arguments as `listen`."""
     p = fleets.parameters
@@ -29,7 +29,7 @@ def forget(fleets: Fleets, w: int, heard: Floats, b: int) -> None:
         heard[b, k, DOWN_BPS] = max(p[w, k, c.DOWN_BPS], 1.0)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def listen(fleets: Fleets, w: int, conditions: Floats, elapsed_s: float, heard: Floats, b: int) -> None:
     """What the heartbeat reports now: machines that answer tell their load and their battery, as any operating system knows
     them; the others' last word stands.
@@ -50,7 +50,7 @@ def listen(fleets: Fleets, w: int, conditions: Floats, elapsed_s: float, heard: 
                 heard[b, k, CHARGE] = conditions[b, k, c.CHARGE_J] / p[w, k, c.BATTERY_J]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def remember(fleets: Fleets, w: int, telemetry: Floats, heard: Floats, b: int) -> None:
     """Keep what a round has measured: the link rates of those who came back, and who was lost; arguments as `listen`, with
     the round's telemetry (B, K, N_TELEMETRY)."""

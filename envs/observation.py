@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from fedcore.costs import GRID
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import DAY_S, Fleets
 from fedcore.fleet.conditions import is_present
+from fedcore.kernel import kernel
 from fedcore.world import World
 
 Floats = NDArray[np.float64]
@@ -170,12 +170,12 @@ def step_flops(parameters: Floats, cost: Floats) -> Floats:
     return np.asarray(parameters[:, c.OF_BATCH] * (cost[..., 0] + parameters[:, c.HALF_ROWS] * cost[..., 4]))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _clip(value: float) -> float:
     return min(max(value, -LIMIT), LIMIT)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def write_machines(
     fleets: Fleets,
     constants: Floats,
@@ -235,7 +235,7 @@ def write_machines(
         out[b, i] = 0.0
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def fleet_rows(
     fleet: Floats,
     reference: Floats,
@@ -276,7 +276,8 @@ def fleet_rows(
     """
     at = out.shape[1] - N_FLEET
     for b in range(len(out)):
-        machines, f = int(fleet[b, c.MACHINES]), np.zeros(N_FLEET)
+        machines, f = int(fleet[b, c.MACHINES]), out[b, at:]
+        f[:] = 0.0
         f[_PROGRESS], f[_GAIN], f[_TREND] = progress[b], 10.0 * gain[b], 10.0 * trend[b]
         for i in range(3):
             f[_TIME_USED + i] = spent[b, i] / budgets[b, i]
@@ -298,4 +299,4 @@ def fleet_rows(
         f[_SHORTEST], f[_LONGEST] = np.log10(float(menu[b, 0])), np.log10(float(menu[b, -1]))
         f[_REFERENCE_ROUNDS] = 0.5 * np.log10(reference[b, 3])
         for i in range(N_FLEET):
-            out[b, at + i] = _clip(f[i])
+            f[i] = _clip(f[i])

@@ -27,7 +27,12 @@ def _pool(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_threads(), thread_name_prefix="rows")
 
 
-def in_rows(kernel: Callable[..., None], shared: tuple[Any, ...], rows: tuple[np.ndarray[Any, Any], ...]) -> None:
+def in_rows(
+    kernel: Callable[..., None],
+    shared: tuple[Any, ...],
+    rows: tuple[np.ndarray[Any, Any], ...],
+    scratch: tuple[int, ...] | None = None,
+) -> None:
     """Call a kernel that releases the interpreter lock on parts of a batch side by side.
 
     Every row's result depends on that row alone, so the number of threads changes nothing.
@@ -36,16 +41,18 @@ def in_rows(kernel: Callable[..., None], shared: tuple[Any, ...], rows: tuple[np
         kernel: compiled with `nogil`; writes to its row arguments.
         shared: its first arguments, the same for all.
         rows: its further arguments, each with a leading dimension B.
+        scratch: shape of the working memory that is its last argument, every part's own; None: it takes none.
     """
     count = len(rows[0])
     parts = min(_threads(), count // LEAST)
+    own = [() if scratch is None else (np.empty(scratch),) for _ in range(max(parts, 1))]
     if parts < 2:
-        kernel(*shared, *rows)
+        kernel(*shared, *rows, *own[0])
         return
     ends = [count * i // parts for i in range(parts + 1)]
     # The process's number is part of the key: a forked child has none of its parent's threads.
     pool = _pool(os.getpid())
-    first, *others = [tuple(row[a:b] for row in rows) for a, b in pairwise(ends)]
+    first, *others = [(*(row[a:b] for row in rows), *memory) for (a, b), memory in zip(pairwise(ends), own, strict=True)]
     running = [pool.submit(kernel, *shared, *part) for part in others]
     kernel(*shared, *first)
     for part in running:

@@ -44,7 +44,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.fleet.draws import PROGRESS, TILT, normal, of_round
-from fedcore.freshness import refresh_by, taught_parts, variety_of
+from fedcore.freshness import refresh_by, teach, variety_of
+from fedcore.kernel import kernel
 from scenarios.errors import InputError
 from scenarios.schema import Workload
 
@@ -261,7 +262,7 @@ def recent_samples(participation: NDArray[np.float64], samples: NDArray[np.float
     return np.asarray((samples * -np.expm1(-participation / FULL_AT)).sum(axis=1))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def round_work(
     back: NDArray[np.float64], samples: NDArray[np.float64], steps: float, variety: float, parameters: NDArray[np.float64]
 ) -> tuple[float, float]:
@@ -288,7 +289,7 @@ def round_work(
     return work * variety ** parameters[17], coverage / count
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def learn(
     samples: NDArray[np.float64],
     world: NDArray[np.int64],
@@ -306,6 +307,7 @@ def learn(
     learned: NDArray[np.float64],
     rote: NDArray[np.float64],
     progress: NDArray[np.float64],
+    scratch: NDArray[np.float64],
 ) -> None:
     """One round of learning in B episodes, in one pass: as `remember`, `recent_samples`, `refresh_by`, `Dynamics.work`,
     `Dynamics.advance` and `Dynamics.gap`.
@@ -327,7 +329,9 @@ def learn(
         learned: (B,), changed.
         rote: (B,), changed.
         progress: (B,), changed to what is measured after the round; a round that merged nothing measures what the last did.
+        scratch: (2, K) working memory.
     """
+    back, taught = scratch
     for b in range(len(world)):
         keep, run = 0.0, rounds[b]
         if run > 0:
@@ -342,21 +346,22 @@ def learn(
                 fortune[b, k] = np.exp(luck - 0.5 * lucky**2)
                 leaning[b, k] = leans * normal(start, TILT, k)
                 last_part[b, k] = 0.0
-        lately, back = 0.0, np.where(done[b], shares[b], 0.0)
+        lately, any_back = 0.0, False
         for k in range(done.shape[1]):
-            here = samples[world[b], k]
+            here, back[k] = samples[world[b], k], shares[b, k] if done[b, k] else 0.0
+            any_back = any_back or back[k] > 0.0
             mean = keep * participation[b, k] + (1.0 - keep) * done[b, k]
             participation[b, k] = mean
             if here > 0.0:
                 lately -= here * np.expm1(-mean / FULL_AT)
-        if back.any():
-            teach = taught_parts(back, samples[world[b]])
-            fresh = refresh_by(last_part[b], teach, samples[world[b]], float(steps[b]))
+        if any_back:
+            teach(back, samples[world[b]], taught)
+            fresh = refresh_by(last_part[b], taught, samples[world[b]], float(steps[b]))
             work, share = round_work(back, samples[world[b]], float(steps[b]), variety_of(last_part[b]), table[b])
             luck, lean, left = 0.0, 0.0, np.exp(-steps[b] / TILT_STEPS)
             for k in range(done.shape[1]):
-                luck += teach[k] * fortune[b, k]
-                lean += teach[k] * leaning[b, k]
+                luck += taught[k] * fortune[b, k]
+                lean += taught[k] * leaning[b, k]
             tilt[b] = left * tilt[b] + (1.0 - left) * lean
             learned[b] = learned_after(learned[b], work, luck, rate, ceiling * share**share_power, scaling)
             rote[b] = rote_after(rote[b], work, rate, fade)

@@ -14,7 +14,7 @@ from fedcore.dynamics import FOLDER, Calibration, Dynamics, learn, load_calibrat
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
 from fedcore.fleet.conditions import begin_rows
-from fedcore.fleet.round import play_rounds
+from fedcore.fleet.round import play_rounds, scratch_shape
 from fedcore.workload import model_for, reads_text, recipe_of, workload_costs
 from scenarios.errors import InputError
 from scenarios.schema import Scenario
@@ -203,17 +203,18 @@ def _reference_cost(world: World) -> ReferenceCost:
     telemetry, totals = np.zeros((n, machines, c.N_TELEMETRY)), np.zeros((n, c.N_TOTALS))
     participation, last_part, fortune, leaning = (np.zeros((n, machines)) for _ in range(4))
     tilt, learned, rote, progress = (np.zeros(n) for _ in range(4))
+    scratch = np.empty(scratch_shape(machines, fleets.via.shape[2]))
     spent, need = np.zeros((n, 3)), np.full((n, 4), np.nan)
     for r in range(REFERENCE_ROUNDS):
         counters = np.full(n, r, dtype=np.int64)
         play_rounds(
-            fleets, costs, which, conditions, share, steps, spent[:, 0].copy(), keys, counters, telemetry, totals
+            fleets, costs, which, conditions, share, steps, spent[:, 0].copy(), keys, counters, telemetry, totals, scratch
         )
         spent += totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         done = telemetry[:, :, c.STATUS] == c.DONE
         learn(
             samples, which, done, share / GRID, steps, counters, keys, table, participation, last_part, fortune, leaning,
-            tilt, learned, rote, progress,
+            tilt, learned, rote, progress, np.empty((2, machines)),
         )  # fmt: skip
         crossed = (progress >= 1.0) & np.isnan(need[:, 0])
         need[crossed, :3] = spent[crossed]

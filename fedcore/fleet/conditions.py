@@ -7,7 +7,6 @@ views of them, which would cost as much as the arithmetic. What is called for ev
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +24,7 @@ from fedcore.fleet.draws import (
     of_round,
     uniform,
 )
+from fedcore.kernel import kernel
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ HOT_FROM = 0.5
 """Heat from which a device slows down; its slowdown is in full at heat 1."""
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def begin(fleets: Fleets, w: int, key: np.uint64, conditions: Floats, b: int) -> None:
     """Draw the conditions at the start of an episode from their stationary laws.
 
@@ -68,7 +68,7 @@ def begin(fleets: Fleets, w: int, key: np.uint64, conditions: Floats, b: int) ->
         conditions[b, k, c.CLOUD_X] = normal(hashed, CLOUD, k)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def begin_rows(
     fleets: Fleets, world: NDArray[np.int64], key: NDArray[np.uint64], which: NDArray[np.int64], conditions: Floats
 ) -> None:
@@ -77,19 +77,19 @@ def begin_rows(
         begin(fleets, world[b], key[b], conditions, b)
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@kernel(inline="always")
 def link_factor(x: float, sigma: float) -> float:
     """Rate over its mean: log-normal with mean 1."""
     return np.exp(sigma * x - 0.5 * sigma * sigma) if sigma > 0.0 else 1.0
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@kernel(inline="always")
 def rate_factor(parameters: Floats, w: int, k: int, conditions: Floats, b: int) -> float:
     """Rate of a machine's link now over what the scenario says, without traces and outages."""
     return conditions[b, k, c.LINK_MEAN] * link_factor(conditions[b, k, c.LINK_X], parameters[w, k, c.LINK_SIGMA])
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@kernel(inline="always")
 def slowdown(parameters: Floats, w: int, k: int, conditions: Floats, b: int) -> float:
     """By how much background load and heat slow a machine's steps down now, at least 1."""
     busy = parameters[w, k, c.SLOWDOWN] if conditions[b, k, c.BUSY] > 0.5 else 1.0
@@ -99,19 +99,19 @@ def slowdown(parameters: Floats, w: int, k: int, conditions: Floats, b: int) -> 
     return busy
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def daylight(seconds: float) -> float:
     """Half-sine day curve from 6 h to 18 h, peak 1."""
     return max(0.0, np.sin(2.0 * np.pi * (seconds / DAY_S - 0.25)))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def mean_daylight(start_s: float, dt_s: float) -> float:
     """Mean of `daylight` over a stretch that may be longer than a day."""
     return (_light_until(start_s + dt_s) - _light_until(start_s)) / dt_s
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _light_until(seconds: float) -> float:
     """Integral of `daylight` from the first midnight: DAY_S / pi a day."""
     days = np.floor(seconds / DAY_S)
@@ -119,7 +119,7 @@ def _light_until(seconds: float) -> float:
     return DAY_S / np.pi * (days + 0.5 * (1.0 - np.cos(2.0 * np.pi * (hour - 0.25))))
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@kernel(inline="always")
 def stays_s(parameters: Floats, w: int, k: int, windows: Floats, start_s: float, elapsed_s: float) -> float:
     """How long a machine is yet there by its timetable: 0 where it is not there now, infinite where nothing ends it.
 
@@ -147,7 +147,7 @@ def stays_s(parameters: Floats, w: int, k: int, windows: Floats, start_s: float,
     return longest
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@kernel(inline="always")
 def is_present(
     parameters: Floats, w: int, k: int, conditions: Floats, b: int, windows: Floats, start_s: float, elapsed_s: float
 ) -> bool:
@@ -161,20 +161,20 @@ def is_present(
     return stays_s(parameters, w, k, windows, start_s, elapsed_s) > 0.0
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@kernel(inline="always")
 def _switch(state: float, to_one_s: float, to_zero_s: float, forgotten: float, u: float) -> float:
     """Two-state Markov chain, given the mean times spent in 0 (before going to one) and in 1, and what `_forgets` says."""
     stationary = to_zero_s / (to_one_s + to_zero_s)
     return 1.0 if u < stationary + (state - stationary) * forgotten else 0.0
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@kernel(inline="always")
 def _forgets(to_one_s: float, to_zero_s: float, dt_s: float) -> float:
     """How much of its state a two-state chain remembers after dt."""
     return np.exp(-(1.0 / to_one_s + 1.0 / to_zero_s) * dt_s)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def advance(
     fleets: Fleets,
     w: int,

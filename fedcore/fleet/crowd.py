@@ -6,12 +6,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.kernel import kernel
+
 Floats = NDArray[np.float64]
 CROWD = 64
 """Flows over one link from which on it pays."""
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", _nrt=True)  # it makes room for the crowd, where `kernel` makes none
 def share_crowd(
     start_s: Floats, left: Floats, own_bps: Floats, room_bps: float, stop_s: Floats, end_s: Floats
 ) -> None:
@@ -48,7 +50,7 @@ def share_crowd(
         now += step
 
 
-@numba.njit(cache=True, fastmath={"nnan", "nsz", "reassoc", "contract"}, error_model="numpy")
+@kernel(fastmath={"nnan", "nsz", "reassoc", "contract"})
 def _level(own_bps: Floats, room_bps: float, last: float) -> float:
     """The common level of those whose own rate is not below it; infinite where all have room for their own.
 
@@ -73,7 +75,7 @@ def _level(own_bps: Floats, room_bps: float, last: float) -> float:
         level, falls = max(found, room_bps / running), False
 
 
-@numba.njit(cache=True, fastmath={"nsz", "reassoc", "contract"}, error_model="numpy")
+@kernel(fastmath={"nsz", "reassoc", "contract"})
 def _shortest(bits: Floats, own_bps: Floats, stop_s: Floats, level: float, now: float) -> float:
     """Seconds until the first of those that run ends or gives up."""
     step = np.inf

@@ -6,8 +6,9 @@ bit for bit. The key comes from the environment's passed generator. Hash: splitm
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from fedcore.kernel import kernel
 
 # Streams: one per purpose, so that adding a purpose does not move the others.
 (
@@ -17,20 +18,20 @@ import numpy as np
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _mix(z: np.uint64) -> np.uint64:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def of_round(key: np.uint64, counter: np.int64) -> np.uint64:
     """What all draws of one round have in common: hash it once, then draw by `uniform` and `normal`."""
     return _mix(key + GOLDEN * np.uint64(counter + 1))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def uniform(round_hash: np.uint64, stream: np.int64, item: np.int64) -> float:
     """One draw in the open interval (0, 1).
 
@@ -43,13 +44,13 @@ def uniform(round_hash: np.uint64, stream: np.int64, item: np.int64) -> float:
     return (np.float64(z >> np.uint64(11)) + 0.5) * (1.0 / 9007199254740992.0)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def normal(round_hash: np.uint64, stream: np.int64, item: np.int64) -> float:
     """One standard normal draw, by the inverse of its distribution; arguments as `uniform`."""
     return normal_quantile(uniform(round_hash, stream, item))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def normal_quantile(u: float) -> float:
     """Quantile of the standard normal law, to about 1e-16 (Wichura 1988, algorithm AS 241, PPND16).
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fedcore.fleet.crowd import CROWD, share_crowd
 from fedcore.fleet.draws import of_round, uniform
+from fedcore.kernel import kernel
 
 WAITING, RUNNING, ENDED = 0.0, 1.0, 2.0
 MOST_HOLES, HOLES_APART = 32, 64
@@ -42,7 +43,7 @@ def max_min_rates(
     return work[RATE, : len(active)].copy()
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _fill(
     own_bps: Floats, link_bps: Floats, via: NDArray[np.bool_], n_links: int, work: Floats
 ) -> None:
@@ -82,7 +83,7 @@ def _fill(
                         work[ROOM, j] -= level
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def transfer(
     start_s: Floats,
     bits: Floats,
@@ -150,7 +151,7 @@ def transfer(
                 end_s[k], moved[k] = work[END, i], bits[k] - work[LEFT, i]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _crossing(
     start_s: Floats, bits: Floats, own_bps: Floats, via: NDArray[np.bool_], link: int, stop_s: Floats, end_s: Floats,
     work: Floats,
@@ -165,7 +166,7 @@ def _crossing(
     return m
 
 
-@numba.njit(cache=True, fastmath=VECTORS, error_model="numpy")
+@kernel(fastmath=VECTORS)
 def _over(start_s: Floats, end_s: Floats, own_bps: Floats, room_bps: float) -> bool:
     """Whether flows at their own rates ever want more than a link carries: demand is highest when one of them starts."""
     for k in range(len(start_s)):
@@ -177,7 +178,7 @@ def _over(start_s: Floats, end_s: Floats, own_bps: Floats, room_bps: float) -> b
     return False
 
 
-@numba.njit(cache=True, fastmath=VECTORS, error_model="numpy")
+@kernel(fastmath=VECTORS)
 def _share_one(
     start_s: Floats, left: Floats, own_bps: Floats, room_bps: float, stop_s: Floats, end_s: Floats, on: Floats
 ) -> None:
@@ -240,7 +241,7 @@ def _share_one(
         now += step
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _share_many(
     start_s: Floats,
     bits: Floats,
@@ -309,7 +310,7 @@ def transfer_until(
     return end_s, moved
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def broken_s(
     size_bits: float, bps: float, out: bool, fraction: float, up_s: float, down_s: float, round_hash: np.uint64, stream: int,
     item: int,
@@ -344,7 +345,7 @@ def broken_s(
     return seconds + left / mean
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def carried(bits: Floats, first: int, last: int, t_s: float) -> float:
     """Bits that a recorded link could have carried from its start until a time beyond it: it repeats itself.
 
@@ -362,7 +363,7 @@ def carried(bits: Floats, first: int, last: int, t_s: float) -> float:
     return turns * bits[last] + inner
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def replayed_s(bits: Floats, first: int, last: int, t_s: float, size_bits: float) -> float:
     """Seconds that a transfer takes alone on a recorded link; arguments as `carried`, the transfer starts at `t_s`."""
     goal = carried(bits, first, last, t_s) + size_bits

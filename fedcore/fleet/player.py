@@ -12,7 +12,7 @@ from fedcore.fleet import columns as c
 from fedcore.fleet.compile import compile_fleet, stack_fleets
 from fedcore.fleet.conditions import begin
 from fedcore.fleet.draws import of_round
-from fedcore.fleet.round import play_round, scratch_memory
+from fedcore.fleet.round import play_round, scratch_shape
 from fedcore.methods.base import RoundCost
 from scenarios.schema import Scenario
 
@@ -93,7 +93,7 @@ class FleetPlayer:
         play_round(
             self.fleets._replace(parameters=parameters), table, 0, self.conditions, index, steps, self.elapsed_s,
             np.uint64(of_round(self.key, self.counter)), telemetry, totals, 0,
-            scratch_memory(n, self.fleets.via.shape[2]),
+            np.zeros(scratch_shape(n, self.fleets.via.shape[2])),
         )  # fmt: skip
         self.counter += 1
         self.elapsed_s += float(totals[0, c.ROUND_S])

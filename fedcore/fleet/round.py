@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +10,7 @@ from fedcore.fleet.compile import DAY_S, HOUR_S, Fleets
 from fedcore.fleet.conditions import advance, is_present, rate_factor, slowdown, stays_s
 from fedcore.fleet.draws import HOLES_DOWN, HOLES_UP, JITTER, LEAVE, normal, of_round, uniform
 from fedcore.fleet.network import N_WORK, broken_s, replayed_s, transfer
+from fedcore.kernel import kernel
 
 Floats = NDArray[np.float64]
 
@@ -21,13 +21,12 @@ BEFORE_COMPUTING, BEFORE_UPLOAD, WHOLE = 2, 4, 5
 """How many phases of a round there are by then: latency, download, computing, latency, upload."""
 
 
-@numba.njit(cache=True, error_model="numpy")
-def scratch_memory(machines: int, links: int) -> Floats:
-    """Working memory of `play_round`, for rounds one after the other of fleets padded to so many machines and links."""
-    return np.zeros((N_SCRATCH + N_WORK, max(machines, links)))
+def scratch_shape(machines: int, links: int) -> tuple[int, int]:
+    """Of `play_round`'s working memory, for rounds one after the other of fleets padded to so many machines and links."""
+    return N_SCRATCH + N_WORK, max(machines, links)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def play_round(
     fleets: Fleets,
     costs: Floats,
@@ -62,7 +61,7 @@ def play_round(
         telemetry: (B, K, N_TELEMETRY), overwritten for the machines that there are; 0, which is ABSENT, beyond.
         totals: (B, N_TOTALS), overwritten.
         b: the episode.
-        scratch: from `scratch_memory`.
+        scratch: working memory of `scratch_shape`.
     """
     # Taken out of `fleets` once: every look into it from a loop costs as much as the arithmetic.
     p, t, s, fleet, windows = fleets.parameters, telemetry, scratch, fleets.fleet[w], fleets.windows
@@ -161,7 +160,7 @@ def play_round(
     advance(fleets, w, conditions, b, telemetry, elapsed_s, length, round_hash)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _mean_intensity(fleet: Floats, begin_s: float, length_s: float) -> float:
     """Mean kg of CO2e per joule over a round, whose energy counts evenly: the grid's intensity changes by the hour.
 
@@ -181,7 +180,7 @@ def _mean_intensity(fleet: Floats, begin_s: float, length_s: float) -> float:
     return total / length_s
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _run_flat(
     parameters: Floats, w: int, conditions: Floats, b: int, scratch: Floats, machines: int, phases: int
 ) -> bool:
@@ -225,13 +224,13 @@ def _run_flat(
     return found
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@kernel(inline="always")
 def _moves(parameters: Floats, w: int, k: int) -> bool:
     """Whether a machine's link changes within a round: it is replayed, or fails now and then."""
     return parameters[w, k, c.TRACE] >= 0.0 or parameters[w, k, c.OUTAGE_FACTOR] < 1.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@kernel()
 def _mean_bps(
     fleets: Fleets,
     w: int,
@@ -275,7 +274,7 @@ def _mean_bps(
     return bps
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel()
 def play_rounds(
     fleets: Fleets,
     costs: Floats,
@@ -288,10 +287,10 @@ def play_rounds(
     counter: NDArray[np.int64],
     telemetry: Floats,
     totals: Floats,
+    scratch: Floats,
 ) -> None:
     """`play_round` for B episodes side by side: `world` (B,) says which fleet is whose, `key` and `counter` (B,) are the
     episode's key and the number of the round; `steps` and `elapsed_s` are (B,) too."""
-    scratch = scratch_memory(conditions.shape[1], fleets.via.shape[2])
     for b in range(len(world)):
         play_round(
             fleets, costs, world[b], conditions, share_index, steps[b], elapsed_s[b], of_round(key[b], counter[b]),

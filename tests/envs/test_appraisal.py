@@ -29,7 +29,7 @@ def round_of(
     table = np.array([astuple(world.dynamics)])
     appraise(
         world.samples[None], np.zeros(1, dtype=np.int64), done, held, np.array([10]), table, np.array([progress]), part, at,
-        kept,
+        kept, np.full((2, k), np.nan),
     )  # fmt: skip
     return float(at[0]), kept[0, :n].tolist()
 

@@ -241,6 +241,7 @@ def play(samples, shares, rounds: int, dynamics: Dynamics = KNOWN, seeds: int = 
         learn(
             np.array([samples], dtype=float), np.zeros(seeds, dtype=np.int64), done, held, np.full(seeds, 10),
             np.full(seeds, r), keys, table, participation, last_part, fortune, leaning, tilt, learned, rote, progress,
+            np.full((2, machines), np.nan),
         )  # fmt: skip
     return progress, learned, rote
 

@@ -117,7 +117,10 @@ def test_paths_are_the_mean_over_luck_that_simulation_comes_to(monkeypatch):
     for r, now in enumerate(shares):
         held, done = np.tile(now, (n, 1)), np.tile(now > 0, (n, 1))
         steps = np.full(n, int(rounds.steps[r]))
-        learn(images[None], np.zeros(n, dtype=np.int64), done, held, steps, np.full(n, r), keys, table, *state, *flat)
+        learn(
+            images[None], np.zeros(n, dtype=np.int64), done, held, steps, np.full(n, r), keys, table, *state, *flat,
+            np.empty((2, len(images))),
+        )  # fmt: skip
         mean.append(flat[3].mean())
     context = dataclasses.replace(rounds, context=np.ones_like(rounds.context))
     path, _ = predict(wide, context)

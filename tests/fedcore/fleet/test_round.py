@@ -11,7 +11,7 @@ from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
 from fedcore.fleet.conditions import begin, begin_rows
 from fedcore.fleet.draws import JITTER, LEAVE, normal, of_round, uniform
-from fedcore.fleet.round import _mean_intensity, play_round, play_rounds, scratch_memory
+from fedcore.fleet.round import _mean_intensity, play_round, play_rounds, scratch_shape
 from scenarios.schema import Fleet
 
 Floats = NDArray[np.float64]
@@ -73,7 +73,7 @@ class Played:
         index[0, : len(shares)] = shares
         play_round(
             self.fleets, COSTS[None], 0, self._conditions, index, steps, elapsed, np.uint64(of_round(KEY, counter)),
-            self._telemetry, self._totals, 0, scratch_memory(len(self.telemetry), self.fleets.via.shape[2]),
+            self._telemetry, self._totals, 0, np.zeros(scratch_shape(len(self.telemetry), self.fleets.via.shape[2])),
         )  # fmt: skip
         return self
 
@@ -339,6 +339,7 @@ def test_a_batch_is_its_fleets_one_by_one() -> None:
             play_rounds(
                 stacked, np.stack([COSTS] * n), world, conditions, np.full((n, 4), HALF, dtype=np.int64),
                 np.full(n, 3, dtype=np.int64), elapsed.copy(), keys[order], np.full(n, r, dtype=np.int64), telemetry, totals,
+                np.full(scratch_shape(4, stacked.via.shape[2]), np.nan),
             )  # fmt: skip
             elapsed += totals[:, c.ROUND_S]
         return conditions, telemetry, totals
