@@ -84,7 +84,7 @@ class Belief:
         gap = d.gap(self.rote, recent_samples(self.participation, samples[None]), np.array([self.fresh]))
         learner = self.core.learner
         assert isinstance(learner, SimulatedLearner)
-        learner.participation[:], learner.last_part[:], learner.rote[:] = self.participation, self.last_part, self.rote
+        learner.participation[:], learner.rote[:] = self.participation, self.rote
         self.core.progress[:] = self.core.standing[:] = f["progress"]
         self.core.surplus[:], self.core.last_part[:] = 0.1 * m["surplus"], self.last_part
         learner.learned[:] = np.minimum(max(float(f["progress"]), 0.0) + gap, 0.999 * d.ceiling)

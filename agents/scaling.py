@@ -25,7 +25,6 @@ def observation_digest() -> str:
     """Names how observations are scaled: what comes out of made-up machines and a made-up round, to four digits."""
     at = np.arange
     p = (0.5 + at(float(c.N_PARAMETERS)) / 7.0)[None]
-    p[0, [c.N_WINDOWS, c.JOIN_S]] = 0.0
     p[0, c.BATTERY_RESERVE] = 0.2
     dynamics = Dynamics(*(0.3 + 0.05 * at(len(fields(Dynamics)))))
     world = SimpleNamespace(
@@ -37,14 +36,12 @@ def observation_digest() -> str:
     fleet = 1.0 + at(float(c.N_FLEET))[None]
     fleet[0, c.MACHINES] = 1.0
     out, one = np.zeros((1, N_MACHINE + N_FLEET), dtype=np.float32), np.ones(1)
-    conditions, telemetry = np.ones((1, 1, c.N_CONDITIONS)), 0.3 + at(float(c.N_TELEMETRY)).reshape(1, 1, -1)
-    conditions[0, 0, c.CHARGE_J], telemetry[0, 0, c.STATUS] = 1e9, c.DONE
+    telemetry = 0.3 + at(float(c.N_TELEMETRY)).reshape(1, 1, -1)
+    telemetry[0, 0, c.STATUS] = c.DONE
     totals, heard = 2.0 + at(float(c.N_TOTALS))[None], 0.5 + 0.5 * at(float(N_HEARD)).reshape(1, 1, -1)
     nothing = np.zeros((0, 2))
     fleets = Fleets(p[None], fleet, one[None], one[None], np.ones((1, 1, 1), dtype=np.bool_), nothing, at(1), nothing.T)
-    cast(Any, write_machines).py_func(
-        fleets, constants, 0, conditions, 30.0, telemetry, totals, 0.4 * one[None], heard, out, 0
-    )
+    cast(Any, write_machines).py_func(fleets, constants, 0, telemetry, totals, 0.4 * one[None], heard, out, 0)
     cast(Any, fleet_rows).py_func(
         fleet, np.array([[70.0, 900.0, 50.0, 7.0]]), np.array([[200.0, 4000.0, 170.0, 30.0]]), np.array([[3, 50]]), 0.3 * one,
         0.7 * one, 0.6 * one, np.array([3]), 0.2 * one, 0.02 * one, 0.03 * one, np.array([20]), np.array([[40.0, 300.0, 30.0]]),

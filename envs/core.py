@@ -24,7 +24,7 @@ from envs.rows import in_rows
 from envs.scoring import log_efficiency
 from envs.spaces import decode
 from fedcore.costs import GRID
-from fedcore.dynamics import Dynamics, learn
+from fedcore.dynamics import Dynamics, learn, teaching
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import stack_fleets
 from fedcore.fleet.conditions import is_present
@@ -39,6 +39,15 @@ Bools = NDArray[np.bool_]
 REACHED, TIME, ENERGY, BYTES, ROUNDS = range(1, 6)
 END_REASONS = ("running", "target reached", "time budget spent", "energy budget spent", "byte budget spent",
                "round budget spent")  # fmt: skip
+LEAST_RESETS = 32
+"""Episodes that begin at a time below which a second thread costs more than it gains."""
+
+
+def draw_key(rng: np.random.Generator) -> int:
+    """An episode's key: `rng.integers(2**63)`, which takes ten times as long to come to the same bits of a PCG64."""
+    if isinstance(rng.bit_generator, np.random.PCG64):
+        return int(rng.bit_generator.random_raw()) >> 1
+    return int(rng.integers(2**63, dtype=np.int64))
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class SimulatedLearner:
 
     def _make_room(self, episodes: int, machines: int) -> None:
         shape = (episodes, machines)
-        self.participation, self.last_part, self.fortune, self.leaning = (np.zeros(shape) for _ in range(4))
+        self.participation, self.fortune, self.leaning = (np.zeros(shape) for _ in range(3))
         self.tilt, self.learned, self.rote = (np.zeros(episodes) for _ in range(3))
 
     def reset(self, core: Core, which: Ints) -> None:
@@ -96,9 +105,8 @@ class SimulatedLearner:
         progress = core.progress.copy()
         in_rows(
             learn, (core.samples,),
-            (core.world_index, done, decisions.shares, decisions.steps, core.round, core.key, core.dynamics_table,
-             self.participation, self.last_part, self.fortune, self.leaning, self.tilt, self.learned, self.rote, progress),
-            scratch=(2, core.max_machines),
+            (core.world_index, done, decisions.steps, core.round, core.key, core.dynamics_table, core.taught, core.worth,
+             self.participation, self.fortune, self.leaning, self.tilt, self.learned, self.rote, progress),
         )  # fmt: skip
         return progress
 
@@ -166,7 +174,8 @@ class Core:
         self.shares = np.zeros((b, k))
         self.steps = np.zeros(b, dtype=np.int64)
         self.heard = np.zeros((b, k, N_HEARD))
-        self.standing, self.surplus, self.last_part = np.zeros(b), np.zeros((b, k)), np.zeros((b, k))
+        self.standing, self.worth = np.zeros(b), np.zeros((b, 3))
+        self.surplus, self.last_part, self.taught = (np.zeros((b, k)) for _ in range(3))
         self.ledgers: tuple[Ledger, Ledger] | None = None  # before and after the last round
         self.began = False
         # Two, in turns: what a step gave is still there after the next one, for learners that store transitions.
@@ -193,15 +202,17 @@ class Core:
         several, self.began = len(self.worlds), True
         for b, rng in zip(which, generators, strict=True):
             self.world_index[b] = rng.integers(several) if several > 1 else 0
-            self.key[b] = rng.integers(2**63, dtype=np.int64)
+            self.key[b] = draw_key(rng)
         for name, value in self._by_world.items():
             getattr(self, name)[which] = value[self.world_index[which]]
         for array in (self.round, self.progress, self.gain, self.trend, self.spent, self.co2e_kg, self.steps, self.standing,
                       self.surplus, self.last_part):  # fmt: skip
             array[which] = 0
-        reset_rows(
-            which, self.fleets, self.machine_constants, self.world_index, self.conditions, self.key, self.telemetry,
-            self.totals, self.shares, self.heard, self.observed,
+        in_rows(
+            reset_rows,
+            (self.fleets, self.machine_constants, self.world_index, self.conditions, self.key, self.telemetry, self.totals,
+             self.shares, self.heard, self.observed),
+            (which,), least=LEAST_RESETS,
         )  # fmt: skip
         self.learner.reset(self, which)
 
@@ -296,12 +307,7 @@ class Core:
         self.gain = progress - self.progress
         self.trend = 0.7 * self.trend + 0.3 * self.gain
         self.progress = progress
-        in_rows(
-            appraise, (self.samples,),
-            (self.world_index, self.came_back, decisions.shares, decisions.steps, self.dynamics_table, progress, self.last_part,
-             self.standing, self.surplus),
-            scratch=(2, self.max_machines),
-        )  # fmt: skip
+        in_rows(appraise, (), (self.dynamics_table, self.taught, self.worth, progress, self.standing, self.surplus))
         self.spent = self.spent + self.totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         self.co2e_kg = self.co2e_kg + self.totals[:, c.TOTAL_CO2E_KG]
         self.round += 1
@@ -323,7 +329,18 @@ class Core:
              self.telemetry, self.totals, self.shares, self.heard, self.observed),
             scratch=scratch_shape(self.max_machines, self.fleets.via.shape[2]),
         )  # fmt: skip
-        return self.learner.advance(self, decisions, self.came_back)
+        done = self.came_back
+        self.note_teaching(decisions, done)
+        return self.learner.advance(self, decisions, done)
+
+    def note_teaching(self, decisions: Decisions, done: Bools) -> None:
+        """Keep who has taught how much in a round in which the blocks of `done` (B, K_max) came back, and what it was worth."""
+        in_rows(
+            teaching, (self.samples,),
+            (self.world_index, done, decisions.shares, decisions.steps, self.dynamics_table, self.last_part, self.taught,
+             self.worth),
+            scratch=(self.max_machines,),
+        )  # fmt: skip
 
     def end_reasons(self) -> Ints:
         """Why episodes have ended, (B,) indices into END_REASONS; 0 where they go on."""

@@ -49,12 +49,11 @@ def step_rows(
         now_s = elapsed_s[b] + totals[b, c.ROUND_S]
         remember(fleets, w, telemetry, heard, b)
         listen(fleets, w, conditions, now_s, heard, b)
-        write_machines(fleets, constants, w, conditions, now_s, telemetry, totals, shares, heard, observed, b)
+        write_machines(fleets, constants, w, telemetry, totals, shares, heard, observed, b)
 
 
 @kernel()
 def reset_rows(
-    which: Ints,
     fleets: Fleets,
     constants: Floats,
     world: Ints,
@@ -65,6 +64,7 @@ def reset_rows(
     shares: Floats,
     heard: Floats,
     observed: NDArray[np.float32],
+    which: Ints,
 ) -> None:
     """Begin the episodes `which`; the other arguments as `step_rows`."""
     for b in which:
@@ -73,4 +73,4 @@ def reset_rows(
         begin(fleets, w, key[b], conditions, b)
         forget(fleets, w, heard, b)
         listen(fleets, w, conditions, 0.0, heard, b)
-        write_machines(fleets, constants, w, conditions, 0.0, telemetry, totals, shares, heard, observed, b)
+        write_machines(fleets, constants, w, telemetry, totals, shares, heard, observed, b)

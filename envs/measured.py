@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.core import Core, Decisions
-from envs.memory import CHARGE, SLOW, remember
+from envs.memory import CHARGE, HERE, SLOW, remember
 from envs.observation import step_flops, write_machines
 from envs.single import ScenarioLike, SingleEnv, compile_scenarios
 from envs.training import RealLearner, TrainingEnv
@@ -78,15 +78,14 @@ class MeasuredCore(Core):
         here, charge = self._present()
         self.conditions[0, : len(here), c.ON] = here
         self.conditions[0, : len(here), c.CHARGE_J] = charge * self.parameters[0, : len(here), c.BATTERY_J]
-        self.heard[0, : len(here), CHARGE] = charge
+        self.heard[0, : len(here), CHARGE], self.heard[0, : len(here), HERE] = charge, here
         w = int(self.world_index[0])
         whole = self._said_step_s(np.full(len(here), self.costs.shape[1] - 1))
         slow = {k: step_s / whole[k] for k, step_s in self.engine.roll.timed().items()} | slow
         for k, factor in (slow | self.engine.slowness(here, slow)).items():
             self.heard[0, k, SLOW] = factor
         write_machines(
-            self.fleets, self.machine_constants, w, self.conditions, self.spent[0, 0], self.telemetry, self.totals, self.shares,
-            self.heard, self.observed, 0,
+            self.fleets, self.machine_constants, w, self.telemetry, self.totals, self.shares, self.heard, self.observed, 0
         )  # fmt: skip
 
     def _present(self) -> tuple[list[bool], Floats]:
@@ -119,6 +118,7 @@ class MeasuredCore(Core):
         asked[0, :n] = status == c.DONE
         progress = self.learner.advance(self, decisions, asked)
         self._write_telemetry(status, decisions)
+        self.note_teaching(decisions, self.came_back)
         remember(self.fleets, w, self.telemetry, self.heard, 0)
         slow = self.telemetry[0, :n, c.STEP_S] / self._said_step_s(decisions.index[0, :n])
         done = np.flatnonzero(self.telemetry[0, :n, c.STATUS] == c.DONE)

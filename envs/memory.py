@@ -1,5 +1,5 @@
-"""What an orchestrator remembers of every machine: its last word on its load and its battery, link rates as last measured,
-losses."""
+"""What an orchestrator remembers of every machine: whether it answered last, its last word on its load and its battery, link
+rates as last measured, losses."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fedcore.kernel import kernel
 Floats = NDArray[np.float64]
 
 # Columns of what is remembered: (machines, N_HEARD).
-SLOW, UP_BPS, DOWN_BPS, AGE, LOST, CHARGE = range(6)
-N_HEARD = 6
+SLOW, UP_BPS, DOWN_BPS, AGE, LOST, CHARGE, HERE = range(7)
+N_HEARD = 7
 
 
 @kernel()
@@ -23,7 +23,7 @@ def forget(fleets: Fleets, w: int, heard: Floats, b: int) -> None:
     """Start episode b: links and batteries are as advertised, nobody has been heard yet; arguments as `listen`."""
     p = fleets.parameters
     for k in range(heard.shape[1]):
-        heard[b, k, SLOW], heard[b, k, AGE], heard[b, k, LOST] = 1.0, 0.0, 0.0
+        heard[b, k, SLOW], heard[b, k, AGE], heard[b, k, LOST], heard[b, k, HERE] = 1.0, 0.0, 0.0, 0.0
         heard[b, k, CHARGE] = p[w, k, c.BATTERY_START]
         heard[b, k, UP_BPS] = max(p[w, k, c.UP_BPS], 1.0)
         heard[b, k, DOWN_BPS] = max(p[w, k, c.DOWN_BPS], 1.0)
@@ -44,7 +44,8 @@ def listen(fleets: Fleets, w: int, conditions: Floats, elapsed_s: float, heard: 
     """
     p, start_s, windows = fleets.parameters, fleets.fleet[w, c.START_S], fleets.windows
     for k in range(int(fleets.fleet[w, c.MACHINES])):
-        if is_present(p, w, k, conditions, b, windows, start_s, elapsed_s):
+        heard[b, k, HERE] = 1.0 if is_present(p, w, k, conditions, b, windows, start_s, elapsed_s) else 0.0
+        if heard[b, k, HERE] > 0.0:
             heard[b, k, SLOW] = slowdown(p, w, k, conditions, b)
             if p[w, k, c.BATTERY_J] > 0.0:
                 heard[b, k, CHARGE] = conditions[b, k, c.CHARGE_J] / p[w, k, c.BATTERY_J]

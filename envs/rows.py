@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 LEAST = 256
-"""Rows below which a second thread costs more than it gains."""
+"""Rows of a step below which a second thread costs more than it gains."""
 
 
 @cache
@@ -32,6 +32,7 @@ def in_rows(
     shared: tuple[Any, ...],
     rows: tuple[np.ndarray[Any, Any], ...],
     scratch: tuple[int, ...] | None = None,
+    least: int = LEAST,
 ) -> None:
     """Call a kernel that releases the interpreter lock on parts of a batch side by side.
 
@@ -42,9 +43,10 @@ def in_rows(
         shared: its first arguments, the same for all.
         rows: its further arguments, each with a leading dimension B.
         scratch: shape of the working memory that is its last argument, every part's own; None: it takes none.
+        least: rows below which a second thread costs more than it gains.
     """
     count = len(rows[0])
-    parts = min(_threads(), count // LEAST)
+    parts = min(_threads(), count // least)
     own = [() if scratch is None else (np.empty(scratch),) for _ in range(max(parts, 1))]
     if parts < 2:
         kernel(*shared, *rows, *own[0])

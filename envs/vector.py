@@ -102,7 +102,9 @@ class OrchestrationVectorEnv(Restorable, gym.vector.VectorEnv[NDArray[np.float32
         told["co2e_kg"] = core.co2e_kg
         rounds = (("round_time_s", c.ROUND_S), ("round_energy_j", c.TOTAL_ENERGY_J), ("round_bytes", c.TOTAL_BYTES))
         told |= {name: core.totals[:, i] for name, i in rounds}
-        return {name: np.where(mask, value, 0) for name, value in told.items()} | {f"_{name}": mask.copy() for name in told}
+        whole = mask.all()
+        shown = {name: value.copy() if whole else np.where(mask, value, 0) for name, value in told.items()}
+        return shown | {f"_{name}": mask.copy() for name in told}
 
     def _observe(self) -> NDArray[np.float32]:
         return self.core.observe().copy() if self.copy else self.core.observe()

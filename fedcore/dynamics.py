@@ -289,28 +289,24 @@ def round_work(
     return work * variety ** parameters[17], coverage / count
 
 
+FRESH, WORK, SHARE = range(3)
+"""Columns of what `teaching` tells of a round: F, w, and z, which is 0 where nothing came back."""
+
+
 @kernel()
-def learn(
+def teaching(
     samples: NDArray[np.float64],
     world: NDArray[np.int64],
     done: NDArray[np.bool_],
     shares: NDArray[np.float64],
     steps: NDArray[np.int64],
-    rounds: NDArray[np.int64],
-    key: NDArray[np.uint64],
     table: NDArray[np.float64],
-    participation: NDArray[np.float64],
     last_part: NDArray[np.float64],
-    fortune: NDArray[np.float64],
-    leaning: NDArray[np.float64],
-    tilt: NDArray[np.float64],
-    learned: NDArray[np.float64],
-    rote: NDArray[np.float64],
-    progress: NDArray[np.float64],
+    taught: NDArray[np.float64],
+    worth: NDArray[np.float64],
     scratch: NDArray[np.float64],
 ) -> None:
-    """One round of learning in B episodes, in one pass: as `remember`, `recent_samples`, `refresh_by`, `Dynamics.work`,
-    `Dynamics.advance` and `Dynamics.gap`.
+    """Who taught how much in a round of B episodes, and what that was worth: `teach`, `refresh_by` and `round_work`.
 
     Args:
         samples: (W, K) on each machine, by world.
@@ -318,20 +314,64 @@ def learn(
         done: (B, K) whose blocks came back.
         shares: (B, K) of the round.
         steps: (B,) H.
+        table: (B, 19), the fields of each episode's `Dynamics` in their order.
+        last_part: (B, K) parts in the last steps, 0 at an episode's start; changed.
+        taught: (B, K) overwritten: how much of the layer each machine taught; as it was where nothing came back.
+        worth: (B, 3) overwritten: see `FRESH`.
+        scratch: (K,) working memory.
+    """
+    for b in range(len(world)):
+        here, any_back = samples[world[b]], False
+        for k in range(len(scratch)):
+            scratch[k] = shares[b, k] if done[b, k] else 0.0
+            any_back = any_back or scratch[k] > 0.0
+        worth[b, FRESH], worth[b, WORK], worth[b, SHARE] = 0.0, 0.0, 0.0
+        if any_back:
+            teach(scratch, here, taught[b])
+            worth[b, FRESH] = refresh_by(last_part[b], taught[b], here, float(steps[b]))
+            work, share = round_work(scratch, here, float(steps[b]), variety_of(last_part[b]), table[b])
+            worth[b, WORK], worth[b, SHARE] = work, share
+
+
+@kernel()
+def learn(
+    samples: NDArray[np.float64],
+    world: NDArray[np.int64],
+    done: NDArray[np.bool_],
+    steps: NDArray[np.int64],
+    rounds: NDArray[np.int64],
+    key: NDArray[np.uint64],
+    table: NDArray[np.float64],
+    taught: NDArray[np.float64],
+    worth: NDArray[np.float64],
+    participation: NDArray[np.float64],
+    fortune: NDArray[np.float64],
+    leaning: NDArray[np.float64],
+    tilt: NDArray[np.float64],
+    learned: NDArray[np.float64],
+    rote: NDArray[np.float64],
+    progress: NDArray[np.float64],
+) -> None:
+    """One round of learning in B episodes, in one pass: as `remember`, `recent_samples`, `Dynamics.advance` and `Dynamics.gap`.
+
+    Args:
+        samples: (W, K) on each machine, by world.
+        world: (B,) each episode's.
+        done: (B, K) whose blocks came back.
+        steps: (B,) H.
         rounds: (B,) played before it.
         key: (B,) of the episodes; luck and noise are drawn by it.
         table: (B, 19), the fields of each episode's `Dynamics` in their order.
+        taught: (B, K) from `teaching`.
+        worth: (B, 3) from `teaching`.
         participation: (B, K), changed.
-        last_part: (B, K) parts in the last steps, changed.
         fortune: (B, K) luck of rounds with one machine alone, drawn in an episode's first round and kept here.
         leaning: (B, K) the tilt that each machine leads to, likewise.
         tilt: (B,) as the last round left it, changed.
         learned: (B,), changed.
         rote: (B,), changed.
         progress: (B,), changed to what is measured after the round; a round that merged nothing measures what the last did.
-        scratch: (2, K) working memory.
     """
-    back, taught = scratch
     for b in range(len(world)):
         keep, run = 0.0, rounds[b]
         if run > 0:
@@ -345,27 +385,23 @@ def learn(
                 luck = run_spread * normal(start, PROGRESS, 0) + lucky * normal(start, PROGRESS, 1 + k)
                 fortune[b, k] = np.exp(luck - 0.5 * lucky**2)
                 leaning[b, k] = leans * normal(start, TILT, k)
-                last_part[b, k] = 0.0
-        lately, any_back = 0.0, False
+        lately = 0.0
         for k in range(done.shape[1]):
-            here, back[k] = samples[world[b], k], shares[b, k] if done[b, k] else 0.0
-            any_back = any_back or back[k] > 0.0
+            here = samples[world[b], k]
             mean = keep * participation[b, k] + (1.0 - keep) * done[b, k]
             participation[b, k] = mean
             if here > 0.0:
                 lately -= here * np.expm1(-mean / FULL_AT)
-        if any_back:
-            teach(back, samples[world[b]], taught)
-            fresh = refresh_by(last_part[b], taught, samples[world[b]], float(steps[b]))
-            work, share = round_work(back, samples[world[b]], float(steps[b]), variety_of(last_part[b]), table[b])
+        if worth[b, SHARE] > 0.0:
             luck, lean, left = 0.0, 0.0, np.exp(-steps[b] / TILT_STEPS)
             for k in range(done.shape[1]):
-                luck += taught[k] * fortune[b, k]
-                lean += taught[k] * leaning[b, k]
+                luck += taught[b, k] * fortune[b, k]
+                lean += taught[b, k] * leaning[b, k]
             tilt[b] = left * tilt[b] + (1.0 - left) * lean
-            learned[b] = learned_after(learned[b], work, luck, rate, ceiling * share**share_power, scaling)
-            rote[b] = rote_after(rote[b], work, rate, fade)
-            gap = gap_of(rote[b], lately, fresh, rest_samples, rest_power, fresh_part)
+            level = ceiling * worth[b, SHARE] ** share_power
+            learned[b] = learned_after(learned[b], worth[b, WORK], luck, rate, level, scaling)
+            rote[b] = rote_after(rote[b], worth[b, WORK], rate, fade)
+            gap = gap_of(rote[b], lately, worth[b, FRESH], rest_samples, rest_power, fresh_part)
             progress[b] = learned[b] - gap + tilt[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
 
 

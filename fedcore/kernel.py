@@ -16,6 +16,6 @@ def kernel(**options: Any) -> Callable[[Any], Any]:
     making an array in a kernel is refused when it is compiled: who calls it hands working memory in.
 
     Args:
-        options: further ones of `numba.njit`.
+        options: further ones of `numba.njit`, or others.
     """
-    return numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False, **options)  # type: ignore[no-any-return]
+    return numba.njit(**{"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False} | options)

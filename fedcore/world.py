@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.costs import GRID
-from fedcore.dynamics import FOLDER, Calibration, Dynamics, learn, load_calibration
+from fedcore.dynamics import FOLDER, Calibration, Dynamics, learn, load_calibration, teaching
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
 from fedcore.fleet.conditions import begin_rows
@@ -201,8 +201,8 @@ def _reference_cost(world: World) -> ReferenceCost:
     share = np.minimum(share, np.maximum(world.max_share_index, 0)[None, :])
     steps = np.full(n, reference.sync_interval, dtype=np.int64)
     telemetry, totals = np.zeros((n, machines, c.N_TELEMETRY)), np.zeros((n, c.N_TOTALS))
-    participation, last_part, fortune, leaning = (np.zeros((n, machines)) for _ in range(4))
-    tilt, learned, rote, progress = (np.zeros(n) for _ in range(4))
+    participation, last_part, fortune, leaning, taught = (np.zeros((n, machines)) for _ in range(5))
+    tilt, learned, rote, progress, worth = *(np.zeros(n) for _ in range(4)), np.zeros((n, 3))
     scratch = np.empty(scratch_shape(machines, fleets.via.shape[2]))
     spent, need = np.zeros((n, 3)), np.full((n, 4), np.nan)
     for r in range(REFERENCE_ROUNDS):
@@ -212,9 +212,10 @@ def _reference_cost(world: World) -> ReferenceCost:
         )
         spent += totals[:, [c.ROUND_S, c.TOTAL_ENERGY_J, c.TOTAL_BYTES]]
         done = telemetry[:, :, c.STATUS] == c.DONE
+        teaching(samples, which, done, share / GRID, steps, table, last_part, taught, worth, np.empty(machines))
         learn(
-            samples, which, done, share / GRID, steps, counters, keys, table, participation, last_part, fortune, leaning,
-            tilt, learned, rote, progress, np.empty((2, machines)),
+            samples, which, done, steps, counters, keys, table, taught, worth, participation, fortune, leaning, tilt, learned,
+            rote, progress,
         )  # fmt: skip
         crossed = (progress >= 1.0) & np.isnan(need[:, 0])
         need[crossed, :3] = spent[crossed]

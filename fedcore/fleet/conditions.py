@@ -199,9 +199,7 @@ def advance(
         round_hash: from `draws.of_round`.
     """
     p, x, t, start_s = fleets.parameters, conditions, telemetry, fleets.fleet[w, c.START_S]
-    # The middle of a short round is its mean to a third of a per cent.
-    now = (start_s + elapsed_s) % DAY_S
-    sun = daylight(now + 0.5 * dt_s) if dt_s <= HOUR_S else mean_daylight(now, dt_s)
+    sun = -1.0  # not asked for yet
     # Machines of one group have the same time constants: exponentials are taken once for each.
     tau_s, rho, fresh = -1.0, 0.0, 0.0
     busy_s, free_s, forgotten = -1.0, -1.0, 0.0
@@ -233,6 +231,10 @@ def advance(
             u = uniform(round_hash, ON_SWITCH, k)
             x[b, k, c.ON] = _switch(x[b, k, c.ON], off_s, on_s, _forgets(off_s, on_s, dt_s - done_s), u)
         if p[w, k, c.BATTERY_J] > 0.0:
+            if sun < 0.0:
+                # The middle of a short round is its mean to a third of a per cent.
+                now = (start_s + elapsed_s) % DAY_S
+                sun = daylight(now + 0.5 * dt_s) if dt_s <= HOUR_S else mean_daylight(now, dt_s)
             rho_cloud = np.exp(-dt_s / p[w, k, c.CLOUD_TAU_S])
             fresh_cloud = np.sqrt(max(0.0, 1.0 - rho_cloud * rho_cloud))
             x[b, k, c.CLOUD_X] = rho_cloud * x[b, k, c.CLOUD_X] + fresh_cloud * normal(round_hash, CLOUD, k)

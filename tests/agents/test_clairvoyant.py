@@ -97,7 +97,7 @@ def test_planning_leaves_the_episode_as_it_was() -> None:
     for action in actions[:2]:
         env.step(action)
     before, state = standing(env.core), env.get_state()
-    assert {"conditions", "spent", "observed", "learner.learned", "learner.participation", "learner.last_part"} <= before.keys()
+    assert {"conditions", "spent", "observed", "learner.learned", "learner.participation", "last_part"} <= before.keys()
     plans = [clairvoyant(env.core, b) for b in range(3)]
     assert standing(env.core) == before
     after = [env.step(action)[0].tobytes() for action in actions[2:]]

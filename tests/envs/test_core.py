@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from envs.core import Core, SimulatedLearner
+from envs.core import Core, SimulatedLearner, draw_key
 from envs.training import TrainingEnv
 from fedcore.world import compile_world
 
@@ -63,3 +63,11 @@ def test_no_episode_scores_more_than_its_bound(calibrated):
         assert (final[ended] <= bound[ended]).all()
         bound = np.where(reason == 0, np.minimum(core.log_efficiency_bound(), bound), bound)
     assert np.isfinite(bound).any()
+
+
+def test_an_episodes_key_is_the_generators_own_draw():
+    ours, theirs = np.random.default_rng(7), np.random.default_rng(7)
+    assert [draw_key(ours) for _ in range(50)] == [int(theirs.integers(2**63)) for _ in range(50)]
+    # ... of any generator, whatever its raw bits look like.
+    ours, theirs = (np.random.Generator(np.random.MT19937(7)) for _ in range(2))
+    assert [draw_key(ours) for _ in range(50)] == [int(theirs.integers(2**63)) for _ in range(50)]

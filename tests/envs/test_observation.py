@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from envs.core import Core, SimulatedLearner
-from envs.memory import SLOW, UP_BPS
+from envs.memory import SLOW, UP_BPS, listen
 from envs.observation import (
     FLEET_FEATURES,
     LIMIT,
@@ -66,8 +66,8 @@ def look(core: Core) -> NDArray[np.float32]:
     out = np.full_like(core.observed, np.nan)
     for b in range(core.num_envs):
         write_machines(
-            core.fleets, core.machine_constants, core.world_index[b], core.conditions, core.spent[b, 0], core.telemetry,
-            core.totals, core.shares, core.heard, out, b,
+            core.fleets, core.machine_constants, core.world_index[b], core.telemetry, core.totals, core.shares, core.heard,
+            out, b,
         )  # fmt: skip
     fleet_rows(
         core.fleet, core.reference, core.budgets, core.menu, core.energy_weight, core.context, core.teaches, core.round,
@@ -165,6 +165,7 @@ def test_hidden_conditions_are_not_seen(calibrated) -> None:  # type: ignore[no-
     env.core.key += np.uint64(1)
     assert np.array_equal(look(env.core)[0], seen[:-N_FLEET])
     env.core.conditions[:, 0, c.ON] = 0.0  # a heartbeat that fails is seen
+    listen(env.core.fleets, 0, env.core.conditions, float(env.core.spent[0, 0]), env.core.heard, 0)
     assert look(env.core)[0, MACHINE_FEATURES.index("available")] == 0.0
 
 

@@ -16,6 +16,7 @@ from fedcore.dynamics import (
     recent_samples,
     remember,
     spreads_of,
+    teaching,
 )  # fmt: skip
 from fedcore.freshness import refresh
 from scenarios.errors import InputError
@@ -234,14 +235,16 @@ def play(samples, shares, rounds: int, dynamics: Dynamics = KNOWN, seeds: int = 
     machines = len(samples)
     keys = np.random.default_rng(0).integers(2**63, size=seeds).astype(np.uint64)
     table = np.tile(dataclasses.astuple(dynamics), (seeds, 1))
-    participation, last_part, fortune, leaning = (np.full((seeds, machines), fill) for fill in (0.0, *[np.nan] * 3))
+    participation, last_part, *drawn, taught = (np.full((seeds, machines), fill) for fill in (0.0, 0.0, *[np.nan] * 3))
+    worth, there, one = np.full((seeds, 3), np.nan), np.array([samples], dtype=float), np.zeros(seeds, dtype=np.int64)
     tilt, learned, rote, progress = (np.full(seeds, fill) for fill in (np.nan, np.nan, np.nan, 0.0))
     for r, now in enumerate(np.broadcast_to(shares, (rounds, machines))):
         held, done = np.tile(now, (seeds, 1)), np.tile(now > 0, (seeds, 1))
+        steps = np.full(seeds, 10)
+        teaching(there, one, done, held, steps, table, last_part, taught, worth, np.full(machines, np.nan))
         learn(
-            np.array([samples], dtype=float), np.zeros(seeds, dtype=np.int64), done, held, np.full(seeds, 10),
-            np.full(seeds, r), keys, table, participation, last_part, fortune, leaning, tilt, learned, rote, progress,
-            np.full((2, machines), np.nan),
+            there, one, done, steps, np.full(seeds, r), keys, table, taught, worth, participation, *drawn, tilt, learned, rote,
+            progress,
         )  # fmt: skip
     return progress, learned, rote
 

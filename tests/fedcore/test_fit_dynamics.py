@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from fedcore.dynamics import Dynamics, learn, recent_samples, remember
+from fedcore.dynamics import Dynamics, learn, recent_samples, remember, teaching
 from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, reference_end, split_runs
 from fedcore.freshness import FRESH_STEPS, refresh, taught_parts
 from fedcore.reference import TARGET_PART
@@ -110,17 +110,16 @@ def test_paths_are_the_mean_over_luck_that_simulation_comes_to(monkeypatch):
     wide = dataclasses.replace(TRUE, run_spread=0.2, machine_spread=0.6, spread_power=0.5, variety_power=0.2, noise=0.0)
     rounds = as_rounds(synthetic(1, noisy=False, seed=3), TARGET)
     images, n = rounds.held[0], 8000
-    state = [np.zeros((n, len(images))) for _ in range(4)]
+    last_part, taught, *state = (np.zeros((n, len(images))) for _ in range(5))
+    worth, one, memory = np.zeros((n, 3)), np.zeros(n, dtype=np.int64), np.zeros(len(images))
     flat = [np.zeros(n) for _ in range(4)]
     keys, table = np.random.default_rng(0).integers(2**63, size=n).astype(np.uint64), np.tile(dataclasses.astuple(wide), (n, 1))
     shares, mean = [np.array(entry["shares"]) for entry in synthetic(1, noisy=False, seed=3)[0]["rounds"]], []
     for r, now in enumerate(shares):
         held, done = np.tile(now, (n, 1)), np.tile(now > 0, (n, 1))
         steps = np.full(n, int(rounds.steps[r]))
-        learn(
-            images[None], np.zeros(n, dtype=np.int64), done, held, steps, np.full(n, r), keys, table, *state, *flat,
-            np.empty((2, len(images))),
-        )  # fmt: skip
+        teaching(images[None], one, done, held, steps, table, last_part, taught, worth, memory)
+        learn(images[None], one, done, steps, np.full(n, r), keys, table, taught, worth, *state, *flat)
         mean.append(flat[3].mean())
     context = dataclasses.replace(rounds, context=np.ones_like(rounds.context))
     path, _ = predict(wide, context)
