@@ -16,20 +16,19 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from envs.appraisal import appraise
-from envs.kernels import reset_rows, step_rows
+from envs.kernels import reset_rows, step_rows, to_grid
 from envs.memory import N_HEARD
 from envs.observation import N_FLEET, N_MACHINE, fleet_rows, machine_constants, teaches
 from envs.rewards import REWARDS, Ledger, Transition
 from envs.rows import in_rows
 from envs.scoring import log_efficiency
 from envs.spaces import decode
-from fedcore.costs import GRID
 from fedcore.dynamics import Dynamics, learn, teaching
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import stack_fleets
 from fedcore.fleet.conditions import is_present
 from fedcore.fleet.round import scratch_shape
-from fedcore.world import World, share_indices
+from fedcore.world import World
 from scenarios.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -199,12 +198,17 @@ class Core:
             which: indices of the episodes.
             generators: one per index; the world and the episode's key are drawn from it.
         """
-        several, self.began = len(self.worlds), True
-        for b, rng in zip(which, generators, strict=True):
-            self.world_index[b] = rng.integers(several) if several > 1 else 0
-            self.key[b] = draw_key(rng)
-        for name, value in self._by_world.items():
-            getattr(self, name)[which] = value[self.world_index[which]]
+        several = len(self.worlds)
+        if several > 1:
+            drawn = [(rng.integers(several), draw_key(rng)) for rng in generators]
+            self.world_index[which], self.key[which] = [index for index, _ in drawn], [key for _, key in drawn]
+        else:
+            self.key[which] = [draw_key(rng) for rng in generators]
+        if several > 1 or not self.began:  # the one world's figures stay
+            changed = which if several > 1 else np.arange(self.num_envs)
+            for name, value in self._by_world.items():
+                getattr(self, name)[changed] = value[self.world_index[changed]]
+        self.began = True
         for array in (self.round, self.progress, self.gain, self.trend, self.spent, self.co2e_kg, self.steps, self.standing,
                       self.surplus, self.last_part):  # fmt: skip
             array[which] = 0
@@ -281,8 +285,9 @@ class Core:
                 f"actions have shape {np.shape(actions)}, expected ({self.num_envs}, {self.max_machines + 1})"
             )
         shares, level = decode(actions, self.levels)
-        index = np.where(self.exists, share_indices(shares), 0)
-        return Decisions(index / GRID, index, self.menu[np.arange(self.num_envs), level], level)
+        index = np.empty(shares.shape, dtype=np.int64)
+        in_rows(to_grid, (), (self.exists, shares, index))
+        return Decisions(shares, index, self.menu[np.arange(self.num_envs), level], level)
 
     def step(self, actions: NDArray[np.floating]) -> tuple[Floats, Ints]:
         """Play one round in every episode.
@@ -323,13 +328,13 @@ class Core:
         Returns:
             Progress (B,) after it.
         """
+        done = np.empty((self.num_envs, self.max_machines), dtype=np.bool_)
         in_rows(
             step_rows, (self.fleets, self.costs, self.machine_constants),
             (self.world_index, self.conditions, decisions.index, self.steps, self.spent[:, 0].copy(), self.key, self.round,
-             self.telemetry, self.totals, self.shares, self.heard, self.observed),
+             self.telemetry, self.totals, self.shares, self.heard, self.observed, done),
             scratch=scratch_shape(self.max_machines, self.fleets.via.shape[2]),
         )  # fmt: skip
-        done = self.came_back
         self.note_teaching(decisions, done)
         return self.learner.advance(self, decisions, done)
 

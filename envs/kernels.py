@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from envs.memory import forget, listen, remember
 from envs.observation import write_machines
+from fedcore.costs import GRID
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import Fleets
 from fedcore.fleet.conditions import begin
@@ -16,6 +17,16 @@ from fedcore.kernel import kernel
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+@kernel()
+def to_grid(exists: NDArray[np.bool_], shares: Floats, index: Ints) -> None:
+    """Shares in [0, 1] to the nearest on the cost table's grid, 0 of machines that there are not: `shares` (B, K) is changed,
+    and `index` overwritten by their places, as `fedcore.world.share_indices`."""
+    for b in range(len(shares)):
+        for k in range(shares.shape[1]):
+            index[b, k] = np.int64(np.floor(shares[b, k] * GRID + 0.5)) if exists[b, k] else 0
+            shares[b, k] = index[b, k] / GRID
 
 
 @kernel()
@@ -35,17 +46,21 @@ def step_rows(
     shares: Floats,
     heard: Floats,
     observed: NDArray[np.float32],
+    done: NDArray[np.bool_],
     scratch: Floats,
 ) -> None:
     """Play a round in every episode, remember what it measured, and write the machines' part of the observations.
 
-    Arguments as `play_rounds` and `write_machines`; `elapsed_s` is before the round.
+    Arguments as `play_rounds` and `write_machines`; `elapsed_s` is before the round, and `done` (B, K) is overwritten by whose
+    blocks came back.
     """
     for b in range(len(world)):
         w, hashed = world[b], of_round(key[b], counter[b])
         play_round(
             fleets, costs, w, conditions, share_index, steps[b], elapsed_s[b], hashed, telemetry, totals, b, scratch
         )
+        for k in range(done.shape[1]):
+            done[b, k] = telemetry[b, k, c.STATUS] == c.DONE
         now_s = elapsed_s[b] + totals[b, c.ROUND_S]
         remember(fleets, w, telemetry, heard, b)
         listen(fleets, w, conditions, now_s, heard, b)

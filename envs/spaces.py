@@ -6,6 +6,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.rows import in_rows
+from fedcore.kernel import kernel
+
 RESTS_BELOW = -0.5
 """Action entries at or below this are share 0: the machine sits this round out. A quarter of the range, so that leaving
 a machine out is as easy to find as any other choice; the rest of the range is the share, linearly."""
@@ -32,14 +35,27 @@ def decode(actions: NDArray[np.floating], levels: NDArray[np.int64]) -> tuple[ND
     if np.asarray(actions).dtype.kind not in "fiu":
         raise ValueError(f"actions are of type {np.asarray(actions).dtype}, expected real numbers in [-1, 1]")
     actions = np.asarray(actions, dtype=np.float64)
-    if actions.ndim != 2:
+    if actions.ndim != 2 or actions.shape[1] < 1:
         raise ValueError(f"actions have shape {actions.shape}, expected (environments, K_max + 1)")
     if not np.isfinite(actions).all():
         raise ValueError("actions contain NaN or infinity, expected finite numbers in [-1, 1]")
-    actions = np.clip(actions, -1.0, 1.0)
-    shares = np.maximum(actions[:, :-1] - RESTS_BELOW, 0.0) / (1.0 - RESTS_BELOW)
-    level = np.minimum((0.5 * (actions[:, -1] + 1.0) * levels).astype(np.int64), levels - 1)
+    shares, level = np.empty((len(actions), actions.shape[1] - 1)), np.empty(len(actions), dtype=np.int64)
+    each = np.array(np.broadcast_to(levels, level.shape), dtype=np.int64)
+    in_rows(_decode_rows, (), (actions, each, shares, level))
     return shares, level
+
+
+@kernel()
+def _decode_rows(
+    actions: NDArray[np.float64], levels: NDArray[np.int64], shares: NDArray[np.float64], level: NDArray[np.int64]
+) -> None:
+    last = actions.shape[1] - 1
+    for b in range(len(actions)):
+        for k in range(last):
+            entry = min(max(actions[b, k], -1.0), 1.0)
+            shares[b, k] = max(entry - RESTS_BELOW, 0.0) / (1.0 - RESTS_BELOW)
+        entry = min(max(actions[b, last], -1.0), 1.0)
+        level[b] = min(np.int64(0.5 * (entry + 1.0) * levels[b]), levels[b] - 1)
 
 
 def share_entries(shares: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from envs.core import Core, SimulatedLearner, draw_key
+from envs.spaces import decode
 from envs.training import TrainingEnv
-from fedcore.world import compile_world
+from fedcore.costs import GRID
+from fedcore.world import compile_world, share_indices
 
 
 def begun(calibrated, episodes=4):
@@ -71,3 +73,14 @@ def test_an_episodes_key_is_the_generators_own_draw():
     # ... of any generator, whatever its raw bits look like.
     ours, theirs = (np.random.Generator(np.random.MT19937(7)) for _ in range(2))
     assert [draw_key(ours) for _ in range(50)] == [int(theirs.integers(2**63)) for _ in range(50)]
+
+
+def test_decisions_are_on_the_grid_and_nothing_of_machines_that_there_are_not(calibrated):
+    core = begun(calibrated)
+    actions = np.random.default_rng(1).uniform(-1.0, 1.0, size=(4, core.max_machines + 1))
+    shares, level = decode(actions, core.levels)
+    got = core.decisions(actions)
+    assert np.array_equal(got.index, np.where(core.exists, share_indices(shares), 0))
+    assert np.array_equal(got.shares, got.index / GRID)
+    assert np.array_equal(got.level, level)
+    assert got.steps.tolist() == [core.menu[b, level[b]] for b in range(4)]

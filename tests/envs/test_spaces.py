@@ -40,7 +40,7 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
         decode(actions, np.array([3, 3]))
 
 
-@pytest.mark.parametrize("shape", [(4,), (1, 2, 3)])
+@pytest.mark.parametrize("shape", [(4,), (1, 2, 3), (2, 0)])
 def test_wrong_ranks_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="have shape"):
         decode(np.zeros(shape), np.array([3]))
@@ -66,3 +66,15 @@ def test_grid_shares_survive_the_float32_round_trip() -> None:
     grid = np.arange(1, GRID + 1) / GRID
     got, _ = decode(encode(grid, 0, 3, len(grid))[None], np.array([3]))
     assert np.array_equal(share_indices(got[0]), np.arange(1, GRID + 1))
+
+
+def test_decoding_is_the_formula_entry_by_entry() -> None:
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1.4, 1.4, size=(600, 4)).astype(np.float32)
+    levels = rng.integers(1, 6, size=600)
+    shares, level = decode(actions, levels)
+    clipped = np.clip(actions.astype(np.float64), -1.0, 1.0)
+    assert np.array_equal(shares, np.maximum(clipped[:, :-1] + 0.5, 0.0) / 1.5)
+    assert np.array_equal(level, np.minimum((0.5 * (clipped[:, -1] + 1.0) * levels).astype(np.int64), levels - 1))
+    with pytest.raises(ValueError, match="broadcast"):
+        decode(actions, levels[:7])
