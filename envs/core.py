@@ -198,13 +198,13 @@ class Core:
             which: indices of the episodes.
             generators: one per index; the world and the episode's key are drawn from it.
         """
-        several = len(self.worlds)
-        if several > 1:
-            drawn = [(rng.integers(several), draw_key(rng)) for rng in generators]
-            self.world_index[which], self.key[which] = [index for index, _ in drawn], [key for _, key in drawn]
-        else:
-            self.key[which] = [draw_key(rng) for rng in generators]
-        if several > 1 or not self.began:  # the one world's figures stay
+        several, keys = len(self.worlds), []
+        for b, rng in zip(which, generators, strict=True):
+            if several > 1:
+                self.world_index[b] = rng.integers(several)
+            keys.append(draw_key(rng))
+        self.key[which] = keys
+        if several > 1 or not self.began:  # one world's figures stay as they are
             changed = which if several > 1 else np.arange(self.num_envs)
             for name, value in self._by_world.items():
                 getattr(self, name)[changed] = value[self.world_index[changed]]
