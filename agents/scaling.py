@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from envs import crews
-from envs.memory import N_HEARD
+from envs.memory import HERE, N_HEARD
 from envs.observation import LIMIT, N_FLEET, N_MACHINE, fleet_rows, machine_constants, write_machines
 from fedcore.dynamics import Dynamics
 from fedcore.files import content_key
@@ -39,6 +39,7 @@ def observation_digest() -> str:
     telemetry = 0.3 + at(float(c.N_TELEMETRY)).reshape(1, 1, -1)
     telemetry[0, 0, c.STATUS] = c.DONE
     totals, heard = 2.0 + at(float(c.N_TOTALS))[None], 0.5 + 0.5 * at(float(N_HEARD)).reshape(1, 1, -1)
+    heard[0, 0, HERE] = 1.0
     nothing = np.zeros((0, 2))
     fleets = Fleets(p[None], fleet, one[None], one[None], np.ones((1, 1, 1), dtype=np.bool_), nothing, at(1), nothing.T)
     cast(Any, write_machines).py_func(fleets, constants, 0, telemetry, totals, 0.4 * one[None], heard, out, 0)

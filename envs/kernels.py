@@ -14,6 +14,7 @@ from fedcore.fleet.conditions import begin
 from fedcore.fleet.draws import of_round
 from fedcore.fleet.round import play_round
 from fedcore.kernel import kernel
+from fedcore.world import share_indices
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,10 +23,10 @@ Ints = NDArray[np.int64]
 @kernel()
 def to_grid(exists: NDArray[np.bool_], shares: Floats, index: Ints) -> None:
     """Shares in [0, 1] to the nearest on the cost table's grid, 0 of machines that there are not: `shares` (B, K) is changed,
-    and `index` overwritten by their places, as `fedcore.world.share_indices`."""
+    and `index` overwritten by their places."""
     for b in range(len(shares)):
         for k in range(shares.shape[1]):
-            index[b, k] = np.int64(np.floor(shares[b, k] * GRID + 0.5)) if exists[b, k] else 0
+            index[b, k] = share_indices(shares[b, k]) if exists[b, k] else 0
             shares[b, k] = index[b, k] / GRID
 
 

@@ -208,7 +208,7 @@ def write_machines(
         at = k * N_MACHINE
         for i in range(N_MACHINE):
             out[b, at + i] = constants[w, k, i]
-        out[b, at + _AVAILABLE] = 1.0 if heard[b, k, HERE] > 0.0 else 0.0
+        out[b, at + _AVAILABLE] = heard[b, k, HERE]
         slow = LOG_E * np.log(heard[b, k, SLOW]) if heard[b, k, SLOW] != 1.0 else 0.0
         out[b, at + _SLOWDOWN] = _clip(slow)
         out[b, at + _STEP_TIME] = _clip(constants[w, k, _STEP_TIME] + slow)

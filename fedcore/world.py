@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import lru_cache
+from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -99,9 +101,10 @@ class World:
         return self.arrays.parameters[:, c.MOST].astype(np.int64)
 
 
-def share_indices(shares: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Shares in [0, 1] on the cost table's grid."""
-    return np.floor(np.clip(shares, 0.0, 1.0) * GRID + 0.5).astype(np.int64)
+@numba.vectorize(cache=True)
+def share_indices(shares: Any) -> Any:
+    """Shares in [0, 1] to their nearest places on the cost table's grid, entry by entry: int64."""
+    return np.int64(np.floor(min(max(shares, 0.0), 1.0) * GRID + 0.5))
 
 
 @lru_cache(maxsize=4096)
