@@ -24,7 +24,7 @@ from envs.observation import MACHINE_FEATURES, N_FLEET, View, machines_of, split
 from fedcore.dynamics import recent_samples, remember, rote_after, round_work, spreads_of
 from fedcore.fleet import columns as c
 from fedcore.fleet.conditions import HOT_FROM
-from fedcore.freshness import refresh, variety_of
+from fedcore.freshness import refresh
 from fedcore.world import World, compile_world
 from scenarios import Scenario
 
@@ -79,7 +79,7 @@ class Belief:
             back, steps = np.where(done, m["last_share"], 0.0), float(10.0 ** f["last_steps"])
             if done.any():
                 self.fresh = refresh(self.last_part, back, samples, steps)
-                work, _ = round_work(back, samples, steps, variety_of(self.last_part), self.core.dynamics_table[0])
+                work, _ = round_work(back, samples, steps, self.core.dynamics_table[0])
                 self.rote = rote_after(self.rote, work, d.rate, d.gap_fade)
         gap = d.gap(self.rote, recent_samples(self.participation, samples[None]), np.array([self.fresh]))
         learner = self.core.learner

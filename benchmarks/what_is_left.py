@@ -131,8 +131,10 @@ class Bayes(Player):
         d = self.dynamics
         parts = self.parts[b].copy()
         fresh = refresh_by(parts, taught_parts(back, self.samples), self.samples, steps)
-        work, share = round_work(back, self.samples, steps, variety_of(parts), self.table)
-        learned = learned_after(self.learned[b], work, max(luck, 0.02), d.rate, d.ceiling * share**d.share_power, d.scaling)
+        work, share = round_work(back, self.samples, steps, self.table)
+        variety, level = variety_of(parts), d.ceiling * share**d.share_power
+        bends = (d.onset, d.variety_power, d.variety_later)
+        learned = learned_after(self.learned[b], work, variety, max(luck, 0.02), d.rate, level, d.scaling, *bends)
         rote = rote_after(self.rote[b], work, d.rate, d.gap_fade)
         lately = remember(self.participation[b : b + 1], back[None] > 0.0, np.array([self.rounds]))
         gap = d.gap(np.array([rote]), recent_samples(lately, self.samples[None]), np.array([fresh]))

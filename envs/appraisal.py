@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.dynamics import SHARE, WORK, learned_after
+from fedcore.dynamics import SHARE, VARIETY, WORK, learned_after
 from fedcore.kernel import kernel
 
 TO_ALL, TO_MACHINES = 0.3, 0.4
@@ -31,7 +31,7 @@ def appraise(
     Args:
         table: (B, N) fields of each episode's `Dynamics` in their order.
         taught: (B, K) from `fedcore.dynamics.teaching`.
-        worth: (B, 3) from it.
+        worth: (B, 4) from it.
         progress: (B,) measured after the round.
         standing: (B,) where progress would stand if all machines were average, changed.
         surplus: (B, K) progress beyond it that a machine's rounds have come out with, changed.
@@ -41,7 +41,10 @@ def appraise(
             continue
         rate, ceiling, share_power, scaling = table[b, :4]
         level = ceiling * worth[b, SHARE] ** share_power
-        standing[b] = learned_after(standing[b], worth[b, WORK], 1.0, rate, level, scaling)
+        variety_power, _, onset, variety_later = table[b, 17:21]
+        standing[b] = learned_after(
+            standing[b], worth[b, WORK], worth[b, VARIETY], 1.0, rate, level, scaling, onset, variety_power, variety_later
+        )
         expected = standing[b]
         for k in range(taught.shape[1]):
             expected += taught[b, k] * surplus[b, k]

@@ -173,7 +173,7 @@ class Core:
         self.shares = np.zeros((b, k))
         self.steps = np.zeros(b, dtype=np.int64)
         self.heard = np.zeros((b, k, N_HEARD))
-        self.standing, self.worth = np.zeros(b), np.zeros((b, 3))
+        self.standing, self.worth = np.zeros(b), np.zeros((b, 4))
         self.surplus, self.last_part, self.taught = (np.zeros((b, k)) for _ in range(3))
         self.ledgers: tuple[Ledger, Ledger] | None = None  # before and after the last round
         self.began = False

@@ -2,8 +2,8 @@
 
 Form (every factor is 1 for a round of mean coverage 1, ten steps, full context and all samples, where one machine teaches):
 
-    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  V^x  *  c^q
-    learned    du = rate * luck * (1 - u / L)^(1 + 1/s) dw,   L = C * z^e
+    work       w = (H / 10)^h  *  min(1, m)^a  *  max(1, m)^b  *  D^d  *  c^q
+    learned    u = L * y^k,   dy = rate / L * luck * (1 - y)^(1 + 1/s) * V^(x + x' u / L) dw,   L = C * z^e
     by heart   dr = (rate - f r) dw
     progress   p = u - r * ((1 - g) (N_0 / N)^v + g (N_0 / F)^v) + tilt + noise * N(0, 1)
 
@@ -13,7 +13,9 @@ part lately: a machine that is in at least a third of the rounds counts nearly i
 high while D stays low; F that of the last hundred steps or so, and V as how many machines taught them
 (`fedcore.freshness`): after a round on a machine with next to nothing the weights know its few samples best, until others
 train again. Returns diminish as scaling laws have it
-(Hestness et al. 2017): what is left to learn, L - u, falls as a power s of the work done. Small shares level off below whole
+(Hestness et al. 2017): what is left to learn, L - u, falls as a power s of the work done, once training is under way (k): text
+takes its time to begin. What it is worth that several machines teach in turns or at once may depend on how far training has
+come: of images one machine's do as well at first, and not later. Small shares level off below whole
 layers: machines that move different neurons at once, each taking the others as frozen, overstep together (a Jacobi step),
 which more rounds do not average away.
 The gap, the second term, is overfitting, what training on few samples costs on others: it
@@ -78,13 +80,19 @@ def work_of(
 
 
 @numba.vectorize(cache=True)
-def learned_after(learned: Any, work: Any, luck: Any, rate: Any, ceiling: Any, scaling: Any) -> Any:
+def learned_after(
+    learned: Any, work: Any, variety: Any, luck: Any,
+    rate: Any, ceiling: Any, scaling: Any, onset: Any, variety_power: Any, variety_later: Any,
+) -> Any:  # fmt: skip
     """u after a round, entry by entry; arguments as `Dynamics.advance`, but for the ceiling: L."""
-    left = 1.0 - learned / ceiling
-    if left <= 0.0:
+    if learned >= ceiling:
         return learned
-    # left^(-1/s) is linear in work.
-    return ceiling * (1.0 - (left ** (-1.0 / scaling) + luck * rate * work / (scaling * ceiling)) ** -scaling)
+    part = learned / ceiling
+    pace = luck * rate / (scaling * ceiling) * variety ** (variety_power + variety_later * max(part, 0.0))
+    # What is left of y to the power -1/s is linear in work; V counts as it does at the round's start.
+    left = 1.0 - np.copysign(abs(part) ** (1.0 / onset), part)
+    y = 1.0 - (left ** (-1.0 / scaling) + pace * work) ** -scaling
+    return ceiling * np.copysign(abs(y) ** onset, y)
 
 
 @numba.vectorize(cache=True)
@@ -136,6 +144,8 @@ class Dynamics:
         tilt_spread: standard deviation of such machines' tilts.
         variety_power: x.
         spread_power: how both fall with more samples, see `spreads_of`.
+        onset: k.
+        variety_later: x'.
     """
 
     rate: Parameter
@@ -157,6 +167,8 @@ class Dynamics:
     tilt_spread: Parameter
     variety_power: Parameter = 0.0
     spread_power: Parameter = 0.0
+    onset: Parameter = 1.0
+    variety_later: Parameter = 0.0
 
     def in_context(self, context: Parameter) -> Dynamics:
         """As they are where every machine sees that part of the other neurons, which no decision changes."""
@@ -167,7 +179,6 @@ class Dynamics:
         coverage: NDArray[np.float64],
         data: NDArray[np.float64],
         steps: NDArray[np.float64],
-        variety: Parameter = 1.0,
     ) -> NDArray[np.float64]:
         """Work of rounds in units of one whose factors are all 1, see the module's text.
 
@@ -175,14 +186,12 @@ class Dynamics:
             coverage: sum of the shares that came back, m.
             data: fraction of the fleet's samples behind them, D.
             steps: H.
-            variety: machines that have been teaching lately, V.
 
         Returns:
             Same shape; 0 where nothing came back.
         """
         return np.asarray(
             work_of(coverage, data, steps, self.steps_power, self.cover_power, self.overlap_power, self.data_power)
-            * variety**self.variety_power
         )
 
     def advance(
@@ -192,6 +201,7 @@ class Dynamics:
         work: NDArray[np.float64],
         share: Parameter = 1.0,
         luck: Parameter = 1.0,
+        variety: Parameter = 1.0,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What is learned after a round, and what by heart; progress is the first less the `gap` that the second makes.
 
@@ -200,11 +210,13 @@ class Dynamics:
             rote: r before.
             work: of the round.
             share: mean of those that came back, z.
-            luck: of the run.
+            luck: of the round.
+            variety: machines that have been teaching lately, V.
         """
-        ceiling = self.ceiling * share**self.share_power
+        form = (self.rate, self.ceiling * share**self.share_power, self.scaling)
+        bends = (self.onset, self.variety_power, self.variety_later)
         return (
-            np.asarray(learned_after(learned, work, luck, self.rate, ceiling, self.scaling)),
+            np.asarray(learned_after(learned, work, variety, luck, *form, *bends)),
             np.asarray(rote_after(rote, work, self.rate, self.gap_fade)),
         )
 
@@ -224,17 +236,21 @@ class Dynamics:
         """The highest progress that this many samples lead an average untrained encoder to with whole layers, if the gap does
         not fade and all of them are behind the last steps.
 
-        There the gap grows as fast as what is learned: with x = (N_0 / N)^v, (1 - u / C)^(1 + 1/s) = x.
+        The highest of u - (N_0 / N)^v r on a fine scale of what is left to learn, where a machine teaches at a time.
         """
-        x = np.minimum((self.rest_samples / np.maximum(samples, 1e-9)) ** self.rest_power, 1.0)
-        left, s = np.maximum(x, 1e-12) ** (self.scaling / (1.0 + self.scaling)), self.scaling
-        return np.asarray(self.ceiling * (1.0 - left - s * x * (left ** (-1.0 / s) - 1.0)))
+        x = np.asarray((self.rest_samples / np.maximum(samples, 1e-9)) ** self.rest_power)
+        left = np.geomspace(1.0, 1e-6, 3000)
+        passes = self.scaling * (left ** (-1.0 / self.scaling) - 1.0)  # r over C
+        return np.asarray(self.ceiling * np.max((1.0 - left) ** self.onset - x[..., None] * passes, axis=-1))
 
     def work_done(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fraction of the work up to the target that a progress stands for where data are plenty: 0 at 0, 1 at 1."""
         # What is measured may scatter beyond the ceiling, which no work reaches.
         below = np.minimum(progress, 0.5 + 0.5 * self.ceiling)
-        done, target = ((1.0 - p / self.ceiling) ** (-1.0 / self.scaling) - 1.0 for p in (below, 1.0))
+        done, target = (
+            (1.0 - np.copysign(np.abs(p / self.ceiling) ** (1.0 / self.onset), p)) ** (-1.0 / self.scaling) - 1.0
+            for p in (below, np.float64(1.0))
+        )
         return np.asarray(done / target)
 
 
@@ -264,7 +280,7 @@ def recent_samples(participation: NDArray[np.float64], samples: NDArray[np.float
 
 @kernel()
 def round_work(
-    back: NDArray[np.float64], samples: NDArray[np.float64], steps: float, variety: float, parameters: NDArray[np.float64]
+    back: NDArray[np.float64], samples: NDArray[np.float64], steps: float, parameters: NDArray[np.float64]
 ) -> tuple[float, float]:
     """Work of one episode's round, 0 where nothing came back, and the mean share of those who did.
 
@@ -272,7 +288,6 @@ def round_work(
         back: (K,) shares that came back.
         samples: (K,) on each machine.
         steps: H.
-        variety: V.
         parameters: the fields of `Dynamics` in their order.
     """
     coverage, count, part, whole = 0.0, 0, 0.0, 0.0
@@ -285,12 +300,11 @@ def round_work(
     if count == 0:
         return 0.0, 0.0
     steps_power, cover, overlap, data_power = parameters[4:8]
-    work = work_of(coverage, part / whole, steps, steps_power, cover, overlap, data_power)
-    return work * variety ** parameters[17], coverage / count
+    return work_of(coverage, part / whole, steps, steps_power, cover, overlap, data_power), coverage / count
 
 
-FRESH, WORK, SHARE = range(3)
-"""Columns of what `teaching` tells of a round: F, w, and z, which is 0 where nothing came back."""
+FRESH, WORK, SHARE, VARIETY = range(4)
+"""Columns of what `teaching` tells of a round: F, w, z, which is 0 where nothing came back, and V."""
 
 
 @kernel()
@@ -314,10 +328,10 @@ def teaching(
         done: (B, K) whose blocks came back.
         shares: (B, K) of the round.
         steps: (B,) H.
-        table: (B, 19), the fields of each episode's `Dynamics` in their order.
+        table: (B, 21), the fields of each episode's `Dynamics` in their order.
         last_part: (B, K) parts in the last steps, 0 at an episode's start; changed.
         taught: (B, K) overwritten: how much of the layer each machine taught; as it was where nothing came back.
-        worth: (B, 3) overwritten: see `FRESH`.
+        worth: (B, 4) overwritten: see `FRESH`.
         scratch: (K,) working memory.
     """
     for b in range(len(world)):
@@ -325,12 +339,12 @@ def teaching(
         for k in range(len(scratch)):
             scratch[k] = shares[b, k] if done[b, k] else 0.0
             any_back = any_back or scratch[k] > 0.0
-        worth[b, FRESH], worth[b, WORK], worth[b, SHARE] = 0.0, 0.0, 0.0
+        worth[b] = 0.0
         if any_back:
             teach(scratch, here, taught[b])
             worth[b, FRESH] = refresh_by(last_part[b], taught[b], here, float(steps[b]))
-            work, share = round_work(scratch, here, float(steps[b]), variety_of(last_part[b]), table[b])
-            worth[b, WORK], worth[b, SHARE] = work, share
+            worth[b, WORK], worth[b, SHARE] = round_work(scratch, here, float(steps[b]), table[b])
+            worth[b, VARIETY] = variety_of(last_part[b])
 
 
 @kernel()
@@ -361,9 +375,9 @@ def learn(
         steps: (B,) H.
         rounds: (B,) played before it.
         key: (B,) of the episodes; luck and noise are drawn by it.
-        table: (B, 19), the fields of each episode's `Dynamics` in their order.
+        table: (B, 21), the fields of each episode's `Dynamics` in their order.
         taught: (B, K) from `teaching`.
-        worth: (B, 3) from `teaching`.
+        worth: (B, 4) from `teaching`.
         participation: (B, K), changed.
         fortune: (B, K) luck of rounds with one machine alone, drawn in an episode's first round and kept here.
         leaning: (B, K) the tilt that each machine leads to, likewise.
@@ -378,10 +392,11 @@ def learn(
             keep = MEMORY * (1 - MEMORY**run) / (1 - MEMORY ** (run + 1))
         rate, ceiling, share_power, scaling = table[b, :4]
         rest_samples, rest_power, fresh_part, fade, _, noise, run_spread, machine_spread, tilt_spread = table[b, 8:17]
+        variety_power, spread_power, onset, variety_later = table[b, 17:21]
         if run == 0:
             learned[b], rote[b], tilt[b], start = 0.0, 0.0, 0.0, of_round(key[b], -1)
             for k in range(done.shape[1]):
-                lucky, leans = spreads_of(samples[world[b], k], machine_spread, tilt_spread, table[b, 18])
+                lucky, leans = spreads_of(samples[world[b], k], machine_spread, tilt_spread, spread_power)
                 luck = run_spread * normal(start, PROGRESS, 0) + lucky * normal(start, PROGRESS, 1 + k)
                 fortune[b, k] = np.exp(luck - 0.5 * lucky**2)
                 leaning[b, k] = leans * normal(start, TILT, k)
@@ -399,8 +414,11 @@ def learn(
                 lean += taught[b, k] * leaning[b, k]
             tilt[b] = left * tilt[b] + (1.0 - left) * lean
             level = ceiling * worth[b, SHARE] ** share_power
-            learned[b] = learned_after(learned[b], worth[b, WORK], luck, rate, level, scaling)
-            rote[b] = rote_after(rote[b], worth[b, WORK], rate, fade)
+            work, variety = worth[b, WORK], worth[b, VARIETY]
+            learned[b] = learned_after(
+                learned[b], work, variety, luck, rate, level, scaling, onset, variety_power, variety_later
+            )
+            rote[b] = rote_after(rote[b], work, rate, fade)
             gap = gap_of(rote[b], lately, worth[b, FRESH], rest_samples, rest_power, fresh_part)
             progress[b] = learned[b] - gap + tilt[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)
 

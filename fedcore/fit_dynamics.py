@@ -89,9 +89,12 @@ def as_rounds(records: list[dict[str, Any]], target: float) -> Rounds:
     return Rounds(table[:, 0].astype(np.int64), *columns)
 
 
-# rate, C - 1, e, s, h, a, b, d, N_0, v, g, f, q, x; rate, C - 1, s and N_0 as logarithms.
-START = (np.log(0.15), np.log(0.5), 0.05, 0.0, 0.7, 0.5, 0.1, 0.2, np.log(3.0), 0.7, 0.3, 0.01, 0.3, 0.0)
-BOUNDS = ((-8, -4, 0, -3, 0, 0, -0.5, 0, -7, 0.1, 0, 0, 0, -1), (2, 2, 1, 3, 1.5, 2, 1.5, 2, 6, 1, 1, 0.1, 3, 1))
+# rate, C - 1, e, s, h, a, b, d, N_0, v, g, f, q, x, k, x'; rate, C - 1, s and N_0 as logarithms.
+START = (np.log(0.15), np.log(0.5), 0.05, 0.0, 0.7, 0.5, 0.1, 0.2, np.log(3.0), 0.7, 0.3, 0.01, 0.3, 0.0, 1.2, 0.1)
+BOUNDS = (
+    (-8, -4, 0, -3, 0, 0, -0.5, 0, -7, 0.1, 0, 0, 0, -1, 0.5, -2),
+    (2, 2, 1, 3, 1.5, 2, 1.5, 2, 6, 1, 1, 0.1, 3, 1, 3, 2),
+)
 """v is at most 1: generalisation gaps fall no faster than the inverse of the number of samples; image records leave it open."""
 
 
@@ -112,14 +115,16 @@ def _reference_round() -> tuple[float, float, float, float]:
 
 
 def reference_end(model: Dynamics) -> float:
-    """Predicted progress of the reference policy where `TARGET_PART` of it is 1 by definition, see `play_reference`."""
+    """Predicted progress of the reference policy where `TARGET_PART` of it is 1 by definition, the mean over luck; see
+    `play_reference`."""
     coverage, share, steps, samples = (np.array(value) for value in _reference_round())
-    work = model.work(coverage, np.array(1.0), steps, float(REFERENCE_MACHINES))
-    learned, rote, tail = np.zeros(()), np.zeros(()), []
+    work = model.work(coverage, np.array(1.0), steps)
+    luck = _luck(model, np.full((1, REFERENCE_MACHINES), float(samples) / REFERENCE_MACHINES)).mean(axis=-1)
+    learned, rote, tail = np.zeros(luck.shape), np.zeros(()), []
     for r in range(TARGET_ROUNDS):
-        learned, rote = model.advance(learned, rote, work, share)
+        learned, rote = model.advance(learned, rote, work, share, luck, float(REFERENCE_MACHINES))
         if r >= TARGET_ROUNDS - TARGET_TAIL:
-            tail.append(learned - model.gap(rote, samples, samples))
+            tail.append(learned.mean() - model.gap(rote, samples, samples))
     return float(np.mean(tail))
 
 
@@ -133,18 +138,22 @@ def fit_path(rounds: Rounds, follows: bool, spreads: Spreads) -> Dynamics:
     """
     from scipy.optimize import least_squares
 
+    # A local step counts as much in long rounds as in short ones, of which runs have many more.
+    weight = np.sqrt(rounds.steps / rounds.steps.mean())
+
     def unpack(x: NDArray[np.float64]) -> Dynamics:
-        rate, room, e, s, h, a, b, d, rest, v, g, f, q, variety = (float(value) for value in x)
+        rate, room, e, s, h, a, b, d, rest, v, g, f, q, variety, k, later = (float(value) for value in x)
         rate, room, s, rest = (float(np.exp(value)) for value in (rate, room, s, rest))
         gap = (rest, v, g if follows else 0.0, f)
-        return Dynamics(rate, 1.0 + room, e, s, h, a, b, d, *gap, q, **spreads._asdict(), variety_power=variety)
+        bends = {"variety_power": variety, "onset": k, "variety_later": later}
+        return Dynamics(rate, 1.0 + room, e, s, h, a, b, d, *gap, q, **spreads._asdict(), **bends)
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)
-        path, step = predict(model, rounds)
+        path, step, _ = predict(model, rounds)
         # Increments pin the local response, paths keep small biases from adding up, the last what progress 1 means.
         anchor = ANCHOR * (1.0 - TARGET_PART * reference_end(model))
-        return np.concatenate([STEP * (rounds.after - step), PATH * (rounds.after - path), [anchor]])
+        return np.concatenate([STEP * weight * (rounds.after - step), PATH * weight * (rounds.after - path), [anchor]])
 
     return unpack(least_squares(residuals, START, bounds=BOUNDS, loss="soft_l1", f_scale=0.05).x)
 
@@ -154,8 +163,8 @@ def fit_dynamics(rounds: Rounds, follows: bool = True) -> Dynamics:
     spreads = Spreads()
     for _ in range(1 + TURNS):
         model = fit_path(rounds, follows, spreads)
-        _, step = predict(model, rounds)
-        surprise, gain, runs = rounds.after - step, step - rounds.before, np.unique(rounds.run)
+        _, step, gain = predict(model, rounds)
+        surprise, runs = rounds.after - step, np.unique(rounds.run)
         spreads = fit_spreads([
             Surprises(surprise[own], gain[own], rounds.taught[own], rounds.steps[own], rounds.held[own][0])
             for own in (rounds.run == r for r in runs)
@@ -165,51 +174,46 @@ def fit_dynamics(rounds: Rounds, follows: bool = True) -> Dynamics:
 
 def _work(model: Dynamics, rounds: Rounds) -> NDArray[np.float64]:
     context = np.asarray(model.in_context(rounds.context).rate) / model.rate
-    return model.work(rounds.coverage, rounds.data, rounds.steps, rounds.variety) * context
+    return model.work(rounds.coverage, rounds.data, rounds.steps) * context
 
 
-def _luck(
-    model: Dynamics, rounds: Rounds, starts: NDArray[np.int64], lengths: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Of each round in each draw, (draws, R), as `fedcore.dynamics.learn` has it; one draw of 1 where the model has none.
+def _luck(model: Dynamics, held: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of machines in each draw, (draws, runs, K), as `fedcore.dynamics.learn` has it; one draw of 1 where the model has none.
 
     Args:
         model: whose spreads luck is drawn with.
-        rounds: of whole runs.
-        starts: (runs,) where each begins.
-        lengths: (runs,) in rounds.
+        held: (runs, K) samples on each machine.
     """
     if model.run_spread == model.machine_spread == 0.0:
-        return np.ones((1, len(rounds.run)))
+        return np.ones((1, *held.shape))
     # The same draws at every evaluation, so that a fit is smooth in the parameters.
-    half = np.random.default_rng(0).normal(size=(DRAWS // 2, len(starts), 1 + rounds.taught.shape[1]))
+    half = np.random.default_rng(0).normal(size=(DRAWS // 2, len(held), 1 + held.shape[1]))
     normals = np.concatenate([half, -half])
-    lucky, _ = spreads_of(rounds.held[starts], model.machine_spread, model.tilt_spread, model.spread_power)
-    machines = lucky * normals[:, :, 1:] - 0.5 * np.square(lucky)
-    each = np.exp(model.run_spread * normals[:, :, :1] + machines)
-    run = np.repeat(np.arange(len(starts)), lengths)
-    return np.asarray(np.einsum("srk,rk->sr", each[:, run], rounds.taught))
+    lucky, _ = spreads_of(held, model.machine_spread, model.tilt_spread, model.spread_power)
+    return np.asarray(np.exp(model.run_spread * normals[:, :, :1] + lucky * normals[:, :, 1:] - 0.5 * np.square(lucky)))
 
 
-def predict(model: Dynamics, rounds: Rounds) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def predict(model: Dynamics, rounds: Rounds) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Progress after every round, (R,) each: predicted from the run's start alone, the mean over luck, and from what was
-    measured before it."""
+    measured before it; and what the latter adds to what is learned."""
     work = _work(model, rounds)
-    path, step = np.empty_like(work), np.empty_like(work)
+    path, step, gain = (np.empty_like(work) for _ in range(3))
     starts = np.flatnonzero(np.diff(rounds.run, prepend=-1))
     lengths = np.diff(np.append(starts, len(work)))
-    luck = _luck(model, rounds, starts, lengths)
+    run = np.repeat(np.arange(len(starts)), lengths)
+    luck = np.einsum("srk,rk->sr", _luck(model, rounds.held[starts])[:, run], rounds.taught)
     learned, rote, gap = np.zeros((len(luck), len(starts))), np.zeros(len(starts)), np.zeros(len(starts))
     # All runs advance side by side, one round at a time.
     for r in range(int(lengths.max())):
         going = lengths > r
         at = starts[going] + r
+        known, variety = rounds.before[at] + gap[going], rounds.variety[at]
         now = (work[at], rounds.share[at])
-        near, _ = model.advance(rounds.before[at] + gap[going], rote[going], *now)
-        learned[:, going], rote[going] = model.advance(learned[:, going], rote[going], *now, luck[:, at])
+        near, _ = model.advance(known, rote[going], *now, variety=variety)
+        learned[:, going], rote[going] = model.advance(learned[:, going], rote[going], *now, luck[:, at], variety)
         gap[going] = model.gap(rote[going], rounds.samples[at], rounds.fresh[at])
-        path[at], step[at] = learned[:, going].mean(axis=0) - gap[going], near - gap[going]
-    return path, step
+        path[at], step[at], gain[at] = learned[:, going].mean(axis=0) - gap[going], near - gap[going], near - known
+    return path, step, gain
 
 
 def split_runs(rounds: Rounds) -> tuple[Dynamics, Rounds]:
@@ -226,7 +230,7 @@ def split_runs(rounds: Rounds) -> tuple[Dynamics, Rounds]:
 
 def fit_report(rounds: Rounds, judge: Dynamics, unseen: Rounds) -> tuple[Dynamics, dict[str, Any]]:
     """Fit on all runs, in the judge's form, and say how well it foretells the runs that it did not see; see `split_runs`."""
-    path, step = predict(judge, unseen)
+    path, step, _ = predict(judge, unseen)
     path_error = unseen.after - path
     gained, guessed = unseen.after - unseen.before, step - unseen.before
     return fit_dynamics(rounds, bool(judge.fresh_part)), {
@@ -246,7 +250,7 @@ def draw_unseen(judge: Dynamics, unseen: Rounds, title: str) -> bytes:
     """A PNG of runs that a fit did not see: progress as recorded, and as predicted from the start of the run alone."""
     from matplotlib.figure import Figure
 
-    path, _ = predict(judge, unseen)
+    path, *_ = predict(judge, unseen)
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(3, 4, sharey=True).ravel()
     runs = np.unique(unseen.run)

@@ -41,7 +41,7 @@ class Surprises:
 
     Attributes:
         surprise: progress after a round beyond what was predicted from the one before.
-        gain: what was predicted to be gained.
+        gain: what was predicted to be learned.
         taught: how much of the layer each machine taught, rows sum to 1.
         steps: H.
         held: (K,) samples on each machine.
