@@ -28,7 +28,7 @@ def round_of(
     if last_part is not None:
         part[0, :n] = last_part
     table = np.array([astuple(world.dynamics)])
-    taught, worth, memory = np.full((1, k), np.nan), np.full((1, 3), np.nan), np.full(k, np.nan)
+    taught, worth, memory = np.full((1, k), np.nan), np.full((1, 4), np.nan), np.full(k, np.nan)
     one = np.zeros(1, dtype=np.int64)
     teaching(world.samples[None], one, done, held, np.array([10]), table, part, taught, worth, memory)
     appraise(table, taught, worth, np.array([progress]), at, kept)
@@ -48,13 +48,13 @@ def test_what_is_beyond_expectation_is_put_down_to_whoever_trained(world: World)
 
 
 def test_more_is_expected_where_several_have_been_teaching(world: World) -> None:
-    varied = replace(world.calibration.dynamics, variety_power=0.3)
+    varied = replace(world.calibration.dynamics, variety_power=0.3, onset=1.5, variety_later=0.2)
     world = replace(world, calibration=replace(world.calibration, dynamics=varied))
     d, data = world.dynamics, world.samples / world.samples.sum()
     left = np.exp(-10.0 / FRESH_STEPS)
     parts = np.array([1.0 - 0.5 * left, 0.5 * left])
-    work = d.work(np.array([1.0]), data[:1], np.array([10.0]), 1.0 / np.square(parts).sum())
-    expected = float(d.advance(np.array([0.2]), np.zeros(1), work)[0][0])
+    work = d.work(np.array([1.0]), data[:1], np.array([10.0]))
+    expected = float(d.advance(np.array([0.2]), np.zeros(1), work, variety=1.0 / np.square(parts).sum())[0][0])
     standing, _ = round_of(world, [1.0, 0.0], [True, False], expected, 0.2, [0.0, 0.0], [0.5, 0.5])
     assert standing == pytest.approx(expected)
     alone, _ = round_of(world, [1.0, 0.0], [True, False], expected, 0.2, [0.0, 0.0])

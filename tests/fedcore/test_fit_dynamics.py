@@ -6,13 +6,13 @@ from scipy.optimize import brentq
 
 from fedcore.dynamics import Dynamics, learn, recent_samples, remember, teaching
 from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, reference_end, split_runs
-from fedcore.freshness import FRESH_STEPS, refresh, taught_parts
+from fedcore.freshness import FRESH_STEPS, refresh, taught_parts, variety_of
 from fedcore.reference import TARGET_PART
 
 SHAPE = Dynamics(
     rate=0.1, ceiling=1.7, share_power=0.1, scaling=0.8, steps_power=0.75, cover_power=0.6, overlap_power=0.15,
     data_power=0.35, rest_samples=5.0, rest_power=0.9, fresh_part=0.4, gap_fade=0.0, context_power=0.4, noise=0.004,
-    run_spread=0.1, machine_spread=0.0, tilt_spread=0.0,
+    run_spread=0.1, machine_spread=0.0, tilt_spread=0.0, variety_power=-0.2, onset=1.3, variety_later=0.5,
 )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def synthetic(runs: int, noisy: bool, seed: int = 0) -> list[dict]:
             amount = TRUE.work(np.array([shares.sum()]), here, np.array([steps]))
             fresh = refresh(part, shares, images.astype(float), float(steps))
             lately = recent_samples(took_part, images[None]), np.array([fresh])
-            at = TRUE.in_context(context).advance(*at, amount, shares[shares > 0].mean(), luck)
+            at = TRUE.in_context(context).advance(*at, amount, shares[shares > 0].mean(), luck, variety_of(part))
             measured = float((at[0] - TRUE.gap(at[1], *lately))[0]) + noisy * TRUE.noise * rng.normal()
             rounds.append(
                 {"steps": steps, "shares": shares.tolist(), "infonce": UNTRAINED - measured * (UNTRAINED - TARGET)}
@@ -98,9 +98,13 @@ def test_records_become_rounds():
 def test_paths_are_predicted_from_the_start_alone():
     rounds = as_rounds(synthetic(5, noisy=False), TARGET)
     still = dataclasses.replace(TRUE, run_spread=0.0)
-    path, step = predict(still, rounds)
+    path, step, gain = predict(still, rounds)
     assert path == pytest.approx(rounds.after, abs=1e-6)
     assert step == pytest.approx(rounds.after, abs=1e-6)
+    # What is gained by a first round is all that is learned, but for the gap of it.
+    first = np.flatnonzero(np.diff(rounds.run, prepend=-1))
+    assert (gain > 0).all()
+    assert (gain[first] >= rounds.after[first]).all()
     shuffled = dataclasses.replace(rounds, before=np.full_like(rounds.before, np.nan))
     assert predict(still, shuffled)[0] == pytest.approx(rounds.after, abs=1e-6)
 
@@ -111,7 +115,7 @@ def test_paths_are_the_mean_over_luck_that_simulation_comes_to(monkeypatch):
     rounds = as_rounds(synthetic(1, noisy=False, seed=3), TARGET)
     images, n = rounds.held[0], 8000
     last_part, taught, *state = (np.zeros((n, len(images))) for _ in range(5))
-    worth, one, memory = np.zeros((n, 3)), np.zeros(n, dtype=np.int64), np.zeros(len(images))
+    worth, one, memory = np.zeros((n, 4)), np.zeros(n, dtype=np.int64), np.zeros(len(images))
     flat = [np.zeros(n) for _ in range(4)]
     keys, table = np.random.default_rng(0).integers(2**63, size=n).astype(np.uint64), np.tile(dataclasses.astuple(wide), (n, 1))
     shares, mean = [np.array(entry["shares"]) for entry in synthetic(1, noisy=False, seed=3)[0]["rounds"]], []
@@ -122,8 +126,8 @@ def test_paths_are_the_mean_over_luck_that_simulation_comes_to(monkeypatch):
         learn(images[None], one, done, steps, np.full(n, r), keys, table, taught, worth, *state, *flat)
         mean.append(flat[3].mean())
     context = dataclasses.replace(rounds, context=np.ones_like(rounds.context))
-    path, _ = predict(wide, context)
-    sure, _ = predict(dataclasses.replace(wide, run_spread=0.0, machine_spread=0.0), context)
+    path, *_ = predict(wide, context)
+    sure, *_ = predict(dataclasses.replace(wide, run_spread=0.0, machine_spread=0.0), context)
     assert path == pytest.approx(np.array(mean), abs=0.006)
     assert (sure - np.array(mean)).max() > 0.015
 
@@ -142,11 +146,12 @@ def test_the_fit_recovers_known_parameters_with_noise_and_says_how_well():
     got, report = fit_report(rounds, *split_runs(rounds))
     for name, tolerance in {
         "steps_power": 0.1, "cover_power": 0.15, "overlap_power": 0.1, "data_power": 0.2, "context_power": 0.15,
+        "onset": 0.25, "variety_power": 0.15,
     }.items():  # fmt: skip
         assert getattr(got, name) == pytest.approx(getattr(TRUE, name), abs=tolerance), name
     assert TARGET_PART * reference_end(got) == pytest.approx(1.0, abs=0.01)
     # Other samples and power give the same gap; what they say of few samples is what counts.
-    for samples, tolerance in ((60.0, 0.2), (150.0, 0.2), (600.0, 0.25)):
+    for samples, tolerance in ((60.0, 0.35), (150.0, 0.3), (600.0, 0.25)):
         assert got.peak(np.array(samples)) == pytest.approx(TRUE.peak(np.array(samples)), abs=tolerance)
     assert got.noise == pytest.approx(TRUE.noise, rel=0.4)
     assert 0.05 < np.hypot(got.run_spread, got.machine_spread) < 0.2
