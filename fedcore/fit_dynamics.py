@@ -145,8 +145,10 @@ def fit_path(rounds: Rounds, follows: bool, spreads: Spreads) -> Dynamics:
         rate, room, e, s, h, a, b, d, rest, v, g, f, q, variety, k, later = (float(value) for value in x)
         rate, room, s, rest = (float(np.exp(value)) for value in (rate, room, s, rest))
         gap = (rest, v, g if follows else 0.0, f)
-        bends = {"variety_power": variety, "onset": k, "variety_later": later}
-        return Dynamics(rate, 1.0 + room, e, s, h, a, b, d, *gap, q, **spreads._asdict(), **bends)
+        return Dynamics(
+            rate, 1.0 + room, e, s, h, a, b, d, *gap, q,
+            **spreads._asdict(), variety_power=variety, onset=k, variety_later=later,
+        )  # fmt: skip
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         model = unpack(x)

@@ -288,7 +288,8 @@ def test_small_shares_level_off_below_whole_layers():
 
 
 def test_learn_is_the_dynamics_round_by_round():
-    still = dataclasses.replace(KNOWN, noise=0.0, run_spread=0.0, machine_spread=0.0, variety_power=0.3, onset=1.4, variety_later=0.5)
+    bends = {"variety_power": 0.3, "onset": 1.4, "variety_later": 0.5}
+    still = dataclasses.replace(KNOWN, noise=0.0, run_spread=0.0, machine_spread=0.0, **bends)
     progress, learned, rote = play([30, 50, 20], [0.5, 0.25, 0.0], 3, still, seeds=2)
     took_part, part, at = np.zeros((1, 3)), np.zeros(3), (np.zeros(1), np.zeros(1))
     there = np.array([[30.0, 50.0, 20.0]])
