@@ -21,7 +21,8 @@ which more rounds do not average away.
 The gap, the second term, is overfitting, what training on few samples costs on others: it
 grows with every pass over them, the slower the more they are, and fades with work. It is the gap of the samples that take part
 *now*: records of fleets that went from few machines to all show it gone within two rounds, as what was learnt by heart is of no
-use on the others. Both equations integrate exactly over a round, whatever its work.
+use on the others. Both equations integrate exactly over a round, whatever its work; V
+and its power count as they do when it begins.
 What is measured scatters about the path without moving it (the fixed server-side set sees every merge a little
 differently). Runs differ in luck, and so do machines: some weights start better, some instruments teach more. Luck is
 exp(N(0, run_spread^2)) per episode times the mean, over the machines of the round by how much of the layer each teaches, of a
