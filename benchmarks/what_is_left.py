@@ -28,7 +28,7 @@ from envs.crews import WEIGHTS, in_turn
 from envs.menu import LEVELS, PATTERNS, interval_at, menu_actions
 from envs.observation import split
 from envs.spaces import share_entries
-from fedcore.dynamics import TILT_STEPS, learned_after, recent_samples, remember, rote_after, round_work, spreads_of
+from fedcore.dynamics import TILT_STEPS, learned_round, recent_samples, remember, rote_after, round_work, spreads_of
 from fedcore.fleet.draws import PROGRESS, TILT, normal, of_round
 from fedcore.freshness import refresh_by, taught_parts, variety_of
 from fedcore.world import World, compile_world
@@ -132,9 +132,7 @@ class Bayes(Player):
         parts = self.parts[b].copy()
         fresh = refresh_by(parts, taught_parts(back, self.samples), self.samples, steps)
         work, share = round_work(back, self.samples, steps, self.table)
-        variety, level = variety_of(parts), d.ceiling * share**d.share_power
-        bends = (d.onset, d.variety_power, d.variety_later)
-        learned = learned_after(self.learned[b], work, variety, max(luck, 0.02), d.rate, level, d.scaling, *bends)
+        learned = learned_round(self.learned[b], work, share, variety_of(parts), max(luck, 0.02), self.table)
         rote = rote_after(self.rote[b], work, d.rate, d.gap_fade)
         lately = remember(self.participation[b : b + 1], back[None] > 0.0, np.array([self.rounds]))
         gap = d.gap(np.array([rote]), recent_samples(lately, self.samples[None]), np.array([fresh]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.dynamics import SHARE, VARIETY, WORK, learned_after
+from fedcore.dynamics import SHARE, VARIETY, WORK, learned_round
 from fedcore.kernel import kernel
 
 TO_ALL, TO_MACHINES = 0.3, 0.4
@@ -31,7 +31,7 @@ def appraise(
     Args:
         table: (B, N) fields of each episode's `Dynamics` in their order.
         taught: (B, K) from `fedcore.dynamics.teaching`.
-        worth: (B, 4) from it.
+        worth: (B, N_WORTH) from it.
         progress: (B,) measured after the round.
         standing: (B,) where progress would stand if all machines were average, changed.
         surplus: (B, K) progress beyond it that a machine's rounds have come out with, changed.
@@ -39,12 +39,7 @@ def appraise(
     for b in range(len(table)):
         if worth[b, SHARE] == 0.0:
             continue
-        rate, ceiling, share_power, scaling = table[b, :4]
-        level = ceiling * worth[b, SHARE] ** share_power
-        variety_power, _, onset, variety_later = table[b, 17:21]
-        standing[b] = learned_after(
-            standing[b], worth[b, WORK], worth[b, VARIETY], 1.0, rate, level, scaling, onset, variety_power, variety_later
-        )
+        standing[b] = learned_round(standing[b], worth[b, WORK], worth[b, SHARE], worth[b, VARIETY], 1.0, table[b])
         expected = standing[b]
         for k in range(taught.shape[1]):
             expected += taught[b, k] * surplus[b, k]

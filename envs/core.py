@@ -23,7 +23,7 @@ from envs.rewards import REWARDS, Ledger, Transition
 from envs.rows import in_rows
 from envs.scoring import log_efficiency
 from envs.spaces import decode
-from fedcore.dynamics import Dynamics, learn, teaching
+from fedcore.dynamics import N_WORTH, Dynamics, learn, teaching
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import stack_fleets
 from fedcore.fleet.conditions import is_present
@@ -173,7 +173,7 @@ class Core:
         self.shares = np.zeros((b, k))
         self.steps = np.zeros(b, dtype=np.int64)
         self.heard = np.zeros((b, k, N_HEARD))
-        self.standing, self.worth = np.zeros(b), np.zeros((b, 4))
+        self.standing, self.worth = np.zeros(b), np.zeros((b, N_WORTH))
         self.surplus, self.last_part, self.taught = (np.zeros((b, k)) for _ in range(3))
         self.ledgers: tuple[Ledger, Ledger] | None = None  # before and after the last round
         self.began = False

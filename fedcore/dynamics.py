@@ -239,10 +239,13 @@ class Dynamics:
 
         The highest of u - (N_0 / N)^v r on a fine scale of what is left to learn, where a machine teaches at a time.
         """
-        x = np.asarray((self.rest_samples / np.maximum(samples, 1e-9)) ** self.rest_power)
+        # Large fleets have many machines of few sizes.
+        sizes, which = np.unique(samples, return_inverse=True)
+        x = np.asarray((self.rest_samples / np.maximum(sizes, 1e-9)) ** self.rest_power)
         left = np.geomspace(1.0, 1e-6, 3000)
         passes = self.scaling * (left ** (-1.0 / self.scaling) - 1.0)  # r over C
-        return np.asarray(self.ceiling * np.max((1.0 - left) ** self.onset - x[..., None] * passes, axis=-1))
+        best = self.ceiling * np.max((1.0 - left) ** self.onset - x[:, None] * passes, axis=1)
+        return np.asarray(best[which].reshape(np.shape(samples)))
 
     def work_done(self, progress: NDArray[np.float64]) -> NDArray[np.float64]:
         """Fraction of the work up to the target that a progress stands for where data are plenty: 0 at 0, 1 at 1."""
@@ -304,7 +307,19 @@ def round_work(
     return work_of(coverage, part / whole, steps, steps_power, cover, overlap, data_power), coverage / count
 
 
-FRESH, WORK, SHARE, VARIETY = range(4)
+@kernel()
+def learned_round(
+    learned: float, work: float, share: float, variety: float, luck: float, parameters: NDArray[np.float64]
+) -> float:
+    """u of one episode after a round, by the fields of `Dynamics` in their order; else as `Dynamics.advance`."""
+    rate, ceiling, share_power, scaling = parameters[:4]
+    variety_power, _, onset, variety_later = parameters[17:21]
+    level = ceiling * share**share_power
+    return learned_after(learned, work, variety, luck, rate, level, scaling, onset, variety_power, variety_later)
+
+
+N_WORTH = 4
+FRESH, WORK, SHARE, VARIETY = range(N_WORTH)
 """Columns of what `teaching` tells of a round: F, w, z, which is 0 where nothing came back, and V."""
 
 
@@ -332,7 +347,7 @@ def teaching(
         table: (B, 21), the fields of each episode's `Dynamics` in their order.
         last_part: (B, K) parts in the last steps, 0 at an episode's start; changed.
         taught: (B, K) overwritten: how much of the layer each machine taught; as it was where nothing came back.
-        worth: (B, 4) overwritten: see `FRESH`.
+        worth: (B, N_WORTH) overwritten: see `FRESH`.
         scratch: (K,) working memory.
     """
     for b in range(len(world)):
@@ -378,7 +393,7 @@ def learn(
         key: (B,) of the episodes; luck and noise are drawn by it.
         table: (B, 21), the fields of each episode's `Dynamics` in their order.
         taught: (B, K) from `teaching`.
-        worth: (B, 4) from `teaching`.
+        worth: (B, N_WORTH) from `teaching`.
         participation: (B, K), changed.
         fortune: (B, K) luck of rounds with one machine alone, drawn in an episode's first round and kept here.
         leaning: (B, K) the tilt that each machine leads to, likewise.
@@ -391,9 +406,9 @@ def learn(
         keep, run = 0.0, rounds[b]
         if run > 0:
             keep = MEMORY * (1 - MEMORY**run) / (1 - MEMORY ** (run + 1))
-        rate, ceiling, share_power, scaling = table[b, :4]
+        rate = table[b, 0]
         rest_samples, rest_power, fresh_part, fade, _, noise, run_spread, machine_spread, tilt_spread = table[b, 8:17]
-        variety_power, spread_power, onset, variety_later = table[b, 17:21]
+        spread_power = table[b, 18]
         if run == 0:
             learned[b], rote[b], tilt[b], start = 0.0, 0.0, 0.0, of_round(key[b], -1)
             for k in range(done.shape[1]):
@@ -414,11 +429,8 @@ def learn(
                 luck += taught[b, k] * fortune[b, k]
                 lean += taught[b, k] * leaning[b, k]
             tilt[b] = left * tilt[b] + (1.0 - left) * lean
-            level = ceiling * worth[b, SHARE] ** share_power
-            work, variety = worth[b, WORK], worth[b, VARIETY]
-            learned[b] = learned_after(
-                learned[b], work, variety, luck, rate, level, scaling, onset, variety_power, variety_later
-            )
+            work = worth[b, WORK]
+            learned[b] = learned_round(learned[b], work, worth[b, SHARE], worth[b, VARIETY], luck, table[b])
             rote[b] = rote_after(rote[b], work, rate, fade)
             gap = gap_of(rote[b], lately, worth[b, FRESH], rest_samples, rest_power, fresh_part)
             progress[b] = learned[b] - gap + tilt[b] + noise * normal(of_round(key[b], run), PROGRESS, 0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.costs import GRID
-from fedcore.dynamics import FOLDER, Calibration, Dynamics, learn, load_calibration, teaching
+from fedcore.dynamics import FOLDER, N_WORTH, Calibration, Dynamics, learn, load_calibration, teaching
 from fedcore.fleet import columns as c
 from fedcore.fleet.compile import FleetArrays, compile_fleet, stack_fleets
 from fedcore.fleet.conditions import begin_rows
@@ -205,7 +205,7 @@ def _reference_cost(world: World) -> ReferenceCost:
     steps = np.full(n, reference.sync_interval, dtype=np.int64)
     telemetry, totals = np.zeros((n, machines, c.N_TELEMETRY)), np.zeros((n, c.N_TOTALS))
     participation, last_part, fortune, leaning, taught = (np.zeros((n, machines)) for _ in range(5))
-    tilt, learned, rote, progress, worth = *(np.zeros(n) for _ in range(4)), np.zeros((n, 4))
+    tilt, learned, rote, progress, worth = *(np.zeros(n) for _ in range(4)), np.zeros((n, N_WORTH))
     scratch = np.empty(scratch_shape(machines, fleets.via.shape[2]))
     spent, need = np.zeros((n, 3)), np.full((n, 4), np.nan)
     for r in range(REFERENCE_ROUNDS):

@@ -6,7 +6,7 @@ import pytest
 from envs.appraisal import TO_ALL, TO_MACHINES, appraise
 from envs.core import Core, SimulatedLearner
 from envs.observation import split
-from fedcore.dynamics import teaching
+from fedcore.dynamics import N_WORTH, teaching
 from fedcore.freshness import FRESH_STEPS
 from fedcore.world import World, compile_world
 
@@ -28,7 +28,7 @@ def round_of(
     if last_part is not None:
         part[0, :n] = last_part
     table = np.array([astuple(world.dynamics)])
-    taught, worth, memory = np.full((1, k), np.nan), np.full((1, 4), np.nan), np.full(k, np.nan)
+    taught, worth, memory = np.full((1, k), np.nan), np.full((1, N_WORTH), np.nan), np.full(k, np.nan)
     one = np.zeros(1, dtype=np.int64)
     teaching(world.samples[None], one, done, held, np.array([10]), table, part, taught, worth, memory)
     appraise(table, taught, worth, np.array([progress]), at, kept)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fedcore.dynamics import (
     FOLDER,
+    N_WORTH,
     SPREAD_SAMPLES,
     Calibration,
     Dynamics,
@@ -263,7 +264,7 @@ def play(samples, shares, rounds: int, dynamics: Dynamics = KNOWN, seeds: int = 
     keys = np.random.default_rng(0).integers(2**63, size=seeds).astype(np.uint64)
     table = np.tile(dataclasses.astuple(dynamics), (seeds, 1))
     participation, last_part, *drawn, taught = (np.full((seeds, machines), fill) for fill in (0.0, 0.0, *[np.nan] * 3))
-    worth, there, one = np.full((seeds, 4), np.nan), np.array([samples], dtype=float), np.zeros(seeds, dtype=np.int64)
+    worth, there, one = np.full((seeds, N_WORTH), np.nan), np.array([samples], dtype=float), np.zeros(seeds, dtype=np.int64)
     tilt, learned, rote, progress = (np.full(seeds, fill) for fill in (np.nan, np.nan, np.nan, 0.0))
     for r, now in enumerate(np.broadcast_to(shares, (rounds, machines))):
         held, done = np.tile(now, (seeds, 1)), np.tile(now > 0, (seeds, 1))

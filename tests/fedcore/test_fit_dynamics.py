@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from fedcore.dynamics import Dynamics, learn, recent_samples, remember, teaching
+from fedcore.dynamics import N_WORTH, Dynamics, learn, recent_samples, remember, teaching
 from fedcore.fit_dynamics import as_rounds, fit_dynamics, fit_report, predict, reference_end, split_runs
 from fedcore.freshness import FRESH_STEPS, refresh, taught_parts, variety_of
 from fedcore.reference import TARGET_PART
@@ -116,7 +116,7 @@ def test_paths_are_the_mean_over_luck_that_simulation_comes_to(monkeypatch):
     rounds = as_rounds(synthetic(1, noisy=False, seed=3), TARGET)
     images, n = rounds.held[0], 8000
     last_part, taught, *state = (np.zeros((n, len(images))) for _ in range(5))
-    worth, one, memory = np.zeros((n, 4)), np.zeros(n, dtype=np.int64), np.zeros(len(images))
+    worth, one, memory = np.zeros((n, N_WORTH)), np.zeros(n, dtype=np.int64), np.zeros(len(images))
     flat = [np.zeros(n) for _ in range(4)]
     keys, table = np.random.default_rng(0).integers(2**63, size=n).astype(np.uint64), np.tile(dataclasses.astuple(wide), (n, 1))
     shares, mean = [np.array(entry["shares"]) for entry in synthetic(1, noisy=False, seed=3)[0]["rounds"]], []
