@@ -165,7 +165,7 @@ class Core:
         self.conditions = np.zeros((b, k, c.N_CONDITIONS))
         self.key = np.zeros(b, dtype=np.uint64)
         self.round = np.zeros(b, dtype=np.int64)
-        self.progress, self.gain, self.trend = np.zeros(b), np.zeros(b), np.zeros(b)
+        self.progress, self.gain, self.trend, self.earned = (np.zeros(b) for _ in range(4))
         self.spent = np.zeros((b, 3))  # seconds, joules, bytes
         self.co2e_kg = np.zeros(b)
         self.telemetry = np.zeros((b, k, c.N_TELEMETRY))
@@ -209,8 +209,8 @@ class Core:
             for name, value in self._by_world.items():
                 getattr(self, name)[changed] = value[self.world_index[changed]]
         self.began = True
-        for array in (self.round, self.progress, self.gain, self.trend, self.spent, self.co2e_kg, self.steps, self.standing,
-                      self.surplus, self.last_part):  # fmt: skip
+        for array in (self.round, self.progress, self.gain, self.trend, self.earned, self.spent, self.co2e_kg, self.steps,
+                      self.standing, self.surplus, self.last_part):  # fmt: skip
             array[which] = 0
         in_rows(
             reset_rows,
@@ -319,8 +319,10 @@ class Core:
         after = self.ledger()
         self.ledgers = (before, after)
         reason = self.end_reasons()
-        transition = Transition(before, after, self.energy_weight, reason > 0, self.log_efficiency(after))
-        return self.reward(transition), reason
+        score = self.log_efficiency(after)
+        rewards = self.reward(Transition(before, after, self.energy_weight, reason > 0, score, self.earned))
+        self.earned = self.earned + rewards
+        return rewards, reason
 
     def play(self, decisions: Decisions) -> Floats:
         """Let the round happen: its telemetry and totals, what is remembered of machines, their part of the observation.

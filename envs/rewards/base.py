@@ -40,6 +40,7 @@ class Transition:
         energy_weight: (B,) w_E; bytes weigh 1 - w_E.
         ended: (B,) bool, the episode is over.
         log_efficiency: (B,) log of the episode's score as `scoring.log_efficiency` has it; read it where `ended`.
+        earned: (B,) sum of the episode's rewards before the round.
     """
 
     before: Ledger
@@ -47,6 +48,7 @@ class Transition:
     energy_weight: Floats
     ended: NDArray[np.bool_]
     log_efficiency: Floats
+    earned: Floats
 
     def cost(self, ledger: Ledger) -> Floats:
         """C = w_E E / E_ref + w_B B / B_ref, (B,)."""

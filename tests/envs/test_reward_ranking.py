@@ -42,6 +42,11 @@ def test_twelve_policies_in_order(name: str, ranking: ModuleType, calibrated: An
     assert r.place("nobody", ranking.VECTOR) >= 10
 
 
+@pytest.mark.parametrize("name", ["farm-lte", "phones", "solar-field"])
+def test_ratio_in_order_where_targets_are_missed(name: str, ranking: ModuleType) -> None:
+    assert ranking.rank(load(name), 64).agreement("ratio") > 0.9
+
+
 @pytest.mark.parametrize("kind", ["efficiency", "lagrangian"])
 def test_one_machine_only_is_degenerate_where_its_data_are_too_few(kind: str, ranking: ModuleType) -> None:
     r = ranking.rank(load("phones"), 32)

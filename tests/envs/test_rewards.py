@@ -121,8 +121,11 @@ def ledger(progress: float, work: float, time: float, energy: float, moved: floa
     return Ledger(*(np.array([x]) for x in (progress, work, time, energy, moved)))
 
 
-def paid(kind: str, before: Ledger, after: Ledger, ended: bool = False, score: float = 0.0) -> float:
-    transition = Transition(before, after, np.array([0.25]), np.array([ended]), np.array([score], dtype=float))
+def paid(
+    kind: str, before: Ledger, after: Ledger, ended: bool = False, score: float = 0.0, earned: float = 0.0
+) -> float:
+    weight = np.array([0.25])
+    transition = Transition(before, after, weight, np.array([ended]), np.array([score], dtype=float), np.array([earned]))
     return float(REWARDS[kind](transition)[0])
 
 
@@ -136,6 +139,26 @@ def test_ratio_by_hand() -> None:
     assert paid("ratio", BEFORE, BEFORE) == 0.0
     start, reference_round = ledger(0, 0, 0, 0, 0), ledger(0.05, 0.05, 0.05, 0.05, 0.05)
     assert paid("ratio", start, reference_round) == pytest.approx(0.05)
+
+
+def test_a_miss_takes_back_what_ratio_has_paid() -> None:
+    # Budgets of twice the reference's time and three times its cost: 0.6 of the way counts as one round to there, all spent.
+    score = np.log(0.6 / (2.0 * 3.0))
+    assert paid("ratio", BEFORE, AFTER, True, score, 4.0) == pytest.approx(0.6 * np.log2(1 + (0.6 / 2.0) / (3.0 / 0.6)) - 4.0)
+    reached = ledger(1.0, 1.0, 0.9, 0.3, 0.5)
+    assert paid("ratio", BEFORE, reached, True, 0.0, 4.0) == paid("ratio", BEFORE, reached)
+
+
+def test_a_missed_episodes_ratio_says_how_far_it_came(calibrated: Any) -> None:
+    env = OrchestrationVectorEnv(32, calibrated("farm-lte", budgets={"rounds": 2}), "ratio")
+    score, total = scores(env, constant(1.0, 0))
+    p = np.exp(score + np.log((env.core.budgets[:, 0] / env.core.reference[:, 0])))
+    w, scaled = env.core.energy_weight, env.core.budgets[:, :3] / env.core.reference[:, :3]
+    p *= w * scaled[:, 1] + (1 - w) * scaled[:, 2]
+    assert (p > 1e-3).all()
+    assert total == pytest.approx(p * np.log2(1 + p * np.exp(score)))
+    env.reset(seed=1)
+    assert (env.core.earned == 0).all()
 
 
 def test_halving_a_round_leaves_the_ratios_return_as_it_is() -> None:
