@@ -152,7 +152,7 @@ def test_a_miss_takes_back_what_ratio_has_paid() -> None:
 def test_a_missed_episodes_ratio_says_how_far_it_came(calibrated: Any) -> None:
     env = OrchestrationVectorEnv(32, calibrated("farm-lte", budgets={"rounds": 2}), "ratio")
     score, total = scores(env, constant(1.0, 0))
-    p = np.exp(score + np.log((env.core.budgets[:, 0] / env.core.reference[:, 0])))
+    p = np.exp(score + np.log(env.core.budgets[:, 0] / env.core.reference[:, 0]))
     w, scaled = env.core.energy_weight, env.core.budgets[:, :3] / env.core.reference[:, :3]
     p *= w * scaled[:, 1] + (1 - w) * scaled[:, 2]
     assert (p > 1e-3).all()
