@@ -27,7 +27,7 @@ from fedcore.methods.private import SECRET
 from fedcore.tensor_file import read_tensors
 from scenarios.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 
 
 def _core_arrays(env: MeasuredEnv) -> dict[str, NDArray[Any]]:
@@ -83,6 +83,27 @@ def save_checkpoint(
     write_bytes(path, save(tensors, {"intrafed": json.dumps(card)}), 0o600 if SECRET in counts else 0o644)
 
 
+def _read(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Card and tensors of a run's checkpoint; raises InputError as `load_checkpoint`."""
+    try:
+        metadata, tensors = read_tensors(path)
+        card = json.loads(metadata.get("intrafed", "null"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"checkpoint {path} is damaged or cut short ({error}); expected the one that the run wrote") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("identity") != identity:
+        raise InputError(f"checkpoint {path} is of another run: expected the same scenario, policy, data and options")
+    return card, tensors
+
+
+def checkpoint_log(path: Path, identity: str) -> dict[str, Any]:
+    """The caller's own values of a checkpoint, which say what there was before there is an environment to put back.
+
+    Raises:
+        InputError: as `load_checkpoint`.
+    """
+    return dict(_read(path, identity)[0]["log"])
+
+
 def load_checkpoint(
     path: Path, env: MeasuredEnv, agent: Orchestrator, identity: str
 ) -> tuple[dict[str, Any], list[NDArray[np.float32]]]:
@@ -100,13 +121,7 @@ def load_checkpoint(
     Raises:
         InputError: the file is damaged or cut short, or of another run.
     """
-    try:
-        metadata, tensors = read_tensors(path)
-        card = json.loads(metadata.get("intrafed", "null"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"checkpoint {path} is damaged or cut short ({error}); expected the one that the run wrote") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("identity") != identity:
-        raise InputError(f"checkpoint {path} is of another run: expected the same scenario, policy, data and options")
+    card, tensors = _read(path, identity)
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agents.agent_key import agent_key
 from agents.benchmark import orchestrator
-from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.checkpoint import checkpoint_log, load_checkpoint, save_checkpoint
 from agents.episodes import EpisodeResult, curve_point
 from envs.measured import MeasuredEnv
 from envs.training import learner_seed
@@ -58,7 +58,7 @@ class Job:
         precision: of blocks on the way up.
         context_precision: of what machines only see, on the way down: as `RemoteEngine`'s.
         deadline_s: after which a block is lost; None takes the scenario's, which may have none.
-        gather_s: to wait for all machines at the start.
+        gather_s: to wait for all machines at the start, or where a run goes on for those that were there when it stopped.
         load_port: UDP port at which machines that rest tell their load; 0 takes a free one, None does without.
     """
 
@@ -171,7 +171,7 @@ def run_job(
         on_event: given every event, as `Events`.
 
     Raises:
-        InputError: machines are missing, or job, policy, data or checkpoint are bad.
+        InputError: machines are missing at the start, or job, policy, data or checkpoint are bad.
     """
     scenario, folder = parse(job.scenario, "scenario"), Path(job.folder)
     events = Events(folder / EVENTS, tell, on_event)
@@ -185,7 +185,10 @@ def run_job(
     )  # fmt: skip
     scale = None if job.target_infonce is None else ProgressScale(np.inf, job.target_infonce)
     try:
-        engine.gather(job.gather_s)
+        kept = checkpoint_log(folder / CHECKPOINT, job.identity()) if (folder / CHECKPOINT).is_file() else None
+        if kept is not None:
+            engine.roll.recall(kept["roll"])
+        engine.gather(job.gather_s, None if kept is None else kept["roll"]["there"])
         env = MeasuredEnv(scenario, engine, data, scale, room_for(scenario), job.reference_rounds)
         return _play(job, env, engine, agent, events)
     finally:
@@ -203,7 +206,7 @@ def _play(job: Job, env: MeasuredEnv, engine: RemoteEngine, agent: Any, events: 
     if checkpoint.is_file():
         kept, shown = load_checkpoint(checkpoint, env, agent, job.identity())
         curve, decisions = kept["curve"], kept["decisions"]
-        engine.run = kept.get("run", engine.run)
+        engine.run = kept["run"]
         events.say(f"going on from the checkpoint after round {env.core.round[0]}")
         info = env.core.info(0)
     ended = bool(env.core.end_reasons()[0]) if curve else False
@@ -233,7 +236,7 @@ def _play(job: Job, env: MeasuredEnv, engine: RemoteEngine, agent: Any, events: 
             status=dict(zip(names, info["status"], strict=True)), machines=info["measured"], slowness=info["slowness"],
             charge=info["charge"], **spent(),
         )  # fmt: skip
-        log = {"curve": curve, "decisions": decisions, "run": engine.run}
+        log = {"curve": curve, "decisions": decisions, "run": engine.run, "roll": engine.roll.to_dict()}
         try:
             save_checkpoint(checkpoint, env, shown, log, job.identity())
         except InputError as error:

@@ -25,6 +25,7 @@ class Threads:
         self.answers: dict[str, Arrival] = {}
         self.delay_s: dict[int, float] = {}
         self.tamper: dict[int, Callable[[bytes], bytes]] = {}
+        self.registered: dict[int, str] = {}
         self._count = 0
         self._lock = threading.Lock()
 
@@ -49,6 +50,9 @@ class Threads:
 
     def nodes(self) -> set[int]:
         return set(self.boxes)
+
+    def name_of(self, node: int) -> str | None:
+        return self.registered.get(node)
 
     def send(self, node: int, content: bytes, lifetime_s: float) -> str:
         self._count += 1

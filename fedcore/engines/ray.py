@@ -32,6 +32,7 @@ class RayTransport:
         import ray
 
         self._ray: Any = ray
+        self._names = tuple(names)
         self._mine = not ray.is_initialized()
         if self._mine:
             ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
@@ -46,6 +47,10 @@ class RayTransport:
     def nodes(self) -> set[int]:
         """See `Transport.nodes`: actors that have not been found dead."""
         return set(self._actors)
+
+    def name_of(self, node: int) -> str | None:
+        """See `Transport.name_of`."""
+        return self._names[node]
 
     def send(self, node: int, content: bytes, lifetime_s: float) -> str:
         """See `Transport.send`."""

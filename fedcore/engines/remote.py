@@ -6,7 +6,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedcore.local import LocalRecipe, LocalResult, LocalTask
@@ -132,20 +132,29 @@ class RemoteEngine:
         self._clock, self._sleep = clock, sleep
         self._round = -1
 
-    def gather(self, timeout_s: float) -> None:
-        """Wait for every machine.
+    def gather(self, timeout_s: float, before: Collection[int] | None = None) -> None:
+        """Wait for every machine; of a run that goes on, for those that were there when it stopped.
+
+        Args:
+            timeout_s: for so long.
+            before: the machines that were connected when a run was interrupted that now goes on: it does so without those
+                of them that do not come back in time, as it would have done had they gone while it ran. None begins a run,
+                which wants them all.
 
         Raises:
-            InputError: some are not there in time, or their samples are not what the workload's model reads.
+            InputError: some, or of a run that goes on all, are not there in time, or their samples are not what the
+                workload's model reads.
         """
         until = self._clock() + timeout_s
-        while len(self.roll.node_of) < len(self.names):
+        wanted = set(range(len(self.names))) if before is None else set(before)
+        while missing := wanted - self.roll.node_of.keys():
             self.roll.call(self.transport)
             if self._clock() > until:
-                missing = [name for k, name in enumerate(self.names) if k not in self.roll.node_of]
-                raise InputError(
-                    f"machines {', '.join(missing)} have not connected within {timeout_s:g} s; expected a node of each name"
-                )
+                late = f"machines {', '.join(self.names[k] for k in sorted(missing))} have not connected within {timeout_s:g} s"
+                if before is None or not self.roll.node_of:
+                    raise InputError(f"{late}; expected a node of {'each' if before is None else 'at least one'} name")
+                self.on_event(f"{late}: going on without them")
+                break
             self._sleep(POLL_S)
         for k, shape in self.roll.shape.items():
             if len(shape) == 3 and shape[0] != self.channels:

@@ -50,7 +50,7 @@ class FlowerTransport:
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
-        self._nodes: set[int] = set()
+        self._nodes: dict[int, str] = {}  # the name that each one's key was registered with, or none
         self._asked_nodes = -1e9
         self._pulls: dict[str, _Pull] = {}
         self._again: dict[str, float] = {}
@@ -58,9 +58,13 @@ class FlowerTransport:
     def nodes(self) -> set[int]:
         """See `Transport.nodes`; asked for at most every `NODES_EVERY_S`."""
         if time.monotonic() - self._asked_nodes >= NODES_EVERY_S:
-            self._nodes = set(self.grid.get_node_ids())
+            self._nodes = {node.node_id: node.name for node in self.grid.get_nodes()}
             self._asked_nodes = time.monotonic()
-        return self._nodes
+        return set(self._nodes)
+
+    def name_of(self, node: int) -> str | None:
+        """See `Transport.name_of`: as `flwr supernode register --name`, for SuperLinks that ask for keys."""
+        return self._nodes.get(node) or None
 
     def send(self, node: int, content: bytes, lifetime_s: float) -> str:
         """See `Transport.send`."""

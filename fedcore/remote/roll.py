@@ -87,7 +87,17 @@ class Roll:
         for arrival in transport.receive(list(self._asked)):
             node = self._asked.pop(arrival.ticket)
             if arrival.content is not None:
-                self._admit(node, arrival.content)
+                self._admit(node, arrival.content, transport.name_of(node))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Who is there, and what all machines that ever were have said of their samples, for a checkpoint."""
+        said = [[k, self.samples[k], list(self.shape[k])] for k in sorted(self.samples)]
+        return {"there": sorted(self.node_of), "samples": said}
+
+    def recall(self, kept: dict[str, Any]) -> None:
+        """Take over from a checkpoint what machines have said, so that who has gone meanwhile is known all the same."""
+        for k, samples, shape in kept["samples"]:
+            self.samples[k], self.shape[k] = samples, tuple(shape)
 
     def note_charge(self, machine: int, charge: float | None) -> None:
         """Take over what a machine says of its battery; None says nothing of it."""
@@ -100,7 +110,14 @@ class Roll:
         timed, self._step_s = self._step_s, {}
         return timed
 
-    def _admit(self, node: int, content: bytes) -> None:
+    def _admit(self, node: int, content: bytes, registered: str | None) -> None:
+        """Read a greeting.
+
+        Args:
+            node: whose.
+            content: of it.
+            registered: the machine that the node's key is registered as, if it is.
+        """
         sender = f"node {node}"
         try:
             packet = Packet.from_bytes(content, sender)
@@ -109,6 +126,11 @@ class Roll:
             name = packet.values.get("name")
             if name not in self.names:
                 raise InputError(f"{sender} says it is machine {str(name)[:40]!r}, expected one of {', '.join(self.names)}")
+            if registered is not None and name != registered:
+                raise InputError(
+                    f"{sender} says it is machine {name!r}, but its key is registered as {plain(registered, 40)!r}; expected "
+                    "the name that it is registered with"
+                )
             samples = packet.whole("samples", sender, 1)
             shape = packet.values.get("shape")
             if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):

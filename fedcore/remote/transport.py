@@ -32,6 +32,9 @@ class Transport(Protocol):
     def nodes(self) -> set[int]:
         """Nodes that are connected now."""
 
+    def name_of(self, node: int) -> str | None:
+        """The machine that whoever runs the carrier has registered a connected node as; None where nobody has."""
+
     def send(self, node: int, content: bytes, lifetime_s: float) -> str:
         """Send a message without waiting; returns the ticket under which its answer comes.
 

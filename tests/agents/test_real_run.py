@@ -108,10 +108,11 @@ def test_a_run_ends_with_the_weights_that_its_decisions_give_in_process(
     assert told["meter"] in ("power model", "RAPL")
 
 
-@pytest.mark.parametrize("agent", ["fixed:0.5x2", "adacomm"])
+@pytest.mark.parametrize(("agent", "objective"), [("fixed:0.5x2", "simclr"), ("adacomm", "simclr"), ("fixed:0.5x2", "byol")])
 def test_a_server_killed_after_any_round_goes_on_to_the_same_end(
-    scenario: dict[str, Any], threads: Any, tmp_path: Path, agent: str
+    scenario: dict[str, Any], threads: Any, tmp_path: Path, agent: str, objective: str
 ) -> None:
+    scenario["workload"]["objective"] = objective  # BYOL has a target, merged with the blocks
     join(threads, scenario)
     whole = Job(agent, scenario, SEED, str(tmp_path / "whole"))
     run_job(whole, threads, lambda line: None)
@@ -145,6 +146,49 @@ def test_a_server_killed_after_any_round_goes_on_to_the_same_end(
     whole_told, cut_told = (json.loads((tmp_path / n / RESULT).read_text()) for n in ("whole", "cut"))
     assert whole_told["decisions"] == cut_told["decisions"]
     assert [row[1] for row in whole_told["result"]["curve"]] == [row[1] for row in cut_told["result"]["curve"]]
+
+
+def test_a_server_killed_while_a_machine_is_away_goes_on_without_it(
+    scenario: dict[str, Any], threads: Any, tmp_path: Path
+) -> None:
+    """The second machine is killed after the first round, the server in the third; the machine comes back after it."""
+    scenario["budgets"]["rounds"] = 8
+    join(threads, scenario)
+    first, second = parse(scenario, "tiny").fleet.machine_names
+    job = Job("fixed:0.5x2", scenario, SEED, str(tmp_path), gather_s=30.0)
+
+    class Killed(BaseException):
+        pass
+
+    def statuses() -> list[dict[str, str]]:
+        events = [json.loads(line) for line in (tmp_path / EVENTS).read_text().splitlines()]
+        return [event["status"] for event in events if event["kind"] == "round"]
+
+    def dies(event: dict[str, Any]) -> None:
+        if event["kind"] == "round" and event["round"] == 1:
+            threads.kill(11)
+        if event["kind"] == "round" and event["round"] == 3:
+            raise Killed
+
+    def revives(event: dict[str, Any]) -> None:
+        if event["kind"] == "round" and event["round"] == 3:
+            data = prepare_data(parse(scenario, "tiny"), seed=learner_seed(SEED)).samples()
+            threads.join(12, Node(second, lambda workload: data[1]))
+            time.sleep(1.0)
+
+    lines: list[str] = []
+    with pytest.raises(Killed):
+        run_job(job, threads, lines.append, dies)
+    lines.clear()
+    began = time.monotonic()
+    run_job(job, threads, lines.append, revives)
+    assert time.monotonic() - began < 30.0  # it was not waited for
+    assert lines[:2] == [f"machine {first} is back (node 10, 24 samples)", "going on from the checkpoint after round 2"]
+    assert f"machine {second} is back (node 12, 24 samples)" in lines
+    assert [s[first] for s in statuses()] == ["done"] * 8
+    assert [s[second] == "done" for s in statuses()[:3]] == [True, False, False]
+    assert statuses()[-1][second] == "done"
+    assert json.loads((tmp_path / RESULT).read_text())["result"]["rounds"] == 8
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

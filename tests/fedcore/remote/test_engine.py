@@ -144,16 +144,16 @@ def test_a_node_killed_in_mid_round_is_lost_and_back_two_rounds_later(connected,
     assert sum("machine south left" in line for line in lines) == 2
 
 
-@pytest.mark.parametrize("delay_s", [5.0, pytest.param(22.0, marks=pytest.mark.slow)])  # forgotten after ten deadlines
-def test_a_node_slower_than_the_deadline_is_late_busy_and_its_block_dropped(connected, workload, names, delay_s):
+@pytest.mark.parametrize("delay_s", [9.5, pytest.param(11.0, marks=pytest.mark.slow)])  # forgotten after ten deadlines
+def test_a_node_ten_times_slower_than_the_deadline_is_late_busy_and_its_block_dropped(connected, workload, names, delay_s):
     lines: list[str] = []
-    engine, federation = remote(connected, workload, names, lines, deadline_s=2.0)
+    engine, federation = remote(connected, workload, names, lines, deadline_s=1.0)
     connected.delay_s[102] = delay_s
     before = time.monotonic()
     report = federation.play([0.5, 0.5, 0.5], 1)
-    assert time.monotonic() - before < 4.0
+    assert time.monotonic() - before < 3.0
     assert report.came_back == (True, True, False)
-    assert "within the deadline of 2 s" in report.lost[0]
+    assert "within the deadline of 1 s" in report.lost[0]
     assert engine.available() == [True, True, False]
     weights = {name: value.clone() for name, value in federation.state.items()}
     connected.delay_s.clear()
@@ -161,7 +161,7 @@ def test_a_node_slower_than_the_deadline_is_late_busy_and_its_block_dropped(conn
     while not engine.available()[2]:
         assert time.monotonic() < until
         time.sleep(0.05)
-    assert any("block of round 0 came" in line and "dropped" in line for line in lines) == (delay_s < 20.0)
+    assert any("block of round 0 came" in line and "dropped" in line for line in lines) == (delay_s < 10.0)
     assert all(torch.equal(federation.state[name], weights[name]) for name in weights)
     time.sleep(max(before + delay_s + 1.0 - time.monotonic(), 0.0))  # until it really has answered
     assert federation.play([0.5, 0.5, 0.5], 1).came_back == (True, True, True)
@@ -361,6 +361,47 @@ def test_two_nodes_with_one_identity_and_strangers_are_turned_away(connected, wo
     assert len(taken) == 3
     assert len(taken & {102, 300}) == 1
     assert federation.play([0.5, 0.5, 0.5], 1).came_back == (True, True, True)
+
+
+def test_a_key_is_bound_to_the_name_that_it_is_registered_with(connected, workload, names, held):
+    lines: list[str] = []
+    for number, name in zip((100, 101, 102), names, strict=True):
+        connected.registered[number] = name
+    connected.kill(101)
+    connected.registered[300] = "east"
+    connected.join(300, Node("south", lambda workload: held[1]))  # while south is away
+    engine = RemoteEngine(connected, workload, names, on_event=lines.append)
+    with pytest.raises(InputError, match="machines south have not connected"):
+        engine.gather(2.0)
+    words = "node 300 says it is machine 'south', but its key is registered as 'east'; expected the name that it is registered"
+    assert [words in line for line in lines if line.startswith("turned away")] == [True]
+    connected.join(301, Node("south", lambda workload: held[1]))  # registered without a name
+    engine.gather(20.0)
+    assert engine.roll.node_of == {0: 100, 1: 301, 2: 102}
+
+
+def test_a_run_that_goes_on_does_not_wait_for_who_has_gone_meanwhile(connected, workload, names):
+    lines: list[str] = []
+    engine, _ = remote(connected, workload, names, lines)
+    connected.kill(101)
+    engine.available()
+    kept = engine.roll.to_dict()
+    assert kept["there"] == [0, 2]
+    connected.kill(100)
+
+    def goes_on() -> RemoteEngine:
+        other = RemoteEngine(connected, workload, names, on_event=lines.append)
+        other.roll.recall(kept)
+        other.gather(1.0, kept["there"])
+        return other
+
+    after = goes_on()  # south was away, north has gone with the server
+    assert lines[-1] == "machines north have not connected within 1 s: going on without them"
+    assert after.available() == [False, False, True]
+    assert [len(held) for held in after.samples] == [len(held) for held in engine.samples] == [9, 10, 11]
+    connected.kill(102)
+    with pytest.raises(InputError, match="machines north, east have not connected within 1 s; expected a node of at least one"):
+        goes_on()
 
 
 def test_a_machine_that_never_connects_is_named(threads, workload, names, held):
