@@ -41,7 +41,7 @@ class Options:
     """Comma-separated agents to play beside it: heuristics (equal, fedavg, oort, enough, ...: a wrong name lists them),
     best-static, greedy-mpc, FILE.py:NAME (docs/submit.md); by default all heuristics in simulation, and equal and the best two
     by simulation on real training."""
-    scenarios: str = ""
+    scenarios: Annotated[str, tyro.conf.arg(aliases=["--scenario"])] = ""
     """Comma-separated names or YAML files; by default farm-lte, and four different ones with --agreement."""
     tier: Literal["orchestration", "training"] = "orchestration"
     """Simulation, or real training."""
@@ -54,8 +54,9 @@ class Options:
     """With --engine flower: every machine in a network namespace of its own with the scenario's link rates, recorded ones
     replayed, and a part of a core that makes it as fast as the scenario says; what rounds took is held against both simulated
     tiers. Linux, root and iproute2 are needed."""
-    precision: Literal["fp32", "bf16", "int8"] = "fp32"
-    """With --engine flower or ray: of trained blocks on the way up."""
+    precision: Literal["fp32", "bf16", "int8"] | None = None
+    """With --engine flower or ray: of trained blocks on the way up; by default as the scenario says
+    (decision.wire_precision)."""
     context_precision: Literal["fp32", "bf16", "int8"] = "fp32"
     """With --engine flower or ray: of what machines see and do not train; bf16 and int8 send what has changed since they were
     asked last, rounded."""
@@ -107,7 +108,7 @@ def main() -> None:
     need_writable(options.out)
     if options.page is not None:
         need_writable(options.page.parent)
-    rounded = options.precision != "fp32" or options.context_precision != "fp32"
+    rounded = options.precision is not None or options.context_precision != "fp32"
     if options.benchmark:
         if options.engine == "flower" or options.shaped or rounded:
             raise InputError(
@@ -165,7 +166,10 @@ def main() -> None:
             if options.data is not None:
                 raise InputError("--shaped compares with simulation of the scenario's own data; expected it without --data")
             if rounded:
-                raise InputError("--shaped holds bytes against simulation, which sends fp32; expected that precision")
+                raise InputError(
+                    "--shaped holds bytes against simulation, which counts decision.wire_precision; expected it without "
+                    "--precision and --context-precision"
+                )
     elif rounded:
         raise InputError("--precision and --context-precision are of real machines; expected them with --engine flower or ray")
     path = None if options.policy is None else policy_path(options.policy)
@@ -185,7 +189,7 @@ def main() -> None:
 
         agents = everyone(path, names or ([] if path else ["equal"]))
         against = Simulated(options.episodes, options.workers) if options.shaped else None
-        wire = {"precision": options.precision, "context_precision": options.context_precision}
+        wire: dict[str, str | None] = {"precision": options.precision, "context_precision": options.context_precision}
         on_machines(chosen, agents, options.runs or 1, options.data, options.out, folder, against, wire, options.engine)
     elif options.agreement:
         both_tiers(options, chosen, path, names, folder)

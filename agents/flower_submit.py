@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/machines/own"), help="folder of the run")
     parser.add_argument("--data", type=Path, help="images that the server measures progress on; the scenario's by default")
     parser.add_argument("--target", type=float, help="InfoNCE that is progress 1 on data of your own; measured by default")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of blocks on the way up")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of blocks on the way up; the scenario's by default")
     parser.add_argument(
         "--context-precision", choices=PRECISIONS, default="fp32",
         help="of what machines only see: fp32 as it is, else what has changed since they were asked last",

@@ -145,7 +145,7 @@ def on_machines(
     out: Path,
     folder: Path,
     against: Simulated | None = None,
-    wire: Mapping[str, str] | None = None,
+    wire: Mapping[str, str | None] | None = None,
     engine: Engine = "flower",
 ) -> None:
     """Play every agent on every scenario on real machines, and report.

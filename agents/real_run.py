@@ -55,7 +55,7 @@ class Job:
         data: path of images that the server measures progress on, or None for the scenario's own.
         target_infonce: progress 1 on that data, or None for the scenario's calibration.
         reference_rounds: that the reference policy needs to get there; None takes those of simulation.
-        precision: of blocks on the way up.
+        precision: of blocks on the way up; None takes the scenario's.
         context_precision: of what machines only see, on the way down: as `RemoteEngine`'s.
         deadline_s: after which a block is lost; None takes the scenario's, which may have none.
         gather_s: to wait for all machines at the start, or where a run goes on for those that were there when it stopped.
@@ -69,7 +69,7 @@ class Job:
     data: str | None = None
     target_infonce: float | None = None
     reference_rounds: float | None = None
-    precision: str = "fp32"
+    precision: str | None = None
     context_precision: str = "fp32"
     deadline_s: float | None = None
     gather_s: float = 600.0
@@ -180,8 +180,9 @@ def run_job(
     deadline_s = scenario.decision.deadline_s if job.deadline_s is None else job.deadline_s
     ear = None if job.load_port is None else Ear(job.load_port)
     engine = RemoteEngine(
-        transport, scenario.workload, scenario.fleet.machine_names, 1 if data is None else data.channels, job.precision,
-        deadline_s, events.say, context_precision=job.context_precision, ear=ear,
+        transport, scenario.workload, scenario.fleet.machine_names, 1 if data is None else data.channels,
+        job.precision or scenario.decision.wire_precision, deadline_s, events.say, context_precision=job.context_precision,
+        ear=ear,
     )  # fmt: skip
     scale = None if job.target_infonce is None else ProgressScale(np.inf, job.target_infonce)
     try:

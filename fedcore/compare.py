@@ -80,6 +80,11 @@ def specs_of(options: CompareOptions) -> list[RunSpec]:
     if options.data is not None and text:
         content["workload"]["data"] = str(options.data)
     scenario = parse(content, options.scenario)
+    if scenario.decision.wire_precision != "fp32":
+        raise InputError(
+            f"scenario {scenario.name}: decision.wire_precision is {scenario.decision.wire_precision}, but methods are "
+            "compared at what their own messages cost; expected fp32"
+        )
     methods = chosen(options.methods)
     absent = [name for name in options.plot if name not in methods]
     if absent:

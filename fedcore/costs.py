@@ -19,6 +19,7 @@ from fedcore.blocks import Block
 from fedcore.context import CONTEXT_RULES
 from fedcore.memory import BYTES_PER_WEIGHT, training_memory
 from fedcore.model import Model
+from fedcore.wire.precision import bytes_of
 
 ADAMW_COPIES = 2  # two moments per trained weight; SGD keeps none, with momentum one
 
@@ -51,6 +52,7 @@ def cost_of_counts(
     optimizer_copies: int = ADAMW_COPIES,
     activations: Mapping[str, int] | None = None,
     target: Mapping[str, int] | None = None,
+    wire_precision: str = "fp32",
 ) -> BlockCost:
     """Cost of a block that trains and sees the given numbers of neurons per layer.
 
@@ -63,6 +65,7 @@ def cost_of_counts(
         activations: layer -> neurons whose activations are there and are read, where that is more than v_l (tensor
             parallelism gathers them).
         target: layer -> neurons of the momentum target that a step looks at, where that is more than v_l (ordered dropout).
+        wire_precision: of trained rows on the way up, a name in `wire.precision.PRECISIONS`.
     """
     there = visible if activations is None else activations
     aim_rows, aim_there = (visible, there) if target is None else (target, target)
@@ -70,7 +73,7 @@ def cost_of_counts(
     views = {name: batch * objective.layer_views.get(name, objective.views_per_sample) for name in encoder}
     head_views = batch * objective.head_views
     aim_views = batch * objective.target_views
-    flops, row_flops, up, down = 0.0, 0.0, 0, 0
+    flops, row_flops, up_bytes, down = 0.0, 0.0, 0, 0
     learning = False  # whether a gradient reaches this far: nothing before the first trained weight needs one
     reached: set[str] = set()  # the same by layer: of two weights that read one frozen layer, neither passes a gradient on
     for p in model.neuron_map.parameters:
@@ -87,7 +90,9 @@ def cost_of_counts(
         learning = learning or learned > 0
         if passed_on or learned > 0:
             reached.add(p.rows)
-        up += learned
+        if learned > 0:
+            slice_shape = (trained[p.rows], *p.shape[1:]) if p.cols is None else (trained[p.rows], cols, *p.shape[2:])
+            up_bytes += bytes_of(slice_shape, wire_precision)
         down += seen
         if p.name in model.target_parameters:
             aim_row = 2.0 * p.macs * (aim_there[p.cols] if p.cols is not None else 1) * p.per_pair
@@ -104,7 +109,7 @@ def cost_of_counts(
     statistics = sum(objective.statistics.values())
     memory = training_memory(model, trained, visible, batch, optimizer_copies, activations)
     return BlockCost(
-        flops, BYTES_PER_WEIGHT * (up + statistics), BYTES_PER_WEIGHT * (down + statistics), memory, row_flops
+        flops, up_bytes + BYTES_PER_WEIGHT * statistics, BYTES_PER_WEIGHT * (down + statistics), memory, row_flops
     )
 
 
@@ -131,12 +136,14 @@ def context_bytes(model: Model, visible: Mapping[str, int], context_rule: str) -
     return BYTES_PER_WEIGHT * up, BYTES_PER_WEIGHT * down
 
 
-def cost_of_share(model: Model, share: float, context: float, batch: int, context_rule: str = "random") -> BlockCost:
+def cost_of_share(
+    model: Model, share: float, context: float, batch: int, context_rule: str = "random", wire_precision: str = "fp32"
+) -> BlockCost:
     """Cost of any block of that share and context: counts do not depend on which neurons are drawn."""
     layers = model.neuron_map.layers
     trained = {layer.name: trained_count(share, layer.neurons) for layer in layers}
     visible = {layer.name: trained[layer.name] + context_count(context, share, layer) for layer in layers}
-    cost = cost_of_counts(model, trained, visible, batch)
+    cost = cost_of_counts(model, trained, visible, batch, wire_precision=wire_precision)
     if context == 1.0:
         return cost
     up, down = context_bytes(model, visible, context_rule)
@@ -147,7 +154,9 @@ GRID = 256
 """Shares are tabulated in steps of 1 / GRID for the simulator."""
 
 
-def cost_table(model: Model, context: float, batch: int, context_rule: str = "random") -> NDArray[np.float64]:
+def cost_table(
+    model: Model, context: float, batch: int, context_rule: str = "random", wire_precision: str = "fp32"
+) -> NDArray[np.float64]:
     """Costs on a grid of shares, for array code.
 
     Returns:
@@ -158,7 +167,7 @@ def cost_table(model: Model, context: float, batch: int, context_rule: str = "ra
     """
     table = np.zeros((GRID + 1, 5))
     for i in range(1, GRID + 1):
-        cost = cost_of_share(model, i / GRID, context, batch, context_rule)
+        cost = cost_of_share(model, i / GRID, context, batch, context_rule, wire_precision)
         table[i] = (cost.step_flops, cost.upload_bytes, cost.download_bytes, cost.memory_bytes, cost.row_flops)
     table[:, 3] = np.maximum.accumulate(table[:, 3])
     return table

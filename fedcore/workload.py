@@ -19,6 +19,7 @@ from fedcore.data.splits import mix_sites, split_clients
 from fedcore.dynamics import load_calibration
 from fedcore.encoders import ENCODERS
 from fedcore.engines import Engine, InProcessEngine
+from fedcore.engines.rounding import RoundingEngine
 from fedcore.local import LocalRecipe
 from fedcore.methods import IntraLayer, Method
 from fedcore.methods.private import Private
@@ -98,23 +99,26 @@ def model_for(workload: Workload, channels: int, scenario_name: str = "?") -> Mo
 
 
 @lru_cache(maxsize=64)
-def _cached_costs(key: str, channels: int, batch: int) -> NDArray[np.float64]:
+def _cached_costs(key: str, channels: int, batch: int, wire_precision: str) -> NDArray[np.float64]:
     workload = Workload.model_validate_json(key)
     model = model_for(workload, channels)
-    table = cost_table(model, workload.context, batch, workload.context_rule)
+    table = cost_table(model, workload.context, batch, workload.context_rule, wire_precision)
     table.setflags(write=False)
     return table
 
 
-def workload_costs(workload: Workload, channels: int = 1, batch: int | None = None) -> NDArray[np.float64]:
+def workload_costs(
+    workload: Workload, channels: int = 1, batch: int | None = None, wire_precision: str = "fp32"
+) -> NDArray[np.float64]:
     """Cost table of a workload, (GRID + 1, 5), see `costs.cost_table`; cached, read-only.
 
     Args:
         workload: a scenario's section.
         channels: of the images, 1 or 3.
         batch: samples of a step; None takes the workload's own.
+        wire_precision: of blocks on the way up.
     """
-    return _cached_costs(workload.model_dump_json(), channels, batch or workload.batch_size)
+    return _cached_costs(workload.model_dump_json(), channels, batch or workload.batch_size, wire_precision)
 
 
 class Prepared(Protocol):
@@ -314,11 +318,13 @@ def build_training(
         method: None is the workload's own, intra-layer.
         recipe: None is the workload's own.
         workers: processes that train; 1 trains in this one.
-        engine: carries tasks to machines; None trains here, on `data`.
+        engine: carries tasks to machines; None trains here, on `data`, and rounds blocks as `decision.wire_precision` says.
     """
     workload = scenario.workload
     if engine is None:
         engine = InProcessEngine(data.samples(), recipe or recipe_of(workload), workers)
+        if scenario.decision.wire_precision != "fp32":
+            engine = RoundingEngine(engine, scenario.decision.wire_precision)
     model = model_for(workload, data.channels, scenario.name)
     return FederatedTraining(
         model,

@@ -121,7 +121,7 @@ def _compile(text: str, max_machines: int, channels: int) -> World:
             f"scenario {scenario.name}: workload.calibration is {OF_IMAGES!r}, which is of training on images, but its encoder "
             "reads text; expected grammar-gpt-next-token, or one made by python -m fedcore.calibrate"
         )
-    costs = workload_costs(scenario.workload, channels)
+    costs = workload_costs(scenario.workload, channels, wire_precision=scenario.decision.wire_precision)
     draft = World(scenario, arrays, costs, calibration, ReferenceCost(1.0, 1.0, 1.0, 1.0), channels)
     draft = with_samples(draft, [group.images for group in scenario.fleet.machines])
     return replace(draft, reference=_reference_cost(draft))

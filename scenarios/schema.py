@@ -380,6 +380,10 @@ class Decision(Section):
         (2, 5, 10, 20, 40), description="the menu of H, local steps of a round; ascending"
     )
     deadline_s: Positive | None = Field(None, description="a block that is later than this is lost")
+    wire_precision: Literal["fp32", "bf16", "int8"] = Field(
+        "fp32", description="of trained blocks on the way up: bf16 and int8 send rounded changes, what rounding leaves out is "
+        "added to the next"
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Decision:

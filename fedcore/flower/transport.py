@@ -15,6 +15,7 @@ from fedcore.flower.pieces import cut, joined
 from fedcore.remote.node import HELLO
 from fedcore.remote.transport import Arrival, GoneError
 from fedcore.wire import Packet
+from scenarios.schema import Workload
 
 PULL_EVERY_S = 0.2
 """Between two questions for an answer; `Grid.send_and_receive` asks every 3 s."""
@@ -70,6 +71,8 @@ class FlowerTransport:
         """See `Transport.send`."""
         values = Packet.from_bytes(content, "this server").values
         work: dict[str, Any] = {name: values[name] for name in ("round", "steps", "precision") if name in values}
+        if "workload" in values:
+            work["context"] = Workload.model_validate_json(values["workload"]).context
         # The SuperLink has all of it before a node may ask: one piece needs the fewest requests.
         records = RecordDict({BLOCK: cut(content, len(content)), "work": ConfigRecord(work)})
         kind = "query" if values.get("kind") == HELLO else "train"

@@ -295,3 +295,23 @@ def test_what_privacy_is_spent_is_told_where_a_scenario_asks_for_it(env: Trainin
     assert told == pytest.approx([spent_epsilon(n, 1.0, 1e-5) for n in (1, 2)])
     env.reset(seed=0)
     assert "epsilon" not in env.step(HALF)[4]
+
+
+def test_blocks_travel_at_the_scenarios_precision_on_both_tiers(tiny: Scenario) -> None:
+    ended, moved = {}, {}
+    for precision in ("fp32", "int8"):
+        decision = tiny.decision.model_copy(update={"wire_precision": precision})
+        scenario = tiny.model_copy(update={"decision": decision})
+        env, simulated = TrainingEnv(scenario), OrchestrationEnv(scenario)
+        for tier in (env, simulated):
+            tier.reset(seed=1)
+            _, _, _, _, info = tier.step(HALF)
+            moved.setdefault(precision, set()).add(info["round_bytes"])
+        env.step(HALF)
+        ended[precision] = weights(env)
+    # The same on both tiers, which draw the same conditions; what goes up takes a quarter, and scales.
+    assert all(len(both) == 1 for both in moved.values())
+    [plain], [rounded] = moved["fp32"], moved["int8"]
+    assert 0.5 < rounded / plain < 0.9
+    change = {name: np.abs(ended["int8"][name] - value).max() for name, value in ended["fp32"].items()}
+    assert 0.0 < max(change.values()) < 0.01

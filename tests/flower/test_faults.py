@@ -175,17 +175,19 @@ def test_registered_keys_are_let_in_over_tls_and_an_unregistered_one_is_not(tria
     two = trial(2)
     deal_data(two.job)
     shell(certificates.replace("SERVER", "localhost"))
-    for name in ("server-0", "server-1", "stranger"):
+    for name in ("server-0", "server-1", "insider", "stranger"):
         shell(keygen.replace("node-key", f"{name}-key"))
     with Processes() as processes, nodes() as start:
         command = superlink.replace("--port 8000", f"--port {port}").replace("0.0.0.0", "127.0.0.1").replace("\\\n", " ")
         link = processes.start(["bash", "-ec", f"cd {tmp_path} && exec {command}"], tmp_path / "superlink.log", environment)
         assert wait_for_port("127.0.0.1", port, 60.0, link), (tmp_path / "superlink.log").read_text()
         write_connection(tmp_path / "flower", f"localhost:{port}", tmp_path / "keys" / "ca.crt")
-        for name in ("server-0", "server-1"):
+        for name in ("server-0", "server-1", "insider"):
             shell(register.replace("node-key.pub lab", f"{name}-key.pub intrafed").replace("NAME", name))
         safety = ["--root-certificates", str(tmp_path / "keys" / "ca.crt")]
-        for name, machine in (("stranger", "server-0"), ("server-0", "server-0"), ("server-1", "server-1")):
+        for name, machine in (
+            ("stranger", "server-0"), ("insider", "server-0"), ("server-0", "server-0"), ("server-1", "server-1"),
+        ):  # fmt: skip
             safe = [*safety, "--key", str(tmp_path / f"{name}-key")]
             command_ = node_command(f"localhost:{port}", machine, two.folder / machine, tmp_path / name, *safe)
             start(command_, tmp_path / f"{name}.log")
@@ -205,7 +207,9 @@ def test_registered_keys_are_let_in_over_tls_and_an_unregistered_one_is_not(tria
             assert "server-0 done, server-1 done" in run.stdout
             return run.stdout
 
-        assert "turned away" not in plays("out")  # the stranger did not even come to say who it is
+        turned = [line for line in plays("out").splitlines() if "turned away" in line]
+        assert len(turned) == 1, turned  # the stranger did not even come to say who it is
+        assert "says it is machine 'server-0', but its key is registered as 'insider'" in turned[0]
         assert "Failed to activate SuperNode" in (tmp_path / "stranger" / "node.log").read_text()
         assert "does not let this machine in yet" in (tmp_path / "stranger.log").read_text()
         assert "greeted by the server; " in (tmp_path / "server-1.log").read_text()

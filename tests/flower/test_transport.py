@@ -21,6 +21,7 @@ from fedcore.flower.pieces import MOST_PIECES, cut, joined
 from fedcore.flower.transport import FlowerTransport
 from fedcore.remote.transport import Arrival, GoneError
 from fedcore.wire import Packet
+from scenarios.schema import Workload
 
 
 @settings(deadline=None)
@@ -139,6 +140,25 @@ def test_a_message_that_the_superlink_does_not_take_is_told_as_the_node_gone(
     transport = FlowerTransport(grid)  # type: ignore[arg-type]
     with pytest.raises(GoneError, match="took no message for node 7"):
         transport.send(7, Packet({"kind": "hello"}, {}).to_bytes(), 60.0)
+
+
+def test_what_a_node_is_to_do_stands_in_its_config_record_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedcore.flower.transport.Message", lambda *args, **options: args)
+    pushed: list[Any] = []
+    transport = FlowerTransport(SimpleNamespace(push_messages=lambda m: pushed.extend(m) or ["t"]))  # type: ignore[arg-type]
+    workload = Workload(context=0.5).model_dump_json(exclude_defaults=True)
+    values = {"kind": "train", "round": 3, "steps": 20, "precision": "int8", "workload": workload}
+    assert transport.send(7, Packet(values, {}).to_bytes(), 60.0) == "t"
+    [(records, node, kind)] = pushed
+    assert (node, kind) == (7, "train")
+    assert dict(records["work"]) == {"round": 3, "steps": 20, "precision": "int8", "context": 0.5}
+
+
+def test_a_node_has_the_name_that_its_key_is_registered_with() -> None:
+    infos = [SimpleNamespace(node_id=7, name="gateway"), SimpleNamespace(node_id=8, name="")]
+    transport = FlowerTransport(SimpleNamespace(get_nodes=lambda: infos))  # type: ignore[arg-type]
+    assert transport.nodes() == {7, 8}
+    assert [transport.name_of(node) for node in (7, 8, 9)] == ["gateway", None, None]
 
 
 def test_what_goes_wrong_in_asking_reaches_who_asks() -> None:

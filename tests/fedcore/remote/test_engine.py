@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fedcore.blocks import whole_block
 from fedcore.engines import InProcessEngine
 from fedcore.engines.remote import RemoteEngine
+from fedcore.engines.rounding import RoundingEngine
 from fedcore.local import LocalTask, seeded
 from fedcore.methods import FedAvg
 from fedcore.remote import load
@@ -78,6 +79,18 @@ def test_lower_precisions_go_up_smaller_and_end_close(connected, workload, names
         assert float((value - there.state[name]).abs().max()) <= 0.01 * change + 1e-7
     assert not same(here, there)
     assert engine.measured[0].sent_bytes < 0.75 * engine.measured[0].received_bytes
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+@pytest.mark.parametrize("changes", [{}, {"objective": "dino", "objective_options": {}}, {"selection": "importance"}])
+def test_rounding_in_process_is_that_of_the_wire_bit_for_bit(connected, workload, names, held, precision, changes):
+    workload = workload.model_copy(update=changes)
+    here = training(RoundingEngine(InProcessEngine(held, recipe_of(workload)), precision), workload, names)
+    _, there = remote(connected, workload, names, precision=precision)
+    for shares in SHARES:
+        here.play(shares, 2)
+        there.play(shares, 2)
+    assert same(here, there)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedcore.allocation import allocate
 from fedcore.blocks import Block, slice_weights
-from fedcore.costs import cost_of_block
+from fedcore.costs import cost_of_block, cost_of_share
 from fedcore.local import LocalResult, LocalTask
 from fedcore.model import Model, build_model
 from fedcore.wire import PRECISIONS, Packet, decode_result, decode_task, encode_result, encode_task
@@ -169,6 +169,10 @@ def test_bytes_are_within_five_percent_of_the_accounting(scenario, share, precis
     accounted = result_bytes(model, block, precision)
     if precision == "fp32":
         assert accounted == cost.upload_bytes
+    # What simulation counts where a scenario's decisions go at that precision.
+    at_precision = cost_of_share(model, share, 1.0, workload.batch_size, wire_precision=precision)
+    assert at_precision.upload_bytes == accounted
+    assert replace(at_precision, upload_bytes=cost.upload_bytes) == cost
     assert len(up) == pytest.approx(accounted, rel=0.05)
 
 
