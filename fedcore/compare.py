@@ -145,7 +145,8 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
     for name, group in played.items():
         own = [quality for run in group for quality in run["personal"]]
         if own:
-            text += f"\n{name}: the machines' own models reach {sum(own) / len(own):.3f} on average.\n"
+            mean = sum(own) / len(own)
+            text += f"\n{name}: the machines' own models reach {mean:.3f} on average, on what all are tested on.\n"
     for name, group in played.items():
         lacking = dict.fromkeys(machine for run in group for machine in run["lacking"])
         if lacking:

@@ -28,7 +28,8 @@ class LocalRecipe:
         weight_decay: of the optimiser.
         optimizer: "adamw" or "sgd". Moments start fresh every round: blocks move, so there is nothing to keep them for.
         sgd_momentum: of "sgd".
-        moving_target: move the momentum target after every local step instead of keeping it frozen in the round.
+        moving_target: move the momentum target after every local step instead of keeping it frozen in the round. Methods that
+            say nothing else leave it on the machine when the round ends: the server's target follows the merged weights.
         augmentation: of the views.
         precision: of the encoder's forward and backward pass; "auto" takes bf16 where the processor has it. Weights,
             heads, loss and optimiser stay fp32 (pure bf16 weights lose their updates to rounding).

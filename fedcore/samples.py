@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from fedcore.augment import normalise
@@ -37,6 +39,16 @@ class Samples:
         if self.x.numel() <= KEPT_NUMBERS:
             return self._normalised[chosen]
         return normalise(self.x[chosen])
+
+
+def set_aside(held: Sequence[Samples], every: int = 10) -> tuple[list[Samples], Samples]:
+    """Unlabelled samples for the server: one in so many of every machine's, and what machines hold without them."""
+    first = [torch.arange(len(own)) % every == 0 for own in held]
+    left = [
+        Samples(own.x[~given], None if own.labels is None else own.labels[~given])
+        for own, given in zip(held, first, strict=True)
+    ]
+    return left, Samples(torch.cat([own.x[given] for own, given in zip(held, first, strict=True)]))
 
 
 @dataclass(frozen=True)

@@ -307,6 +307,7 @@ def build_training(
     recipe: LocalRecipe | None = None,
     workers: int = 1,
     engine: Engine | None = None,
+    auxiliary: Samples | None = None,
 ) -> FederatedTraining:
     """Real training of a scenario's workload, ready for its first round.
 
@@ -319,6 +320,7 @@ def build_training(
         recipe: None is the workload's own.
         workers: processes that train; 1 trains in this one.
         engine: carries tasks to machines; None trains here, on `data`, and rounds blocks as `decision.wire_precision` says.
+        auxiliary: samples of the server's own, for methods that train on it.
     """
     workload = scenario.workload
     if engine is None:
@@ -335,4 +337,5 @@ def build_training(
         method=method or method_of(workload),
         seed=seed,
         guard_images=data.guard_images,
+        auxiliary=auxiliary,
     )

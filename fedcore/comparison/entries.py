@@ -30,6 +30,7 @@ class Entry:
         steps: H where it is not the comparison's.
         grows: layer by layer: its stages share the longest run that the comparison allows.
         sgd_rate: plain SGD at this rate instead of the workload's AdamW, for methods whose mathematics needs it.
+        server_samples: the server trains too, on a tenth of everybody's samples, which machines then lack.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Entry:
     sgd_rate: float | None = None
     steps: int | None = None
     grows: bool = False
+    server_samples: bool = False
 
     def build(self, rounds: int, stages: int) -> Method:
         """The method.
@@ -97,17 +99,21 @@ ENTRIES: dict[str, Entry] = {
     "fedlama": Entry("fedlama"),
     "fedlama-neurons": Entry("fedlama-neurons"),
     "l-dawa": Entry("l-dawa"),
+    "l-dawa-published": Entry("l-dawa", {"renormalise": False}),
     "fedavg-median": Entry("fedavg", {"merge_rule": "median"}),
     "fedavg-trimmed-mean": Entry("fedavg", {"merge_rule": "trimmed-mean"}),
     "fedavg-norm-clipping": Entry("fedavg", {"merge_rule": "norm-clipping"}),
     "private-1/2": Entry("private", COOPERATIVE | {"clip_norm": 2.5, "noise_multiplier": 0.01}, 0.5),
     "fedavg-sgd": Entry("fedavg", sgd_rate=SGD_RATE),
     "scaffold-sgd": Entry("scaffold", sgd_rate=SGD_RATE),
+    "scaffold-1-sgd": Entry("scaffold", {"option": "I"}, sgd_rate=SGD_RATE),
     "pfedme-sgd": Entry("pfedme", {"eta": 0.02}, sgd_rate=SGD_RATE),
     "splitnn": Entry("splitnn"),
     "splitfed-v1": Entry("splitfed-v1"),
     "splitfed-v2": Entry("splitfed-v2"),
     "lw-fedssl": Entry("lw-fedssl", grows=True),
+    "lw-fedssl-aligned": Entry("lw-fedssl", {"representation_alignment": 0.1}, grows=True),
+    "lw-fedssl-calibrated": Entry("lw-fedssl", {"server_calibration_steps": 10}, grows=True, server_samples=True),
     "prog-fedssl": Entry("prog-fedssl", grows=True),
     "ist": Entry("ist"),
     "heterofl": Entry("heterofl", shares="capacity"),
@@ -119,6 +125,10 @@ ENTRIES: dict[str, Entry] = {
     "fedbyol": Entry("fedbyol", objective="byol"),
     "fedu": Entry("fedu", objective="byol"),
     "fedema": Entry("fedema", objective="byol"),
+    "fedavg-dino": Entry("fedavg", objective="dino"),
+    "cooperative-1/2-dino": Entry("intralayer", COOPERATIVE, 0.5, objective="dino"),
+    "fedavg-vicreg": Entry("fedavg", objective="vicreg"),
+    "cooperative-1/2-vicreg": Entry("intralayer", COOPERATIVE, 0.5, objective="vicreg"),
 }
 
 

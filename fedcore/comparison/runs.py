@@ -17,8 +17,10 @@ from fedcore.comparison.measures import measure_of
 from fedcore.costs import BlockCost
 from fedcore.data.dataset import Dataset
 from fedcore.data.loading import load_images
+from fedcore.engines import InProcessEngine
 from fedcore.fleet.player import FleetPlayer
 from fedcore.methods import Method, RoundCost
+from fedcore.samples import set_aside
 from fedcore.training import FederatedTraining
 from fedcore.workload import build_training, model_for, prepare_data, recipe_of
 from scenarios import parse
@@ -153,7 +155,10 @@ def play(spec: RunSpec) -> dict[str, Any]:
     try:
         longest = round(spec.longest * spec.rounds * spec.steps / steps)
         method: Method = entry.build(longest, len(reference.encoder.stages))
-        training = build_training(own, data, None, spec.seed, method, entry.recipe(recipe_of(own.workload)))
+        recipe, held = entry.recipe(recipe_of(own.workload)), data.samples()
+        held, auxiliary = set_aside(held) if entry.server_samples else (held, None)
+        engine = InProcessEngine(held, recipe)
+        training = build_training(own, data, None, spec.seed, method, engine=engine, auxiliary=auxiliary)
     except InputError as error:
         return {"refused": str(error), "budgets": budgets}
     measure = measure_of(data, training.probe, spec.seed)

@@ -23,9 +23,9 @@ from scenarios.errors import InputError
 class FedProx(Partial):
     """Every machine minimises F_k(w) + mu / 2 ||w - w_t||^2 from w_t (algorithm 2): mu (w - w_t) joins each gradient.
 
-    The paper's other half, that slow machines return what they managed instead of being dropped, is the round's H. With
-    mu 0 it is FedAvg, bit for bit. No mu suits all problems (the authors search 0.001 to 1), and for self-supervision
-    LW-FedSSL found that the term costs accuracy.
+    The paper's other half, that slow machines return what they managed instead of being dropped, is left out: H is the same
+    for all machines of a round, and who is late is lost. With mu 0 it is FedAvg, bit for bit. No mu suits all problems (the
+    authors search 0.001 to 1), and for self-supervision LW-FedSSL found that the term costs accuracy.
 
     Attributes:
         mu: weight of the proximal term.

@@ -29,7 +29,8 @@ class PFedMe(Partial):
     next. The server takes w <- (1 - beta) w + beta times the mean of the w_k: beta is `server_step`. eta_p is the recipe's
     learning rate (0.09 in the authors' code): it is what plain gradient steps go by.
 
-    The personal models theta stay on the machines: `personal_states` gives them to probes.
+    The authors' code has all machines train in every round and merges a sample of them; here those train whose blocks are
+    merged. The personal models theta stay on the machines: `personal_states` gives them to probes.
 
     Attributes:
         lambda_: lambda, strength of the pull of theta towards w_k.

@@ -10,6 +10,7 @@ from fedcore.compare import CompareOptions, compare, key_of, specs_of, write
 from fedcore.comparison.entries import ENTRIES, STUDY, Entry, chosen, compared, entry_of
 from fedcore.comparison.runs import RunSpec, play
 from fedcore.methods import METHODS
+from fedcore.samples import Samples, set_aside
 from scenarios import parse
 from scenarios.errors import InputError
 
@@ -147,6 +148,25 @@ def test_every_entry_builds_and_plays_its_method():
         assert type(method).name == entry.method, name
     assert entry_of("lw-fedssl").build(12, 3).rounds_per_stage == 4
     assert {entry_of(name).method for name in compared()} >= set(METHODS)
+
+
+@pytest.mark.parametrize(
+    "name", ["lw-fedssl-aligned", "lw-fedssl-calibrated", "scaffold-1-sgd", "l-dawa-published", "fedavg-dino", "fedavg-vicreg"]
+)
+def test_variants_play(name):
+    record = play(spec(name))
+    assert record.get("refused") is None
+    assert record["merged"] > 0
+    # Only calibration has the server train, on a tenth of everybody's samples.
+    assert (record["checkpoints"][-1]["server_flops"] > 0) == (name == "lw-fedssl-calibrated")
+
+
+def test_what_is_set_aside_for_the_server_is_nobodys():
+    held = [Samples(torch.arange(12).reshape(12, 1, 1, 1)), Samples(torch.arange(100, 125).reshape(25, 1, 1, 1))]
+    left, given = set_aside(held)
+    assert given.x.flatten().tolist() == [0, 10, 100, 110, 120]
+    assert [len(own) for own in left] == [10, 22]
+    assert sorted(torch.cat([given.x, *(own.x for own in left)]).flatten().tolist()) == [*range(12), *range(100, 125)]
 
 
 def test_a_method_without_an_entry_of_its_own_is_compared_too(monkeypatch):

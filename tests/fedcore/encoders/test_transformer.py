@@ -4,6 +4,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -198,20 +200,29 @@ def test_memory_covers_weights_moments_gradients_and_what_backward_keeps(which, 
     assert 0.8 < cost.memory_bytes / (sum(kept.values()) + 3 * cost.upload_bytes) < 1.2
 
 
+shares = st.floats(0.01, 1.0)
+rules = st.sampled_from([rule for rule in RULES if rule != "importance"])
+
+
 @models
-def test_merging_what_nobody_changed_changes_nothing(which):
+@settings(max_examples=10, deadline=None)
+@given(st.lists(shares, min_size=1, max_size=3), st.floats(0, 1), rules, st.integers(0, 1000))
+def test_slicing_and_merging_unchanged_is_the_identity_whatever_the_blocks(which, taken, context, rule, seed):
     model = model_of(which)
-    state = state_of(model)
-    rng = np.random.default_rng(0)
-    blocks = allocate(model.neuron_map, [0.5, 0.3, 0.7], 0.5, "random", 0, rng)
+    state = state_of(model, seed)
     updates = []
-    for k, block in enumerate(blocks):
-        assert block is not None
-        own = {n: t.detach() for n, t in slice_weights(state, model.neuron_map, block).trained.items()}
-        updates.append(Update(str(k), block, own, 3.0 + k))
-    assert [refusal(u, state, model.neuron_map) for u in updates] == [None] * 3
-    merged = merge(state, model.neuron_map, updates)
-    assert all(torch.equal(merged[n], state[n]) for n in state)
+    blocks = allocate(model.neuron_map, taken, context, rule, seed, np.random.default_rng(seed))
+    for k, block in enumerate([*blocks, whole_block(model.neuron_map)]):
+        weights = slice_weights(state, model.neuron_map, block)
+        updates.append(Update(str(k), block, {n: t.detach() for n, t in weights.trained.items()}, 3.0 + k))
+        assert refusal(updates[-1], state, model.neuron_map) is None
+        # FLOPs and bytes depend on a share's counts, and not on which neurons they are.
+        if k < len(taken):
+            assert cost_of_block(model, block, SAMPLES) == cost_of_share(model, taken[k], context, SAMPLES)
+    for some in (updates, updates[-1:], updates[:-1]):
+        merged = merge(state, model.neuron_map, some)
+        assert set(merged) == set(state)
+        assert all(torch.equal(merged[name], value) for name, value in state.items())
 
 
 @pytest.mark.parametrize("which", ["vit", "gpt"])
