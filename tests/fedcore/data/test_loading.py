@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fedcore.data import archive, npz
@@ -348,6 +350,34 @@ def test_damaged_member_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["/etc/1.png", "../1.png", "a/../../1.png", "C:\\x\\1.png", "..\\1.png"])
 def test_names_that_leave_the_zip_are_refused(tmp_path, name):
     refused(write_zip(tmp_path / "s.zip", {**class_files(), name: b"x"}), "leaves the archive")
+
+
+STEPS = ["..", ".", "", "a", "C:", "~", "\\", "\\..", "..\\x", "\x01", "a\u0301", "x.png"]
+steps = st.sampled_from(STEPS) | st.text(max_size=4)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.lists(steps, min_size=1, max_size=4).map("/".join), st.integers(0, 300)), max_size=4))
+def test_whatever_a_zips_members_are_called_and_hold_nothing_is_named_outside_it_or_read_beyond_the_limit(tmp_path, members):
+    path = tmp_path / "s.zip"
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        warnings.simplefilter("ignore", UserWarning)  # of names that occur twice
+        for name, size in members:
+            file.writestr(zipfile.ZipInfo(name or "a"), b"\0" * size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "MAX_FILE_BYTES", 200)
+        patch.setattr(archive, "MAX_ZIP_BYTES", 500)
+        try:
+            with archive.open_source(path) as source:
+                read = {name: source.read(name) for name in source.names}
+        except InputError:
+            read = {}
+    assert all(len(content) <= 200 for content in read.values())
+    assert sum(map(len, read.values())) <= 500
+    for name in read:
+        assert not name.startswith("/")
+        assert ".." not in name.replace("\\", "/").split("/")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_zip_bombs_are_refused(tmp_path, monkeypatch):
