@@ -90,7 +90,9 @@ def _read(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, Tensor]]
         card = json.loads(metadata.get("intrafed", "null"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"checkpoint {path} is damaged or cut short ({error}); expected the one that the run wrote") from None
-    if not isinstance(card, dict) or card.get("format") != FORMAT or card.get("identity") != identity:
+    if isinstance(card, dict) and card.get("format") != FORMAT:
+        raise InputError(f"checkpoint {path} has format {card.get('format')!r}, expected {FORMAT}: it is of another version")
+    if not isinstance(card, dict) or card.get("identity") != identity:
         raise InputError(f"checkpoint {path} is of another run: expected the same scenario, policy, data and options")
     return card, tensors
 

@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument(
         "--load-port", type=int, default=8010, help="UDP port of this machine at which nodes that rest tell their load; 0: none"
     )
-    parser.add_argument("--wait-s", type=float, default=600.0, help="for all machines to be there at the start")
+    parser.add_argument(
+        "--wait-s", type=float, default=600.0, help="for all machines at the start, or where a run goes on for those it had"
+    )
     options = parser.parse_args()
     need_flower()
     scenario = load(options.scenario)

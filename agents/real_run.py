@@ -79,9 +79,11 @@ class Job:
         """Names the run by content, for its checkpoint: not by what is in `ELSEWHERE`. What the calibration says is part of
         it, as observations and the score are told beside its reference, and what is in the files that are read."""
         known = {name: value for name, value in asdict(self).items() if name not in ELSEWHERE}
+        scenario = Scenario.model_validate(self.scenario)
+        known["precision"] = self.precision or scenario.decision.wire_precision
         policy = agent_key(self.agent)
         calibration = load_calibration(self.scenario["workload"]["calibration"]).to_json()
-        sources = sources_of(Scenario.model_validate(self.scenario), self.data)
+        sources = sources_of(scenario, self.data)
         return content_key(json.dumps(known, sort_keys=True), policy, calibration, *sources)
 
     def write(self, path: Path) -> None:

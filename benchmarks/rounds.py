@@ -18,8 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fedcore.allocation import trained_count
-from fedcore.blocks import whole_block
-from fedcore.costs import cost_of_block, cost_of_share
+from fedcore.costs import cost_of_share
 from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
 from fedcore.methods import METHODS
@@ -79,7 +78,6 @@ def main() -> None:
     """Command line."""
     options, console = tyro.cli(Options), Console()
     model = build_model((1, options.image_px, options.image_px), "convnet", "simclr", {"widths": options.widths})
-    whole = cost_of_block(model, whole_block(model.neuron_map), options.batch).step_flops
     least = [min(trained_count(s, y.neurons) for y in model.neuron_map.layers) for s in options.shares]
     heads = ["machines", "context", *(f"share {s:.3g}" for s in options.shares)]
     title = f"seconds of a round of H = {options.interval}, ratio to the first share (the FLOP formula's)"
@@ -87,8 +85,8 @@ def main() -> None:
     cells = [(k, context) for k in options.machines for context in options.contexts]
     for k, context in track(cells, "rounds", console=console):
         taken = [seconds_of(options, k, share, context if share < 1 else 1.0) for share in options.shares]
-        flops = [cost_of_share(model, s, context if s < 1 else 1.0, options.batch).step_flops / whole for s in options.shares]
-        shown = [f"{t:.3g} s, {t / taken[0]:.2f} ({f:.3f})" for t, f in zip(taken, flops, strict=True)]
+        flops = [cost_of_share(model, s, context if s < 1 else 1.0, options.batch).step_flops for s in options.shares]
+        shown = [f"{t:.3g} s, {t / taken[0]:.2f} ({f / flops[0]:.3f})" for t, f in zip(taken, flops, strict=True)]
         table.add_row(str(k), f"{context:g}", *shown)
     console.print(table)
     console.print(f"fewest neurons of a layer that are trained, by share: {', '.join(map(str, least))}")

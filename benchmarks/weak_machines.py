@@ -54,9 +54,7 @@ class Options:
 
 
 def capacities(scenario: Scenario) -> np.ndarray:
-    """(K,) of a fleet that trains on images; empty for one that does not."""
-    if ENCODERS[scenario.workload.encoder].reads != "images":
-        return np.zeros(0)
+    """(K,) of a fleet."""
     recipe, model = recipe_of(scenario.workload), model_for(scenario.workload, 3, scenario.name)
     return capacity_shares(scenario, machine_costs(model, [recipe.batch_of(g.images) for g in scenario.fleet.machines]))
 
@@ -87,8 +85,10 @@ def main() -> None:
     with told("interrupted; finished runs are kept, and the same command goes on"):
         fleets, lines = {}, [["fleet", "capacities", "method", *(f"at equal {name}" for name in BUDGETS.values())]]
         for name in options.scenarios or names():
+            if not options.scenarios and ENCODERS[load(name).workload.encoder].reads != "images":
+                continue
             capacity = capacities(load(name))
-            if len(capacity) == 0 or capacity.min() == capacity.max():
+            if capacity.min() == capacity.max():
                 continue
             levels = ", ".join(f"{(capacity == v).sum()} x {v:g}" for v in sorted(set(capacity.tolist()), reverse=True))
             fleets[name] = rows_of(name, options)

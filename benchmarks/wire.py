@@ -58,6 +58,10 @@ class Direct:
         """See `Transport`."""
         return set(self._nodes)
 
+    def name_of(self, node: int) -> str | None:
+        """See `Transport`."""
+        return None
+
     def send(self, node: int, content: bytes, lifetime_s: float) -> str:
         """See `Transport`."""
         ticket = str(next(self._count))

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.context import CONTEXT_RULES
 from fedcore.costs import GRID
 from fedcore.dynamics import FOLDER, N_WORTH, Calibration, Dynamics, learn, load_calibration, teaching
 from fedcore.fleet import columns as c
@@ -120,6 +121,12 @@ def _compile(text: str, max_machines: int, channels: int) -> World:
         raise InputError(
             f"scenario {scenario.name}: workload.calibration is {OF_IMAGES!r}, which is of training on images, but its encoder "
             "reads text; expected grammar-gpt-next-token, or one made by python -m fedcore.calibrate"
+        )
+    rounded, rule = scenario.decision.wire_precision, scenario.workload.context_rule
+    if rounded != "fp32" and scenario.workload.context < 1.0 and CONTEXT_RULES[rule].correction == "constant":
+        raise InputError(
+            f"scenario {scenario.name}: decision.wire_precision is {rounded!r}, but workload.context_rule {rule!r} sends "
+            "machines means beside their blocks, which no rounded message carries; expected fp32, or another context_rule"
         )
     costs = workload_costs(scenario.workload, channels, wire_precision=scenario.decision.wire_precision)
     draft = World(scenario, arrays, costs, calibration, ReferenceCost(1.0, 1.0, 1.0, 1.0), channels)

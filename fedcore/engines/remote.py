@@ -138,12 +138,12 @@ class RemoteEngine:
         Args:
             timeout_s: for so long.
             before: the machines that were connected when a run was interrupted that now goes on: it does so without those
-                of them that do not come back in time, as it would have done had they gone while it ran. None begins a run,
-                which wants them all.
+                of them that do not come back in time, as it would have done had they gone while it ran, but not without
+                anybody where somebody was there. None begins a run, which wants them all.
 
         Raises:
-            InputError: some, or of a run that goes on all, are not there in time, or their samples are not what the
-                workload's model reads.
+            InputError: some, or of a run that goes on all that it waits for, are not there in time, or their samples are not
+                what the workload's model reads.
         """
         until = self._clock() + timeout_s
         wanted = set(range(len(self.names))) if before is None else set(before)

@@ -11,6 +11,9 @@ from fedcore.model import Model
 from fedcore.neurons import State
 from fedcore.wire import Sent, decode_result, encode_result
 from fedcore.wire.task import check_carried
+from scenarios.errors import InputError
+
+SENDER = "it"
 
 
 class RoundingEngine:
@@ -58,7 +61,10 @@ class RoundingEngine:
         residual = self._left.setdefault(task.machine, {})
         packet = encode_result(model, Sent(task, state, target, self.precision), result, residual, 0.0)
         extras = method.extras(model, task.block)
-        return decode_result(packet, model, state, task.block, self.precision, f"machine {task.machine}", extras)
+        try:
+            return decode_result(packet, model, state, task.block, self.precision, SENDER, extras)
+        except InputError as error:  # what diverged costs its block, as over a wire
+            return LocalResult.nothing(str(error).removeprefix(f"{SENDER}: "))
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -90,14 +90,18 @@ class Roll:
                 self._admit(node, arrival.content, transport.name_of(node))
 
     def to_dict(self) -> dict[str, Any]:
-        """Who is there, and what all machines that ever were have said of their samples, for a checkpoint."""
+        """Who is there, and what all machines that ever were have said of their samples and charge, for a checkpoint."""
         said = [[k, self.samples[k], list(self.shape[k])] for k in sorted(self.samples)]
-        return {"there": sorted(self.node_of), "samples": said}
+        now = time.monotonic()
+        charges = [[k, charge, now - self.charge_at[k]] for k, charge in sorted(self.charge.items())]
+        return {"there": sorted(self.node_of), "samples": said, "charges": charges}
 
     def recall(self, kept: dict[str, Any]) -> None:
         """Take over from a checkpoint what machines have said, so that who has gone meanwhile is known all the same."""
         for k, samples, shape in kept["samples"]:
             self.samples[k], self.shape[k] = samples, tuple(shape)
+        for k, charge, age_s in kept["charges"]:
+            self.charge[k], self.charge_at[k] = charge, time.monotonic() - age_s
 
     def note_charge(self, machine: int, charge: float | None) -> None:
         """Take over what a machine says of its battery; None says nothing of it."""

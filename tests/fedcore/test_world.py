@@ -161,6 +161,16 @@ def test_targets_out_of_reach_are_told(content: dict[str, Any]) -> None:
         compiled(content)
 
 
+def test_a_context_that_no_rounded_message_carries_is_told(content: dict[str, Any]) -> None:
+    content["workload"] |= {"context": 0.5, "context_rule": "compensated"}
+    compiled(content)
+    content["decision"] = {"wire_precision": "int8"}
+    with pytest.raises(InputError, match=r"decision.wire_precision is 'int8', but workload.context_rule 'compensated' sends"):
+        compiled(content)
+    content["workload"]["context_rule"] = "random"
+    compiled(content)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
