@@ -147,6 +147,10 @@ def write(options: CompareOptions, runs: dict[str, list[dict[str, Any]]]) -> str
         if own:
             mean = sum(own) / len(own)
             text += f"\n{name}: the machines' own models reach {mean:.3f} on average, on what all are tested on.\n"
+        home = [pair for run in group for pair in run.get("at_home", [])]  # runs that an older version kept have none
+        if home:
+            own_model, shared = (sum(qualities) / len(home) for qualities in zip(*home, strict=True))
+            text += f"On test images like a machine's own alone they reach {own_model:.3f}, the global model {shared:.3f}.\n"
     for name, group in played.items():
         lacking = dict.fromkeys(machine for run in group for machine in run["lacking"])
         if lacking:

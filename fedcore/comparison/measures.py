@@ -4,8 +4,10 @@ the tokens that are foretold."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
+
+import numpy as np
 
 from fedcore.model import Model
 from fedcore.neurons import State
@@ -16,6 +18,8 @@ from fedcore.text_workload import PreparedText
 from fedcore.workload import Prepared, PreparedData
 
 INFONCE, NATS = "infonce", "nats"
+LEAST_OWN = 8
+"""Test images of a machine's own kind that are worth a measure."""
 SIGNALS = {INFONCE: "InfoNCE", NATS: "nats per token"}
 """Progress signal of a run -> what it is called; the less the better."""
 
@@ -45,6 +49,9 @@ class Measure(Protocol):
     def raw(self, model: Model, state: State) -> float | None:
         """Quality of what an encoder must beat to show anything; None where there is no such thing."""
 
+    def of_machine(self, machine: int) -> Measure | None:
+        """The same on what is held out from where a machine's own data come; None where nothing tells that apart."""
+
 
 @dataclass(frozen=True)
 class ImageMeasure:
@@ -73,6 +80,17 @@ class ImageMeasure:
         """See `Measure.raw`: raw pixels."""
         return probe_report(model, state, self.data.dataset, self.probe, self.seed, raw=True, quick=True).quality
 
+    def of_machine(self, machine: int) -> ImageMeasure | None:
+        """See `Measure.of_machine`: test images of its groups, or of its classes where groups tell nothing."""
+        d, own = self.data.dataset, self.data.clients[machine]
+        for known in (d.group, d.labels):
+            alike = d.test & np.isin(known, known[own]) if known is not None else d.test
+            if LEAST_OWN <= alike.sum() < d.test.sum():
+                kept = alike | ~d.test
+                rows = {n: v[kept] for n in ("images", "group", "test", "labels", "counts") if (v := getattr(d, n)) is not None}
+                return replace(self, data=replace(self.data, dataset=replace(d, **rows)))
+        return None
+
 
 @dataclass(frozen=True)
 class TextMeasure:
@@ -95,6 +113,10 @@ class TextMeasure:
 
     def raw(self, model: Model, state: State) -> float | None:
         """See `Measure.raw`: there is none."""
+        return None
+
+    def of_machine(self, machine: int) -> None:
+        """See `Measure.of_machine`: all text held out is the server's."""
         return None
 
 

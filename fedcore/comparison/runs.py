@@ -132,7 +132,8 @@ def play(spec: RunSpec) -> dict[str, Any]:
         A JSON record: `budgets`, `shares`, `checkpoints` (cost so far and quality), `memory_bytes` per machine (peak
         working memory of what it was given), `lacking` names of the machines that had to rest in some round because their
         memory did not hold what the method gave them, `signal` of progress in the checkpoints, `report` of the final model,
-        `kinds` that it counts, `personal` qualities of the machines' own models where the method has any, `raw` quality of raw
+        `kinds` that it counts, `personal` qualities of the machines' own models where the method has any, and `at_home`
+        those of (its own model, the global one) on what is held out from where its data come, `raw` quality of raw
         pixels (the reference's runs on images only); or `refused` with the sentence that says why this method cannot train this
         model on this fleet.
 
@@ -212,11 +213,15 @@ def play(spec: RunSpec) -> dict[str, Any]:
             check()
     if checkpoints[-1]["round"] != training.round_index:
         check()
-    personal = [
-        measure.numbers(training.model, state)["quality"]
-        for state in method.personal_states(training.server)
-        if state is not None
-    ]
+    personal, at_home = list[float](), list[tuple[float, float]]()
+    for k, state in enumerate(method.personal_states(training.server)):
+        if state is None:
+            continue
+        personal.append(measure.numbers(training.model, state)["quality"])
+        home = measure.of_machine(k)
+        if home is not None:
+            own_, all_ = (home.numbers(training.model, s)["quality"] for s in (state, training.state))
+            at_home.append((own_, all_))
     return {
         "budgets": budgets,
         "shares": shares,
@@ -232,6 +237,7 @@ def play(spec: RunSpec) -> dict[str, Any]:
         "report": measure.report(training.model, training.state),
         "kinds": list(measure.kinds),
         "personal": personal,
+        "at_home": at_home,
         "raw": measure.raw(training.model, training.state) if spec.entry == REFERENCE else None,
         "seconds": time.perf_counter() - started,
     }

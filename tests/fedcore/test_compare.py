@@ -8,9 +8,12 @@ import torch
 
 from fedcore.compare import CompareOptions, compare, key_of, specs_of, write
 from fedcore.comparison.entries import ENTRIES, STUDY, Entry, chosen, compared, entry_of
+from fedcore.comparison.measures import measure_of
 from fedcore.comparison.runs import RunSpec, play
+from fedcore.data.dataset import Dataset
 from fedcore.methods import METHODS
 from fedcore.samples import Samples, set_aside
+from fedcore.workload import PreparedData
 from scenarios import parse
 from scenarios.errors import InputError
 
@@ -159,6 +162,38 @@ def test_variants_play(name):
     assert record["merged"] > 0
     # Only calibration has the server train, on a tenth of everybody's samples.
     assert (record["checkpoints"][-1]["server_flops"] > 0) == (name == "lw-fedssl-calibrated")
+
+
+def test_personal_models_are_measured_at_home_too(tmp_path):
+    groups = [{**group, "images": 40} for group in SMALL["fleet"]["groups"]]
+    scenario = parse({**SMALL, "fleet": {"groups": groups}}, "small")
+    record = play(spec("pfedme-sgd", scenario=scenario.model_dump(mode="json")))
+    assert len(record["personal"]) == len(record["at_home"]) == 2
+    assert np.isfinite(record["at_home"]).all()
+    assert any(own != shared for own, shared in record["at_home"])
+    options = CompareOptions(methods=("pfedme-sgd",), seeds=1, output=tmp_path)
+    text = write(options, {"fedavg": [play(spec("fedavg"))], "pfedme-sgd": [record]})
+    assert "On test images like a machine's own alone they reach " in text
+
+
+def test_a_machines_own_test_images_are_of_its_groups_or_else_of_its_classes():
+    n = 80
+    images = np.random.default_rng(0).integers(0, 256, (n, 16, 16, 1), dtype=np.uint8)
+    groups, labels = np.arange(n) % 2, np.arange(n) // 20
+    test = np.arange(n) % 4 < 2  # of both groups
+    for group, own_kind in ((groups, groups), (np.zeros(n, dtype=np.int64), labels)):
+        dataset = Dataset("set", images, group, test, labels, classes=tuple("abcd"))
+        clients = (np.flatnonzero(~test & (own_kind == 1)), np.flatnonzero(~test))
+        data = PreparedData(dataset, clients, images[test])
+        measure = measure_of(data, data.probe(), 0)
+        home = measure.of_machine(0)
+        assert set(own_kind[np.flatnonzero(test)]) > {1}
+        kept = home.data.dataset
+        kind = kept.group if own_kind is groups else kept.labels
+        assert set(kind[kept.test].tolist()) == {1}
+        assert kept.test.sum() == (test & (own_kind == 1)).sum()
+        assert (~kept.test).sum() == (~test).sum()
+        assert measure.of_machine(1) is None  # everything is its own
 
 
 def test_what_is_set_aside_for_the_server_is_nobodys():
