@@ -220,8 +220,8 @@ def play(spec: RunSpec) -> dict[str, Any]:
         personal.append(measure.numbers(training.model, state)["quality"])
         home = measure.of_machine(k)
         if home is not None:
-            own_, all_ = (home.numbers(training.model, s)["quality"] for s in (state, training.state))
-            at_home.append((own_, all_))
+            theirs, shared = (home.numbers(training.model, s)["quality"] for s in (state, training.state))
+            at_home.append((theirs, shared))
     return {
         "budgets": budgets,
         "shares": shares,
