@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,34 @@ def save_checkpoint(
     write_bytes(path, save(tensors, {"intrafed": json.dumps(card)}), 0o600 if SECRET in counts else 0o644)
 
 
-def _read(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Card and tensors of a run's checkpoint; raises InputError as `load_checkpoint`."""
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint holds.
+
+    Attributes:
+        card: numbers of the server, and `log`, the caller's own values.
+        tensors: all others.
+    """
+
+    card: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def log(self) -> dict[str, Any]:
+        """What `save_checkpoint` was given."""
+        return dict(self.card["log"])
+
+
+def read_kept(path: Path, identity: str) -> Kept:
+    """Read a checkpoint.
+
+    Args:
+        path: of the file.
+        identity: of the run that wants to go on.
+
+    Raises:
+        InputError: the file is damaged or cut short, or of another run or version.
+    """
     try:
         metadata, tensors = read_tensors(path)
         card = json.loads(metadata.get("intrafed", "null"))
@@ -94,36 +121,21 @@ def _read(path: Path, identity: str) -> tuple[dict[str, Any], dict[str, Tensor]]
         raise InputError(f"checkpoint {path} has format {card.get('format')!r}, expected {FORMAT}: it is of another version")
     if not isinstance(card, dict) or card.get("identity") != identity:
         raise InputError(f"checkpoint {path} is of another run: expected the same scenario, policy, data and options")
-    return card, tensors
+    return Kept(card, tensors)
 
 
-def checkpoint_log(path: Path, identity: str) -> dict[str, Any]:
-    """The caller's own values of a checkpoint, which say what there was before there is an environment to put back.
-
-    Raises:
-        InputError: as `load_checkpoint`.
-    """
-    return dict(_read(path, identity)[0]["log"])
-
-
-def load_checkpoint(
-    path: Path, env: MeasuredEnv, agent: Orchestrator, identity: str
-) -> tuple[dict[str, Any], list[NDArray[np.float32]]]:
+def restore(checkpoint: Kept, env: MeasuredEnv, agent: Orchestrator) -> list[NDArray[np.float32]]:
     """Put a run back where its checkpoint stands.
 
     Args:
-        path: of the file.
+        checkpoint: of the run.
         env: of the same scenario, reset with the same seed.
         agent: the same, begun; it decides again on all that it has been shown.
-        identity: of the run.
 
     Returns:
-        The caller's own values, and what the orchestrator has been shown.
-
-    Raises:
-        InputError: the file is damaged or cut short, or of another run.
+        What the orchestrator has been shown.
     """
-    card, tensors = _read(path, identity)
+    card, tensors = checkpoint.card, checkpoint.tensors
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -149,4 +161,4 @@ def load_checkpoint(
     shown = list(tensors["shown"].numpy())
     for observation in shown:
         agent.decide(observation)
-    return dict(card["log"]), shown
+    return shown

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agents.agent_key import agent_key
 from agents.benchmark import orchestrator
-from agents.checkpoint import checkpoint_log, load_checkpoint, save_checkpoint
+from agents.checkpoint import Kept, read_kept, restore, save_checkpoint
 from agents.episodes import EpisodeResult, curve_point
 from envs.measured import MeasuredEnv
 from envs.training import learner_seed
@@ -188,17 +188,19 @@ def run_job(
     )  # fmt: skip
     scale = None if job.target_infonce is None else ProgressScale(np.inf, job.target_infonce)
     try:
-        kept = checkpoint_log(folder / CHECKPOINT, job.identity()) if (folder / CHECKPOINT).is_file() else None
+        kept = read_kept(folder / CHECKPOINT, job.identity()) if (folder / CHECKPOINT).is_file() else None
         if kept is not None:
-            engine.roll.recall(kept["roll"])
-        engine.gather(job.gather_s, None if kept is None else kept["roll"]["there"])
+            engine.roll.recall(kept.log["roll"])
+        engine.gather(job.gather_s, None if kept is None else kept.log["roll"]["there"])
         env = MeasuredEnv(scenario, engine, data, scale, room_for(scenario), job.reference_rounds)
-        return _play(job, env, engine, agent, events)
+        return _play(job, env, engine, agent, events, kept)
     finally:
         engine.close()
 
 
-def _play(job: Job, env: MeasuredEnv, engine: RemoteEngine, agent: Any, events: Events) -> EpisodeResult:
+def _play(
+    job: Job, env: MeasuredEnv, engine: RemoteEngine, agent: Any, events: Events, kept: Kept | None
+) -> EpisodeResult:
     folder = Path(job.folder)
     checkpoint = folder / CHECKPOINT
     _, info = env.reset(seed=job.seed)
@@ -206,10 +208,9 @@ def _play(job: Job, env: MeasuredEnv, engine: RemoteEngine, agent: Any, events: 
     curve: list[list[float]] = []
     decisions: list[dict[str, Any]] = []
     shown: list[NDArray[np.float32]] = []
-    if checkpoint.is_file():
-        kept, shown = load_checkpoint(checkpoint, env, agent, job.identity())
-        curve, decisions = kept["curve"], kept["decisions"]
-        engine.run = kept["run"]
+    if kept is not None:
+        shown = restore(kept, env, agent)
+        curve, decisions, engine.run = kept.log["curve"], kept.log["decisions"], kept.log["run"]
         events.say(f"going on from the checkpoint after round {env.core.round[0]}")
         info = env.core.info(0)
     ended = bool(env.core.end_reasons()[0]) if curve else False

@@ -22,7 +22,7 @@ from fedcore.costs import cost_of_share
 from fedcore.engines import InProcessEngine
 from fedcore.local import LocalRecipe
 from fedcore.methods import METHODS
-from fedcore.model import build_model
+from fedcore.model import Model, build_model
 from fedcore.samples import Samples
 from fedcore.training import FederatedTraining
 
@@ -56,10 +56,14 @@ class Options:
     workers: int | None = None
 
 
+def model_of(options: Options) -> Model:
+    """What is trained."""
+    return build_model((1, options.image_px, options.image_px), "convnet", "simclr", {"widths": options.widths})
+
+
 def seconds_of(options: Options, machines: int, share: float, context: float) -> float:
     """Median wall seconds of a round."""
-    model = build_model((1, options.image_px, options.image_px), "convnet", "simclr", {"widths": options.widths})
-    generator = torch.Generator().manual_seed(0)
+    model, generator = model_of(options), torch.Generator().manual_seed(0)
     shape = (options.batch, 1, options.image_px, options.image_px)
     held = [Samples(torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)) for _ in range(machines)]
     recipe = LocalRecipe(batch_size=options.batch, precision=options.precision)
@@ -77,7 +81,7 @@ def seconds_of(options: Options, machines: int, share: float, context: float) ->
 def main() -> None:
     """Command line."""
     options, console = tyro.cli(Options), Console()
-    model = build_model((1, options.image_px, options.image_px), "convnet", "simclr", {"widths": options.widths})
+    model = model_of(options)
     least = [min(trained_count(s, y.neurons) for y in model.neuron_map.layers) for s in options.shares]
     heads = ["machines", "context", *(f"share {s:.3g}" for s in options.shares)]
     title = f"seconds of a round of H = {options.interval}, ratio to the first share (the FLOP formula's)"

@@ -85,9 +85,10 @@ def main() -> None:
     with told("interrupted; finished runs are kept, and the same command goes on"):
         fleets, lines = {}, [["fleet", "capacities", "method", *(f"at equal {name}" for name in BUDGETS.values())]]
         for name in options.scenarios or names():
-            if not options.scenarios and ENCODERS[load(name).workload.encoder].reads != "images":
+            scenario = load(name)
+            if not options.scenarios and ENCODERS[scenario.workload.encoder].reads != "images":
                 continue
-            capacity = capacities(load(name))
+            capacity = capacities(scenario)
             if capacity.min() == capacity.max():
                 continue
             levels = ", ".join(f"{(capacity == v).sum()} x {v:g}" for v in sorted(set(capacity.tolist()), reverse=True))

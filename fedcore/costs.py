@@ -91,8 +91,7 @@ def cost_of_counts(
         if passed_on or learned > 0:
             reached.add(p.rows)
         if learned > 0:
-            slice_shape = (trained[p.rows], *p.shape[1:]) if p.cols is None else (trained[p.rows], cols, *p.shape[2:])
-            up_bytes += bytes_of(slice_shape, wire_precision)
+            up_bytes += bytes_of(p.slice_shape(trained[p.rows], cols), wire_precision)
         down += seen
         if p.name in model.target_parameters:
             aim_row = 2.0 * p.macs * (aim_there[p.cols] if p.cols is not None else 1) * p.per_pair

@@ -70,6 +70,10 @@ class Parameter:
         """Entries per (row neuron, column neuron) pair, or per row neuron where there are no column neurons."""
         return prod(self.shape[2:]) if self.cols is not None else prod(self.shape[1:])
 
+    def slice_shape(self, rows: int, cols: int) -> tuple[int, ...]:
+        """Shape of so many rows by so many of its column neurons; where it has none, by all that it reads."""
+        return (rows, *self.shape[1:]) if self.cols is None else (rows, cols, *self.shape[2:])
+
 
 @dataclass(frozen=True)
 class NeuronMap:

@@ -15,9 +15,7 @@ from scenarios.errors import InputError
 
 def slice_shape(parameter: Parameter, rows: int, block: Block) -> tuple[int, ...]:
     """Shape of so many rows of a parameter by the block's visible columns."""
-    if parameter.cols is None:
-        return (rows, *parameter.shape[1:])
-    return (rows, len(block.visible(parameter.cols)), *parameter.shape[2:])
+    return parameter.slice_shape(rows, 0 if parameter.cols is None else len(block.visible(parameter.cols)))
 
 
 def parts(

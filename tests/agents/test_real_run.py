@@ -15,8 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from agents.benchmark import orchestrator
-from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.checkpoint import read_kept, restore, save_checkpoint
 from agents.heuristics import HEURISTICS
 from agents.real_run import CHECKPOINT, ENCODER, EVENTS, RESULT, Job, run_job
 from envs.measured import MeasuredEnv
@@ -275,8 +274,9 @@ def test_whoever_goes_on_from_a_checkpoint_remembers_what_the_other_did(
     env, other = MeasuredEnv(tiny, engine), HEURISTICS[name]()
     env.reset(seed=SEED)
     other.begin(tiny)
-    log, shown = load_checkpoint(tmp_path / CHECKPOINT, env, other, job.identity())
-    assert len(shown) == ROUNDS == len(log["decisions"])
+    kept = read_kept(tmp_path / CHECKPOINT, job.identity())
+    shown = restore(kept, env, other)
+    assert len(shown) == ROUNDS == len(kept.log["decisions"])
     for observation in (env.observation(), *shown[::-1]):
         assert np.array_equal(playing.decide(observation), other.decide(observation))
 
@@ -355,13 +355,9 @@ def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(
     join(threads, scenario)
     job = Job("fixed:0.5x2", scenario, SEED, str(tmp_path))
     run_job(job, threads, lambda line: None)
-    engine = RemoteEngine(threads, parse(scenario, "tiny").workload, parse(scenario, "tiny").fleet.machine_names)
-    engine.gather(20.0)
-    env, agent = MeasuredEnv(parse(scenario, "tiny"), engine), orchestrator("fixed:0.5x2", parse(scenario, "tiny"))
-    env.reset(seed=SEED)
     path = tmp_path / CHECKPOINT
     with pytest.raises(InputError, match="is of another run"):
-        load_checkpoint(path, env, agent, Job("fixed:1x2", scenario, SEED, str(tmp_path)).identity())
+        read_kept(path, Job("fixed:1x2", scenario, SEED, str(tmp_path)).identity())
     # What the calibration says is part of what an orchestrator is told, and of the score.
     own = {**load_calibration(scenario["workload"]["calibration"]).__dict__, "target_infonce": 1.0}
     (tmp_path / "own.json").write_text(Calibration(**own).to_json())
@@ -372,10 +368,10 @@ def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(
     assert Job("fixed:0.5x2", other, SEED, str(tmp_path)).identity() != before
     save_file({"a": torch.zeros(1)}, path, {"intrafed": "[" * 100_000})
     with pytest.raises(InputError, match="is damaged or cut short"):
-        load_checkpoint(path, env, agent, job.identity())
+        read_kept(path, job.identity())
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="is damaged or cut short"):
-        load_checkpoint(path, env, agent, job.identity())
+        read_kept(path, job.identity())
 
 
 def test_what_is_observed_is_what_was_measured(scenario: dict[str, Any], threads: Any) -> None:
